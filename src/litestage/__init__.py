@@ -1,0 +1,3 @@
+"""litestage: skip the sub-layers that a reasoning stage does not need."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,49 @@
+"""The nouns of litestage: frozen, hashable, serialisable, and free of torch."""
+
+from litestage.core.engine import Engine, OnToken, TokenIds
+from litestage.core.errors import DataError, LitestageError, ModelError, OptionError, PlanError, TaskError, UserError
+from litestage.core.layers import EMPTY, Segment, SkipSchedule, SkipSet, SubLayer, names, sub_layers, whole_blocks
+from litestage.core.plan import COMPENSATIONS, FULL_DEPTH, Compensation, ExitRule, ModelIdentity, Plan, StagePlan
+from litestage.core.request import GREEDY, Completion, Counts, FinishReason, Request, Sampling
+from litestage.core.rows import Decode, Prefill, Row, passes
+from litestage.core.trace import StageTrace, Trace
+
+__all__ = [
+    "COMPENSATIONS",
+    "EMPTY",
+    "FULL_DEPTH",
+    "GREEDY",
+    "Compensation",
+    "Completion",
+    "Counts",
+    "DataError",
+    "Decode",
+    "Engine",
+    "ExitRule",
+    "FinishReason",
+    "LitestageError",
+    "ModelError",
+    "ModelIdentity",
+    "OnToken",
+    "OptionError",
+    "Plan",
+    "PlanError",
+    "Prefill",
+    "Request",
+    "Row",
+    "Sampling",
+    "Segment",
+    "SkipSchedule",
+    "SkipSet",
+    "StagePlan",
+    "StageTrace",
+    "SubLayer",
+    "TaskError",
+    "TokenIds",
+    "Trace",
+    "UserError",
+    "names",
+    "passes",
+    "sub_layers",
+    "whole_blocks",
+]

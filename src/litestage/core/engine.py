@@ -1,0 +1,42 @@
+"""The contract between whoever generates and whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from litestage.core.plan import ModelIdentity
+from litestage.core.request import Completion, Request
+
+TokenIds = tuple[int, ...]
+OnToken = Callable[[int, int], None]
+"""Called with (index of the request, token id) as tokens are decided."""
+
+
+class Engine(Protocol):
+    """Turns requests into completions; knows tokens, sampling and stage plans, and no questions."""
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    @property
+    def max_context(self) -> int:
+        """Most tokens of a prompt and its completion together."""
+        ...
+
+    def encode(self, text: str, chat: bool = False) -> TokenIds:
+        """Token ids of a prompt, with the tokenizer's own special tokens in front where it has them.
+
+        With ``chat`` the text is a user's turn in the model's chat template.
+        """
+        ...
+
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        """Completions in the order of the requests.
+
+        ``prefixes`` names prompt beginnings worth keeping: each is prefilled once and copied to the rows, of this call
+        and of later ones, that start with it.
+        """
+        ...

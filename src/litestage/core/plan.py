@@ -1,0 +1,157 @@
+"""Exit rules, stage plans and plans: what decoding may leave out, as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import Field, ValidationError, model_validator
+
+from litestage.core.errors import OptionError, PlanError
+from litestage.core.files import write_text
+from litestage.core.layers import Record, SkipSchedule
+
+SCHEMA_VERSION = 1
+PLAN_FILE = "plan.json"
+
+
+class ExitRule(Record):
+    """End a generation when the mean confidence of its last ``window`` tokens is below ``threshold`` (paper, 4.4)."""
+
+    window: int = Field(default=5, ge=1)
+    threshold: float = Field(default=0.5, ge=0, le=1)
+
+    def first_exit(self, confidences: Sequence[float]) -> int | None:
+        """Index of the token that becomes EOS, or None: the slow, obvious statement of the rule."""
+        for end in range(self.window, len(confidences) + 1):
+            if sum(confidences[end - self.window : end]) / self.window < self.threshold:
+                return end - 1
+        return None
+
+
+CompensationKind = Literal["none", "norm_ratio"]
+COMPENSATIONS: tuple[CompensationKind, ...] = get_args(CompensationKind)
+
+
+class Compensation(Record):
+    """What stands in for skipped sub-layers, named by kind and content; the numbers lie beside the plan."""
+
+    kind: CompensationKind = "none"
+    content: str | None = None
+    """SHA-256 of the numbers; None for ``none``."""
+
+    @model_validator(mode="after")
+    def _names_its_numbers(self) -> Compensation:
+        if (self.kind == "none") != (self.content is None):
+            raise ValueError(f"compensation {self.kind} with content {self.content}: only none has no numbers")
+        return self
+
+
+class StagePlan(Record):
+    """How one stage decodes. The default is full depth without exit."""
+
+    schedule: SkipSchedule = SkipSchedule()
+    compensation: Compensation = Compensation()
+    exit: ExitRule | None = None
+
+
+FULL_DEPTH = StagePlan()
+
+
+class ModelIdentity(Record):
+    """Which model a plan belongs to: its id as the user wrote it and the SHA-256 of its weights and layout."""
+
+    id: str
+    fingerprint: str
+    num_blocks: int
+
+
+class Plan(Record):
+    """A stage plan for each stage of one task on one model, with the evidence it rests on."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: ModelIdentity
+    task: str
+    task_fingerprint: str
+    stages: dict[str, StagePlan]
+    target: dict[str, Any] = Field(default_factory=dict)
+    """What was asked of the search: max_drop in points, step, latency kind, ..."""
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    """What was measured: split, n, accuracies, latencies, hardware, versions, dtype."""
+
+    def __hash__(self) -> int:
+        return hash(content_hash(self.model_dump(mode="json")))
+
+    @classmethod
+    def full_depth(cls, model: ModelIdentity, task: str, task_fingerprint: str) -> Plan:
+        """The plan that leaves nothing out."""
+        return cls(model=model, task=task, task_fingerprint=task_fingerprint, stages={})
+
+    def stage(self, name: str) -> StagePlan:
+        """The plan of a stage; full depth for one that the plan does not name."""
+        return self.stages.get(name, FULL_DEPTH)
+
+    def check_fits(self, model: ModelIdentity, task: str, task_fingerprint: str) -> None:
+        """Raise `PlanError` naming what differs from the model and task at hand."""
+        if self.model.fingerprint != model.fingerprint:
+            raise PlanError(
+                f"The plan was searched on {self.model.id} (weights {self.model.fingerprint[:12]}), "
+                f"but the model here is {model.id} (weights {model.fingerprint[:12]}): its sub-layers would be the "
+                "wrong ones. Use the plan's model, or search a plan for this one."
+            )
+        if (self.task, self.task_fingerprint) != (task, task_fingerprint):
+            what = f"task {task}" if self.task != task else f"a changed version of task {task}"
+            raise PlanError(
+                f"The plan was searched for task {self.task}, but this is {what}: its stages differ. "
+                "Use the plan's task, or search a plan for this one."
+            )
+        for name, stage in self.stages.items():
+            try:
+                stage.schedule.check_fits(model.num_blocks)
+            except OptionError as error:
+                raise PlanError(f"The plan's stage {name} does not fit: {error}") from None
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``plan.json`` into ``folder``, whole or not at all; returns its path."""
+        path = Path(folder) / PLAN_FILE
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+        return path
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Plan:
+        """Read a plan folder (or its ``plan.json``); raises `PlanError` that names what is wrong."""
+        path = Path(folder)
+        path = path / PLAN_FILE if path.is_dir() else path
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"No plan at {path} ({error.strerror}). `litestage search --out DIR` writes one.") from None
+        except ValueError as error:
+            raise PlanError(f"{path} is not JSON ({error}), so no plan can be read from it.") from None
+        return cls._parse(content, path)
+
+    @classmethod
+    def _parse(cls, content: Any, path: Path) -> Plan:
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise PlanError(
+                f"{path} has schema version {version!r}; this litestage reads version {SCHEMA_VERSION}. "
+                "Search the plan again with this version."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise PlanError(
+                f"{path}: {where}: {first['msg']}. A plan with parts it does not know is not run."
+            ) from None
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

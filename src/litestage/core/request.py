@@ -1,0 +1,66 @@
+"""What goes into an engine and what comes out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from litestage.core.layers import Record
+from litestage.core.plan import FULL_DEPTH, StagePlan, content_hash
+
+FinishReason = Literal["eos", "stop", "length", "low_confidence"]
+
+
+class Sampling(Record):
+    """How the next token is drawn. Temperature 0 is greedy; ``top_k`` 0 and ``top_p`` 1 are off."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0
+
+
+GREEDY = Sampling()
+
+
+class Request(Record):
+    """One generation, completely described: equal requests have equal completions."""
+
+    prompt_ids: tuple[int, ...]
+    stage_plan: StagePlan = FULL_DEPTH
+    max_new_tokens: int = Field(default=200, ge=1)
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = GREEDY
+    seed: int = 0
+    """Only matters when sampling; leave it 0 for greedy requests so that equal work has equal keys."""
+
+    def key(self) -> str:
+        """A stable hash, for stores that outlive the process."""
+        return content_hash(self.model_dump(mode="json"))
+
+
+class Counts(Record):
+    """Work of one row, in tokens: prompt tokens computed and copied from a shared prefix, and decode steps run."""
+
+    prefilled: int = 0
+    reused: int = 0
+    decoded: int = 0
+
+
+class Completion(Record):
+    """A finished generation.
+
+    ``token_ids`` ends with the EOS token when the reason is ``eos`` or ``low_confidence`` (where EOS replaced the
+    token that broke the rule). ``confidences`` has one entry a token: the largest next-token probability of the raw
+    logits. ``text`` has no special tokens and ends before a stop string.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    confidences: tuple[float, ...]
+    finish_reason: FinishReason
+    counts: Counts = Counts()

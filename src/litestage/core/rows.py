@@ -1,0 +1,77 @@
+"""Row scheduling as a pure function of lengths: the engine obeys it, and the latency model prices it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Lengths of one generation in tokens: prompt to compute, prompt copied from a prefix, decode steps to run."""
+
+    prefill: int
+    reused: int
+    decode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """One forward over prompts: how many rows, their new tokens in all, and the longest context among them.
+
+    Rows whose prompt is there already need no forward and are not counted.
+    """
+
+    rows: int
+    tokens: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """One forward of a token a row: how many rows, the longest context, and the lowest decode step among them."""
+
+    rows: int
+    context: int
+    step: int
+
+
+PREFILL_TOKENS = 8192
+"""Most tokens, padding included, of one prefill: bounds its activations."""
+
+
+def rows_to_admit(active: int, waiting: Sequence[int], capacity: int) -> int:
+    """How many waiting rows enter now, given the tokens each has to prefill.
+
+    A quarter of the slots must be free, or enough for all that wait, so that prefills come few and large.
+    """
+    free = capacity - active
+    if active and free < min(max(1, capacity // 4), len(waiting)):
+        return 0
+    admitted, longest = 0, 0
+    for tokens in waiting[:free]:
+        longest = max(longest, tokens)
+        if admitted and longest * (admitted + 1) > PREFILL_TOKENS:
+            break
+        admitted += 1
+    return admitted
+
+
+def passes(rows: Sequence[Row], capacity: int) -> Iterator[Prefill | Decode]:
+    """The forwards that an engine with ``capacity`` slots runs for these rows, in order.
+
+    A row leaves in the step that decides its last token, and its slot is free from then on.
+    """
+    waiting = list(rows)
+    active: list[tuple[Row, int]] = []
+    while waiting or active:
+        sizes = [row.prefill for row in waiting[:capacity]]
+        if admitted := waiting[: rows_to_admit(len(active), sizes, capacity)]:
+            del waiting[: len(admitted)]
+            if new := [row for row in admitted if row.prefill]:
+                yield Prefill(len(new), sum(row.prefill for row in new), max(row.prefill + row.reused for row in new))
+            active += [(row, 0) for row in admitted if row.decode]
+            continue
+        context = max(row.prefill + row.reused + step + 1 for row, step in active)
+        yield Decode(len(active), context, min(step for _, step in active))
+        active = [(row, step + 1) for row, step in active if step + 1 < row.decode]

@@ -1,0 +1,40 @@
+"""The record of one question going through all stages."""
+
+from __future__ import annotations
+
+from litestage.core.layers import Record
+from litestage.core.request import Completion
+
+
+class StageTrace(Record):
+    """One stage of one question: prompts and completions, one a branch, in choice order."""
+
+    name: str
+    prompts: tuple[str, ...]
+    prompt_tokens: tuple[int, ...]
+    """Length of each branch's prompt in tokens."""
+    shared_tokens: int
+    """Leading prompt tokens that all branches of this question have in common with each other or an earlier stage."""
+    header_tokens: int
+    """Leading prompt tokens that every question of the stage shares (few-shot examples): prefilled once a run."""
+    reused_tokens: int = 0
+    """Leading prompt tokens already computed by an earlier stage or question."""
+    text: str
+    """What later stages see of this stage: the branches joined."""
+    completions: tuple[Completion, ...]
+
+
+class Trace(Record):
+    """One question, one vote: every stage and the answer that came of it."""
+
+    question_id: str
+    vote: int = 0
+    stages: tuple[StageTrace, ...]
+    answer: int | None
+    """Index of the chosen answer; None when the text did not parse."""
+    gold: int | None = None
+    """Index of the right answer; None when unknown."""
+
+    @property
+    def correct(self) -> bool:
+        return self.answer is not None and self.answer == self.gold

@@ -1,0 +1,175 @@
+"""A batch of rows under one stage plan: prefill, decode steps, rows leaving and others taking their slots."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from litestage.core import Decode, OnToken, Prefill, Sampling, StagePlan, TokenIds
+from litestage.core.rows import rows_to_admit
+from litestage.engine.prefixes import Prefix
+from litestage.engine.row import Row
+from litestage.engine.sampling import confidence, next_tokens
+from litestage.models.cache import Cache
+from litestage.models.decoder import FULL, Decoder, Observer, Skips, Stand
+
+OnPass = Callable[[Prefill | Decode], None]
+
+
+@dataclass
+class Batch:
+    """Rows 0 to ``len(active)`` of the cache hold the active rows; those that end are filled from the back."""
+
+    decoder: Decoder
+    cache: Cache
+    eos_ids: tuple[int, ...]
+    stage_plan: StagePlan
+    sampling: Sampling
+    stand: Stand
+    stops: Callable[[Row], bool]
+    capacity: int
+    on_token: OnToken | None = None
+    on_pass: OnPass | None = None
+    active: list[Row] = field(default_factory=list)
+
+    def run(self, rows: Sequence[Row]) -> None:
+        """Bring every row to its end."""
+        waiting = deque(rows)
+        while waiting or self.active:
+            sizes = [row.to_prefill for row in islice(waiting, self.capacity)]
+            if admitted := rows_to_admit(len(self.active), sizes, self.capacity):
+                self.admit([waiting.popleft() for _ in range(admitted)])
+            else:
+                self.decode()
+            self._leave()
+
+    def admit(self, rows: list[Row]) -> None:
+        """Prefill new rows behind the active ones, always at full depth, and decide their first token."""
+        for row in rows:
+            row.reused = len(row.prefix.tokens) - row.prefix.bill() if row.prefix else 0
+        prompts, prefixes = [row.request.prompt_ids for row in rows], [row.prefix for row in rows]
+        logits = prefill(self.decoder, self.cache, len(self.active), prompts, prefixes, self.on_pass)
+        self.active += rows
+        self._decide(rows, logits)
+
+    def decode(self) -> None:
+        """One forward of one token for every active row."""
+        rows, device = self.active, self.decoder.device
+        lengths = [row.length for row in rows]
+        logits = self.decoder.forward(
+            torch.tensor([row.tokens[-1:] for row in rows], device=device),
+            torch.tensor(lengths, device=device),
+            self.cache,
+            torch.arange(len(rows), device=device),
+            max(lengths) + 1,
+            self._skips(),
+            in_place=True,
+        )
+        if self.on_pass is not None:
+            self.on_pass(Decode(len(rows), max(lengths) + 1, min(row.step for row in rows)))
+        self._decide(rows, logits)
+
+    def _decide(self, rows: list[Row], logits: Float[Tensor, "B V"]) -> None:
+        uniforms = self._uniforms(rows)
+        tokens = next_tokens(logits, self.sampling, uniforms).tolist()
+        for row, token, sure in zip(rows, tokens, confidence(logits).tolist(), strict=True):
+            row.accept(token, sure, self.eos_ids, self.on_token)
+            if row.reason in (None, "length") and self.stops(row):
+                row.reason = "stop"
+
+    def _uniforms(self, rows: list[Row]) -> Float[Tensor, " B"] | None:
+        if self.sampling.is_greedy:
+            return None
+        drawn = [row.uniforms[len(row.tokens)] for row in rows if row.uniforms is not None]
+        return torch.stack(drawn).to(self.decoder.device)
+
+    def _leave(self) -> None:
+        """Rows that ended leave; the last active rows move into their slots."""
+        for slot in reversed(range(len(self.active))):
+            if self.active[slot].reason is None:
+                continue
+            last = self.active.pop()
+            if slot < len(self.active):
+                self.active[slot] = last
+                self.cache.move(len(self.active), slot, last.length)
+
+    def _skips(self) -> Skips:
+        """What this step leaves out: one set for all, or row by row while rows are at different segments."""
+        schedule = self.stage_plan.schedule
+        at = [schedule.segment_index(row.step) for row in self.active] if len(schedule.segments) > 1 else [0]
+        sets = [schedule.segments[i].skipped for i in sorted(set(at))]
+        everywhere = frozenset.intersection(*sets)
+        some = frozenset.union(*sets) - everywhere
+        masks = {
+            layer: torch.tensor([layer in schedule.segments[i].skipped for i in at], device=self.decoder.device)
+            for layer in some
+        }
+        return Skips(everywhere, masks, self.stand) if everywhere or masks else FULL
+
+
+def prefill(
+    decoder: Decoder,
+    cache: Cache,
+    first_row: int,
+    prompts: Sequence[TokenIds],
+    prefixes: Sequence[Prefix | None],
+    on_pass: OnPass | None = None,
+    observe: Observer | None = None,
+) -> Float[Tensor, "B V"]:
+    """Fill cache rows ``first_row`` and following with prompts; raw logits after each one's last token.
+
+    What a prefix holds is copied; only the rest is computed, in one forward of right-padded rows.
+    """
+    _copy(cache, first_row, prefixes)
+    starts = [len(prefix.tokens) if prefix else 0 for prefix in prefixes]
+    rest = [prompt[start:] for prompt, start in zip(prompts, starts, strict=True)]
+    rows = [i for i, tokens in enumerate(rest) if tokens]
+    logits = decoder.embedding.new_empty(len(prompts), decoder.head.weight.shape[0])
+    for i, prefix in enumerate(prefixes):
+        if prefix is not None and not rest[i]:
+            logits[i] = prefix.logits
+    if rows:
+        logits[rows] = forward(decoder, cache, first_row, rows, rest, starts, observe)
+        if on_pass is not None:
+            tokens = sum(len(rest[i]) for i in rows)
+            on_pass(Prefill(len(rows), tokens, max(len(prompts[i]) for i in rows)))
+    return logits
+
+
+def forward(
+    decoder: Decoder,
+    cache: Cache,
+    first_row: int,
+    rows: list[int],
+    rest: Sequence[TokenIds],
+    starts: list[int],
+    observe: Observer | None = None,
+) -> Float[Tensor, "B V"]:
+    """Run the new tokens of some rows from their starts on, padded at the right; logits after each one's last."""
+    width = max(len(rest[i]) for i in rows)
+    device = decoder.device
+    return decoder.forward(
+        torch.tensor([rest[i] + (0,) * (width - len(rest[i])) for i in rows], device=device),
+        torch.tensor([starts[i] for i in rows], device=device),
+        cache,
+        torch.tensor([first_row + i for i in rows], device=device),
+        max(starts[i] + len(rest[i]) for i in rows),
+        last=torch.tensor([len(rest[i]) - 1 for i in rows], device=device),
+        observe=observe,
+    )
+
+
+def _copy(cache: Cache, first_row: int, prefixes: Sequence[Prefix | None]) -> None:
+    """Copy each distinct part of the prefixes to all the rows that start with it."""
+    users: dict[Prefix, list[int]] = {}
+    for i, prefix in enumerate(prefixes):
+        for part in prefix.chain() if prefix else []:
+            users.setdefault(part, []).append(first_row + i)
+    for part, rows in users.items():
+        cache.write(rows, part.start, part.content)

@@ -1,0 +1,222 @@
+"""The engine: groups requests by how they decode, keeps shared prefixes, runs batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from litestage.core import (
+    Completion,
+    ModelError,
+    ModelIdentity,
+    OnToken,
+    OptionError,
+    PlanError,
+    Request,
+    Sampling,
+    StagePlan,
+    SubLayer,
+    TokenIds,
+)
+from litestage.core.rows import rows_to_admit
+from litestage.engine.batch import Batch, OnPass, prefill
+from litestage.engine.prefixes import Prefix, PrefixStore, waves
+from litestage.engine.row import Row
+from litestage.engine.sampling import uniforms_of
+from litestage.models import Cache, LoadedModel
+from litestage.models.decoder import Observer, Stand
+
+Visit = Callable[[SubLayer, Float[Tensor, "T D"], Float[Tensor, "T D"], int], None]
+"""Called with a sub-layer, the residual stream before and after it, and how many prompts share these tokens."""
+
+STOP_TOKENS = 16
+"""Fewest tokens at the end of a text that are searched for a stop string; no token is shorter than a byte of it."""
+
+
+class TorchEngine:
+    """Completions from a loaded model, in fp32 or bf16, on a CPU or GPU.
+
+    ``batch_size`` is the most rows that decode together; memory is the weights, a cache of that many rows as long as
+    the longest request, and the prompt beginnings of one call, of which ``prefix_tokens`` are kept for the next.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        batch_size: int = 32,
+        prefix_tokens: int = 8192,
+        stands: Mapping[str, Stand] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise OptionError(f"--batch-size {batch_size}: at least one row must decode. Give 1 or more.")
+        self.model, self.batch_size = model, batch_size
+        self.stands: dict[str, Stand] = dict(stands or {})
+        """What stands in for skipped sub-layers, by the content hash that stage plans name."""
+        self.on_pass: OnPass | None = None
+        """Called with every forward that is run, for those who count."""
+        self._store = PrefixStore(prefix_tokens)
+        self._cache: Cache | None = None
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self.model.identity
+
+    @property
+    def max_context(self) -> int:
+        """Most tokens of a prompt and its completion together."""
+        return self.model.decoder.shape.max_positions
+
+    def encode(self, text: str, chat: bool = False) -> TokenIds:
+        """Token ids of a prompt; with ``chat`` as a user's turn in the model's chat template."""
+        tokenizer = self.model.tokenizer
+        if not chat:
+            return tuple(tokenizer(text)["input_ids"])
+        if not tokenizer.chat_template:
+            raise ModelError(f"The task asks for a chat template, and {self.identity.id} has none.")
+        turn = [{"role": "user", "content": text}]
+        ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+        return tuple(ids)
+
+    @torch.inference_mode()
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        """Completions in the order of the requests (see `litestage.core.Engine`)."""
+        rows = [self._row(i, request) for i, request in enumerate(requests)]
+        self._reserve(rows, prefixes)
+        self._keep(prefixes)
+        for row in rows:
+            row.prefix = self._store.longest(row.request.prompt_ids)
+        for (stage_plan, sampling), group in _by_decoding(rows).items():
+            self._batch(stage_plan, sampling, on_token).run(group)
+        self._store.trim()
+        return [row.completion(self._text(row)) for row in rows]
+
+    @torch.inference_mode()
+    def scan(self, prompts: Sequence[TokenIds], prefixes: Sequence[TokenIds], visit: Visit) -> None:
+        """Prefill prompts at full depth and show every sub-layer's work on their tokens, for rankings and fits.
+
+        Tokens that several prompts share through ``prefixes`` are shown once, with the number of prompts as weight.
+        """
+        self.forget()
+        self._reserve([], [max([*prompts, *prefixes], key=len, default=())])
+        shown: set[TokenIds] = set()
+        for prompt, count in Counter(prompts).items():
+            for prefix in sorted({p for p in prefixes if p == prompt[: len(p)]}, key=len):
+                if prefix not in self._store:
+                    weight = 0 if prefix in shown else sum(other[: len(prefix)] == prefix for other in prompts)
+                    self._keep_batch([prefix], _weighted(visit, weight))
+                    shown.add(prefix)
+            if prompt not in self._store:
+                self._prefill([prompt], [self._store.longest(prompt)], _weighted(visit, count))
+            self._store.trim()
+        self.forget()
+
+    def forget(self, but: Sequence[TokenIds] = ()) -> None:
+        """Drop every kept prefix except ``but``."""
+        self._store.clear(but)
+
+    def _row(self, index: int, request: Request) -> Row:
+        room = self.max_context - len(request.prompt_ids)
+        if not request.prompt_ids or room < 1:
+            raise OptionError(
+                f"A prompt has {len(request.prompt_ids)} tokens; {self.identity.id} takes 1 to {self.max_context - 1}, "
+                "with room for one more. Shorten the question, or use fewer worked examples (--shots)."
+            )
+        request.stage_plan.schedule.check_fits(self.identity.num_blocks)
+        limit = min(request.max_new_tokens, room)
+        uniforms = None if request.sampling.is_greedy else uniforms_of(request.seed, limit)
+        return Row(index, request, limit, uniforms)
+
+    def _reserve(self, rows: Sequence[Row], prefixes: Sequence[TokenIds]) -> None:
+        """Have a cache for the longest row; the last slot of each is for padding."""
+        lengths = [len(row.request.prompt_ids) + row.max_new_tokens for row in rows] + [len(p) + 1 for p in prefixes]
+        slots = -(-max(lengths, default=1) // 64) * 64
+        count = min(self.batch_size, max(len(rows), len(prefixes), 1))
+        if self._cache is None or self._cache.rows < count or self._cache.slots < slots:
+            grown = (0, 0) if self._cache is None else (self._cache.rows, self._cache.slots)
+            self._cache = None
+            self._cache = self.model.decoder.new_cache(max(count, grown[0]), max(slots, grown[1]))
+
+    def _keep(self, prefixes: Sequence[TokenIds]) -> None:
+        """Prefill the prefixes that are not held yet, as many at a time as the cache has rows."""
+        for wave in waves([p for p in prefixes if p and p not in self._store]):
+            while wave:
+                count = rows_to_admit(0, [self._store.missing(tokens) for tokens in wave], self.batch_size)
+                self._keep_batch(wave[:count])
+                wave = wave[count:]
+
+    def _keep_batch(self, prefixes: list[TokenIds], observe: Observer | None = None) -> None:
+        parents = [self._store.longest(tokens) for tokens in prefixes]
+        logits = self._prefill(prefixes, parents, observe)
+        assert self._cache is not None
+        for row, (tokens, parent) in enumerate(zip(prefixes, parents, strict=True)):
+            start = len(parent.tokens) if parent else 0
+            content = self._cache.read(row, start, len(tokens))
+            self._store.add(Prefix(tokens, parent, content, logits[row].clone(), len(tokens) - start))
+
+    def _prefill(
+        self, prompts: list[TokenIds], prefixes: list[Prefix | None], observe: Observer | None = None
+    ) -> Float[Tensor, "B V"]:
+        assert self._cache is not None
+        return prefill(self.model.decoder, self._cache, 0, prompts, prefixes, self.on_pass, observe)
+
+    def _batch(self, stage_plan: StagePlan, sampling: Sampling, on_token: OnToken | None) -> Batch:
+        assert self._cache is not None
+        return Batch(
+            self.model.decoder,
+            self._cache,
+            self.model.eos_ids,
+            stage_plan,
+            sampling,
+            self._stand(stage_plan),
+            self._stops,
+            self.batch_size,
+            on_token,
+            self.on_pass,
+        )
+
+    def _stand(self, stage_plan: StagePlan) -> Stand:
+        content = stage_plan.compensation.content
+        if content is None:
+            return {}
+        if content not in self.stands:
+            raise PlanError(
+                f"The plan's {stage_plan.compensation.kind} compensation ({content[:12]}) is not loaded: its numbers "
+                "lie in the plan folder. Load the plan from its whole folder."
+            )
+        return self.stands[content]
+
+    def _stops(self, row: Row) -> bool:
+        stop = row.request.stop
+        if not stop:
+            return False
+        tail = self._decode(row.tokens[-max(STOP_TOKENS, *(len(mark.encode()) for mark in stop)) :])
+        return any(mark in tail for mark in stop)
+
+    def _text(self, row: Row) -> str:
+        text = self._decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
+        cuts = [text.index(mark) for mark in row.request.stop if mark in text] if row.reason == "stop" else []
+        return text[: min(cuts)] if cuts else text
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text: str = self.model.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+
+def _weighted(visit: Visit, weight: int) -> Observer | None:
+    """Show a single row's tokens with a weight; nothing to show at weight 0."""
+    return (lambda layer, before, after: visit(layer, before[0], after[0], weight)) if weight else None
+
+
+def _by_decoding(rows: Sequence[Row]) -> dict[tuple[StagePlan, Sampling], list[Row]]:
+    """Rows that one batch can hold: the same stage plan and sampling, in their order."""
+    groups: dict[tuple[StagePlan, Sampling], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.request.stage_plan, row.request.sampling), []).append(row)
+    return groups

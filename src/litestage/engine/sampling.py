@@ -1,0 +1,47 @@
+"""Choosing the next token, and how sure the model is of it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from litestage.core import Sampling
+
+
+def confidence(logits: Float[Tensor, "B V"]) -> Float[Tensor, " B"]:
+    """Largest next-token probability of the raw logits (REFERENCE, section 1)."""
+    return logits.float().softmax(-1).amax(-1)
+
+
+def next_tokens(
+    logits: Float[Tensor, "B V"], sampling: Sampling, uniforms: Float[Tensor, " B"] | None
+) -> Int[Tensor, " B"]:
+    """The next token of each row: the argmax, or a draw by inverting the distribution at ``uniforms`` in [0, 1).
+
+    Tokens keep their order, so that two of nearly equal probability cannot change places from one batch to another.
+    """
+    if sampling.is_greedy or uniforms is None:
+        return logits.argmax(-1)
+    probabilities = nucleus((logits.float() / sampling.temperature).softmax(-1), sampling)
+    cumulative = probabilities.cumsum(-1)
+    total = cumulative[:, -1:]
+    below_total = total - (1 - uniforms[:, None]) * total  # uniforms * total may round up to the total itself
+    drawn: Tensor = torch.searchsorted(cumulative, below_total, right=True)
+    return drawn[:, 0]
+
+
+def nucleus(probabilities: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:
+    """Zero what top-k, and then top-p of the rest, leave out."""
+    if not sampling.top_k and sampling.top_p == 1:
+        return probabilities
+    vocabulary = probabilities.shape[-1]
+    largest, order = probabilities.topk(min(sampling.top_k or vocabulary, vocabulary))
+    before = largest.cumsum(-1) - largest
+    kept = largest.masked_fill(before >= sampling.top_p * largest.sum(-1, keepdim=True), 0)
+    return torch.zeros_like(probabilities).scatter(-1, order, kept)
+
+
+def uniforms_of(seed: int, count: int) -> Float[Tensor, " N"]:
+    """A request's own random numbers, one a token: no other row can shift them."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))

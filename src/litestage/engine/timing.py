@@ -1,0 +1,153 @@
+"""Timing the engine's own forwards, interleaved, for the latency model to be fitted to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from litestage.core import Compensation, Decode, Prefill, Request, SkipSchedule, StagePlan, SubLayer
+from litestage.core.request import GREEDY
+from litestage.engine.batch import Batch, forward
+from litestage.engine.engine import TorchEngine
+from litestage.engine.row import Row
+from litestage.models.cache import Cache
+from litestage.models.decoder import Affine, Stand
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PassTime:
+    """One timed forward: the work, seconds, and what a decode step kept and compensated."""
+
+    work: Prefill | Decode
+    seconds: float
+    attentions: int
+    ffns: int
+    compensated: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    work: Prefill | Decode
+    attentions: int
+    ffns: int
+    compensated: int
+    run: Callable[[], None]
+
+
+@torch.inference_mode()
+def time_passes(
+    engine: TorchEngine,
+    rows: Sequence[int],
+    contexts: Sequence[int],
+    prefill_tokens: Sequence[int],
+    repeats: int = 7,
+    budget_seconds: float = 20.0,
+    on_progress: OnProgress | None = None,
+) -> list[PassTime]:
+    """Time decode steps and prefills at every combination, in turn, ``repeats`` times after a warm-up.
+
+    Once ``budget_seconds`` are over, two repeats are enough: a large model's steps vary less.
+    Interleaving spreads a drift of the machine over all of them alike.
+    """
+    cache = engine.model.decoder.new_cache(max(rows), max(*contexts, *prefill_tokens) + 2)
+    probes = [
+        *_decode_probes(engine, cache, rows, contexts),
+        *_prefill_probes(engine, cache, rows, contexts, prefill_tokens),
+    ]
+    times: list[PassTime] = []
+    begun = time.perf_counter()
+    for repeat in range(repeats + 1):
+        if repeat > 2 and time.perf_counter() - begun > budget_seconds:
+            break
+        for probe in probes:
+            start = time.perf_counter()
+            probe.run()
+            _synchronise(engine)
+            seconds = time.perf_counter() - start
+            if repeat:
+                times.append(PassTime(probe.work, seconds, probe.attentions, probe.ffns, probe.compensated))
+        if on_progress is not None:
+            on_progress(repeat, repeats)
+    return times
+
+
+def _synchronise(engine: TorchEngine) -> None:
+    if engine.model.decoder.device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def _skip_sets(layers: Sequence[SubLayer]) -> list[frozenset[SubLayer]]:
+    """Full depth, half the blocks, all attentions but one, all FFNs but one: what tells the parts' prices apart."""
+    half = frozenset(layer for layer in layers if layer.block % 2)
+    attentions = frozenset(layer for layer in layers if layer.kind == "attention" and layer.block)
+    ffns = frozenset(layer for layer in layers if layer.kind == "ffn" and layer.block)
+    return [frozenset(), half, attentions, ffns]
+
+
+def _decode_probes(engine: TorchEngine, cache: Cache, rows: Sequence[int], contexts: Sequence[int]) -> list[_Probe]:
+    layers = engine.model.decoder.layers
+    stand: Stand = dict.fromkeys(layers, Affine(scale=torch.ones((), device=cache.data.device, dtype=cache.data.dtype)))
+    sets = [(skipped, False) for skipped in _skip_sets(layers)] + [(_skip_sets(layers)[1], True)]
+    return [
+        _decode_probe(engine, cache, count, context, skipped, stand if compensated else {})
+        for count in rows
+        for context in contexts
+        for skipped, compensated in sets
+    ]
+
+
+def _decode_probe(
+    engine: TorchEngine, cache: Cache, rows: int, context: int, skipped: frozenset[SubLayer], stand: Stand
+) -> _Probe:
+    """A step of rows that are already there: what their cache holds does not change the time."""
+    plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=Compensation())
+    request = Request(prompt_ids=(0,) * (context - 1), stage_plan=plan, max_new_tokens=1 << 20)
+
+    def run() -> None:
+        active = [Row(i, request, 1 << 20, None, [0], [1.0]) for i in range(rows)]
+        batch = Batch(
+            engine.model.decoder,
+            cache,
+            (-1,),
+            plan,
+            GREEDY,
+            stand,
+            lambda row: False,
+            rows,
+            None,
+            None,
+            active,
+        )
+        batch.decode()
+
+    attentions = sum(layer.kind == "attention" for layer in skipped)
+    blocks = engine.identity.num_blocks
+    work = Decode(rows, context, 0)
+    return _Probe(work, blocks - attentions, blocks - len(skipped) + attentions, len(skipped) if stand else 0, run)
+
+
+def _prefill_probes(
+    engine: TorchEngine, cache: Cache, rows: Sequence[int], contexts: Sequence[int], tokens: Sequence[int]
+) -> list[_Probe]:
+    """New tokens at the start of a context and at the end of a longer one."""
+    return [
+        _Probe(Prefill(count, count * each, context), 0, 0, 0, _prefill_run(engine, cache, count, each, context))
+        for each in tokens
+        for context in sorted({each, max(each, *contexts)})
+        for count in sorted({1, max(rows)})
+    ]
+
+
+def _prefill_run(engine: TorchEngine, cache: Cache, rows: int, tokens: int, context: int) -> Callable[[], None]:
+    decoder = engine.model.decoder
+    rest = [(0,) * tokens] * rows
+
+    def run() -> None:
+        forward(decoder, cache, 0, list(range(rows)), rest, [context - tokens] * rows)
+
+    return run

@@ -1,0 +1,281 @@
+"""The one decoder: blocks of sub-layers over our own KV cache, at any skip set.
+
+Shape suffixes: B rows, T tokens, S cache slots read, D width, H query heads, K KV heads, N heads of all kinds, E head
+size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from litestage.core import EMPTY, SkipSet, SubLayer, sub_layers
+from litestage.models.cache import Cache
+
+Hidden = Float[Tensor, "B T D"]
+Observer = Callable[[SubLayer, Hidden, Hidden], None]
+"""Called with a sub-layer, the residual stream before it and after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A linear map; the one place that multiplies by weights."""
+
+    weight: Float[Tensor, "O I"]
+    bias: Float[Tensor, " O"] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Weights of an attention sub-layer: queries, keys and values come from one product."""
+
+    norm: Float[Tensor, " D"]
+    qkv: Projection
+    out: Projection
+    head_norm: Float[Tensor, "N E"] | None
+    """Weights of the norm over each query and key head, or None."""
+    window: int | None
+    """How many tokens back a token sees; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ffn:
+    """Weights of a gated FFN sub-layer: gate and up come from one product."""
+
+    norm: Float[Tensor, " D"]
+    gate_up: Projection
+    down: Projection
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    attention: Attention
+    ffn: Ffn
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes that the weights do not tell."""
+
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    norm_eps: float
+    max_positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What all sub-layers of one forward share."""
+
+    cos: Float[Tensor, "B T 1 E"]
+    sin: Float[Tensor, "B T 1 E"]
+    """The first half of each head is negated, so that a rotation is two products and a roll."""
+    slots: Int[Tensor, " N"]
+    """Flat cache slots that the new keys and values of all B * T tokens go to."""
+    masks: Mapping[int | None, Float[Tensor, "B 1 T S"]]
+    """Additive attention mask by window."""
+    cache: Cache
+    rows: slice | Int[Tensor, " B"]
+    """Cache rows to read: a slice is read in place, chosen rows are gathered."""
+    context: int
+    """Slots read: the longest row's length with its new tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A stand-in for a skipped sub-layer: x becomes ``scale * x + shift`` (DESIGN, compensation)."""
+
+    scale: Float[Tensor, "*scale"] | None = None
+    shift: Float[Tensor, "*shift"] | None = None
+
+    def __call__(self, x: Hidden) -> Hidden:
+        x = x if self.scale is None else x * self.scale
+        return x if self.shift is None else x + self.shift
+
+
+Stand = Mapping[SubLayer, Affine]
+"""What stands in for each skipped sub-layer; nothing for those not named."""
+
+
+@dataclass(frozen=True)
+class Skips:
+    """What one forward leaves out.
+
+    ``rows`` is for batches whose rows are at different segments of a schedule: for a sub-layer that only some rows
+    skip it says which ([B], True skips).
+    """
+
+    everywhere: SkipSet = EMPTY
+    rows: Mapping[SubLayer, Bool[Tensor, " B"]] = field(default_factory=dict)
+    stand: Stand = field(default_factory=dict)
+
+    def instead(self, layer: SubLayer, x: Hidden) -> Hidden:
+        """The residual stream after a skipped sub-layer."""
+        return self.stand[layer](x) if layer in self.stand else x
+
+
+FULL = Skips()
+
+
+class Decoder:
+    """A causal transformer over blocks of sub-layers; inference only."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        embedding: Float[Tensor, "V D"],
+        blocks: tuple[Block, ...],
+        norm: Float[Tensor, " D"],
+        head: Projection,
+        rotary: Callable[[int], tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]],
+        activation: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.shape, self.embedding, self.blocks, self.norm, self.head = shape, embedding, blocks, norm, head
+        self.activation = activation
+        self.layers = sub_layers(len(blocks))
+        self._rotary = rotary
+        self._cos, self._sin = self._signed_tables(min(512, shape.max_positions))
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.dtype
+
+    @cached_property
+    def windows(self) -> frozenset[int | None]:
+        return frozenset(block.attention.window for block in self.blocks)
+
+    def new_cache(self, rows: int, slots: int) -> Cache:
+        shape = self.shape
+        return Cache(len(self.blocks), rows, slots, shape.kv_heads, shape.head_size, self.dtype, self.device)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        starts: Int[Tensor, " B"],
+        cache: Cache,
+        rows: Int[Tensor, " B"],
+        context: int,
+        skips: Skips = FULL,
+        last: Int[Tensor, " B"] | None = None,
+        observe: Observer | None = None,
+        in_place: bool = False,
+    ) -> Float[Tensor, "B V"]:
+        """Raw logits of one position a row, after running ``tokens`` from position ``starts`` on.
+
+        ``rows`` are the cache rows, ``context`` the most slots any row reads, ``last`` the token whose logits are
+        wanted (default: the only or final one). Tokens beyond a row's end are padding: put them at the right.
+        ``in_place`` says that ``rows`` are 0 to B-1, as in a decode step, so that the cache is read without a copy.
+        """
+        step = self._step(tokens.shape[1], starts, cache, rows, context, in_place)
+        x = F.embedding(tokens, self.embedding)
+        x = self._run(x, step, skips, observe)
+        x = x[:, -1] if last is None else x[torch.arange(len(last), device=x.device), last]
+        return self.head(self._rms(x, self.norm))
+
+    def _run(self, x: Hidden, step: Step, skips: Skips, observe: Observer | None) -> Hidden:
+        for layer in self.layers:
+            if layer in skips.everywhere:
+                x = skips.instead(layer, x)
+                continue
+            y = x + self._sub_layer(layer, x, step)
+            if (some := skips.rows.get(layer)) is not None:
+                y = torch.where(some[:, None, None], skips.instead(layer, x), y)
+            if observe is not None:
+                observe(layer, x, y)
+            x = y
+        return x
+
+    def _sub_layer(self, layer: SubLayer, x: Hidden, step: Step) -> Hidden:
+        """What a sub-layer adds to the residual stream."""
+        block = self.blocks[layer.block]
+        if layer.kind == "ffn":
+            return self._ffn(block.ffn, x)
+        return self._attention(block.attention, layer.block, x, step)
+
+    def _ffn(self, weights: Ffn, x: Hidden) -> Hidden:
+        gate, up = weights.gate_up(self._rms(x, weights.norm)).chunk(2, dim=-1)
+        return weights.down(self.activation(gate) * up)
+
+    def _attention(self, weights: Attention, block: int, x: Hidden, step: Step) -> Hidden:
+        heads = self._heads(weights, x, step)
+        H, K, E = self.shape.heads, self.shape.kv_heads, self.shape.head_size
+        cache = step.cache.data[block]
+        cache.flatten(0, 1).index_copy_(0, step.slots, heads[:, :, H:].reshape(-1, 2, K, E))
+        kv = cache[step.rows, : step.context]
+        attended = self._attend(heads[:, :, :H], kv[:, :, 0], kv[:, :, 1], step.masks[weights.window])
+        return weights.out(attended)
+
+    def _heads(self, weights: Attention, x: Hidden, step: Step) -> Float[Tensor, "B T N E"]:
+        """Rotated queries and keys, and values, in one tensor."""
+        shape = self.shape
+        heads = weights.qkv(self._rms(x, weights.norm)).view(*x.shape[:2], -1, shape.head_size)
+        turned = heads[:, :, : shape.heads + shape.kv_heads]
+        if weights.head_norm is not None:
+            turned.copy_(F.rms_norm(turned, (shape.head_size,), eps=shape.norm_eps) * weights.head_norm)
+        rolled = turned.roll(shape.head_size // 2, -1)
+        turned.mul_(step.cos).addcmul_(rolled, step.sin)
+        return heads
+
+    def _attend(
+        self,
+        q: Float[Tensor, "B T H E"],
+        k: Float[Tensor, "B S K E"],
+        v: Float[Tensor, "B S K E"],
+        mask: Float[Tensor, "B 1 T S"],
+    ) -> Float[Tensor, "B T H*E"]:
+        grouped = self.shape.heads != self.shape.kv_heads
+        attended = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, enable_gqa=grouped
+        )
+        return attended.transpose(1, 2).flatten(2)
+
+    def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, weight.shape, weight, self.shape.norm_eps)
+
+    def _step(
+        self, T: int, starts: Int[Tensor, " B"], cache: Cache, rows: Int[Tensor, " B"], context: int, in_place: bool
+    ) -> Step:
+        positions = starts[:, None] + torch.arange(T, device=self.device)
+        self._grow_tables(cache.slots)
+        at = positions.clamp(max=cache.slots - 1)
+        return Step(
+            cos=self._cos[at][:, :, None],
+            sin=self._sin[at][:, :, None],
+            slots=cache.slot_index(rows, positions),
+            masks={window: self._mask(positions, context, window) for window in self.windows},
+            cache=cache,
+            rows=slice(0, len(starts)) if in_place else rows,
+            context=context,
+        )
+
+    def _mask(self, positions: Int[Tensor, "B T"], context: int, window: int | None) -> Float[Tensor, "B 1 T S"]:
+        slots = torch.arange(context, device=self.device)
+        hidden = slots > positions[:, :, None]
+        if window is not None:
+            hidden |= slots <= positions[:, :, None] - window
+        mask = torch.zeros(hidden.shape, dtype=self.dtype, device=self.device)
+        return mask.masked_fill_(hidden, float("-inf"))[:, None]
+
+    def _grow_tables(self, positions: int) -> None:
+        if positions > len(self._cos):
+            self._cos, self._sin = self._signed_tables(positions)
+
+    def _signed_tables(self, positions: int) -> tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]:
+        cos, sin = self._rotary(positions)
+        half = sin.shape[-1] // 2
+        return cos, torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)

@@ -1,0 +1,5 @@
+"""Llama: the plain pre-norm decoder."""
+
+from litestage.models.families.family import Family
+
+FAMILY = Family("llama")

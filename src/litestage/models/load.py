@@ -1,0 +1,160 @@
+"""Loading by hub id, folder, GGUF file or short name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from litestage.core import ModelError, ModelIdentity, OptionError
+from litestage.models import catalog
+from litestage.models.convert import check_supported, fingerprint, to_decoder
+from litestage.models.decoder import Decoder
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A decoder with its tokenizer and its name."""
+
+    decoder: Decoder
+    tokenizer: PreTrainedTokenizerBase
+    identity: ModelIdentity
+    eos_ids: tuple[int, ...]
+    tuned_for: tuple[str, ...] = ()
+    """Tasks that the model or its adapter was trained on: they need no worked examples in their prompts."""
+
+
+def load_model(name: str, *, adapter: str | None = None, dtype: str = "fp32", device: str = "auto") -> LoadedModel:
+    """Load a model for inference; raises `ModelError` with a sentence when it cannot be used."""
+    source, tokenizer = load_transformers(name, adapter=adapter, dtype=dtype)
+    label = name if adapter is None else f"{name} + {adapter}"
+    tuned_for = (*catalog.tuned_for(name), *(catalog.tuned_for(adapter) if adapter else ()))
+    return from_transformers(source, tokenizer, label, device=device, tuned_for=tuned_for)
+
+
+def from_transformers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    label: str,
+    *,
+    device: str = "auto",
+    tuned_for: tuple[str, ...] = (),
+) -> LoadedModel:
+    """Take a transformers model over; it is unusable afterwards, because its weights move into the decoder."""
+    check_supported(model.config)
+    identity = ModelIdentity(id=label, fingerprint=fingerprint(model), num_blocks=model.config.num_hidden_layers)
+    eos = _eos_ids(model, tokenizer)
+    return LoadedModel(to_decoder(model, pick_device(device)), tokenizer, identity, eos, tuned_for)
+
+
+def load_transformers(
+    name: str, *, adapter: str | None = None, dtype: str = "fp32"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The transformers model and tokenizer behind a name, its adapter merged; checked before weights are read."""
+    if dtype not in DTYPES:
+        raise OptionError(f"--dtype {dtype} is not known. Choose one of {', '.join(DTYPES)}.")
+    place, options = _place(name)
+    config = _read("config", name, AutoConfig.from_pretrained, place, **options)
+    check_supported(config)
+    _check_unquantised(config, name)
+    tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, place, **options)
+    model = _read_weights(name, place, dtype=DTYPES[dtype], **options)
+    if adapter is not None:
+        model = _merge_adapter(model, adapter)
+    return model.eval(), tokenizer
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` takes CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise OptionError(f"--device {name} is not usable here. Try auto or cpu.") from None
+    return device
+
+
+def _place(name: str) -> tuple[str, dict[str, Any]]:
+    """Where transformers should look, and with which options."""
+    path = catalog.resolve(name)
+    if path.suffix == ".gguf":
+        return str(path.parent), {"gguf_file": path.name}
+    return str(path), {}
+
+
+def _read(what: str, name: str, reader: Any, place: str, **options: Any) -> Any:
+    try:
+        return reader(place, **options)
+    except Exception as error:  # readers of other people's files raise whatever their format can go wrong with
+        raise ModelError(
+            f"The {what} of model {name!r} could not be read: {_first_line(error)} "
+            "Give a folder, a .gguf file, a hub id, or a name that `litestage models` lists."
+        ) from error
+
+
+def _check_unquantised(config: PretrainedConfig, name: str) -> None:
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"The weights of model {name!r} are stored quantised: packed numbers would be taken for weights. "
+            "Use the unquantised model or a GGUF file, which is unpacked as it is read."
+        )
+
+
+def _read_weights(name: str, place: str, **options: Any) -> PreTrainedModel:
+    """transformers fills weights that a file lacks with random numbers; here that is an error."""
+    model: PreTrainedModel
+    model, info = _read(
+        "weights", name, AutoModelForCausalLM.from_pretrained, place, output_loading_info=True, **options
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"The weights of model {name!r} lack {missing[0]} ({len(missing)} missing in all), which would be random "
+            "numbers. Check that the model's files are complete and belong to its config.json."
+        )
+    return model
+
+
+def _merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    from peft import PeftModel
+
+    place = catalog.resolve_adapter(adapter)
+    try:
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, str(place)).merge_and_unload()
+    except Exception as error:  # as in `_read`
+        raise ModelError(
+            f"The adapter {adapter!r} could not be put on this model: {_first_line(error)} "
+            "Give the folder of an adapter that was trained on this model."
+        ) from error
+    return merged
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".") + "."
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """All token ids that end a generation; the tokenizer's own first, since that one replaces a token on exit."""
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    several = configured if isinstance(configured, list) else [configured]
+    ids = dict.fromkeys([tokenizer.eos_token_id, *several])
+    found = tuple(int(i) for i in ids if i is not None)
+    if not found:
+        raise ModelError("The model names no end-of-sequence token, so a generation could not end by itself.")
+    return found
+
+
+__all__ = ["DTYPES", "LoadedModel", "from_transformers", "load_model", "load_transformers", "pick_device"]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litestage.core import (
+    FULL_DEPTH,
+    Compensation,
+    ExitRule,
+    ModelIdentity,
+    Plan,
+    PlanError,
+    Segment,
+    SkipSchedule,
+    StagePlan,
+    sub_layers,
+    whole_blocks,
+)
+from litestage.core.plan import content_hash
+
+MODEL = ModelIdentity(id="everyday", fingerprint="f" * 64, num_blocks=6)
+LATER = SkipSchedule(segments=(Segment(), Segment(first_step=9, skipped=whole_blocks([1]))))
+PLAN = Plan(
+    model=MODEL,
+    task="everyday",
+    task_fingerprint="t" * 64,
+    stages={
+        "recall": StagePlan(schedule=SkipSchedule.fixed(["5.attention", "5.ffn", "2.ffn"]), exit=ExitRule()),
+        "analysis": StagePlan(compensation=Compensation(kind="norm_ratio", content="ab")),
+        "summary": StagePlan(
+            schedule=SkipSchedule(segments=(Segment(), Segment(first_step=9, skipped=whole_blocks([1]))))
+        ),
+    },
+    target={"max_drop": 1.0},
+    evidence={"n": 150, "accuracy": {"full": 91.5, "plan": 91.0}, "hardware": None},
+)
+
+OTHER = {"fingerprint": "e" * 64, "id": "other"}
+
+stage_plans = st.builds(
+    StagePlan,
+    schedule=st.builds(SkipSchedule.fixed, st.sets(st.sampled_from(sub_layers(6)))),
+    compensation=st.sampled_from([Compensation(), Compensation(kind="norm_ratio", content="00ff")]),
+    exit=st.none() | st.builds(ExitRule, window=st.integers(1, 20), threshold=st.floats(0, 1)),
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = PLAN.save_pretrained(tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "plan.json"
+    assert Plan.from_pretrained(path.parent) == Plan.from_pretrained(str(path)) == PLAN
+    assert hash(Plan.from_pretrained(path)) == hash(PLAN)
+    stored = json.loads(path.read_text())
+    assert stored["schema_version"] == 1
+    assert stored["stages"]["recall"]["schedule"]["segments"][0]["skipped"] == ["2.ffn", "5.attention", "5.ffn"]
+
+
+@given(st.dictionaries(st.text(), stage_plans, max_size=4))
+def test_any_stages_round_trip(tmp_path_factory: pytest.TempPathFactory, stages: dict[str, StagePlan]) -> None:
+    folder = tmp_path_factory.mktemp("plan")
+    plan = PLAN.model_copy(update={"stages": stages})
+    plan.save_pretrained(folder)
+    again = Plan.from_pretrained(folder)
+    assert again == plan
+    backwards = plan.model_copy(update={"stages": dict(reversed(stages.items()))})
+    assert (again, hash(again)) == (backwards, hash(backwards)), "the order of stages in a file means nothing"
+
+
+def test_a_stage_that_is_not_named_runs_at_full_depth() -> None:
+    assert PLAN.stage("recall") is PLAN.stages["recall"]
+    assert PLAN.stage("unknown") == FULL_DEPTH
+
+
+def test_a_plan_fits_its_own_model_and_task() -> None:
+    PLAN.check_fits(MODEL, "everyday", "t" * 64)
+    PLAN.check_fits(MODEL.model_copy(update={"id": "another/name"}), "everyday", "t" * 64)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "fingerprint", "sentence"),
+    [
+        (OTHER, "everyday", "t", r"on everyday \(weights f{12}\), .* is other \(weights e{12}\)"),
+        ({}, "obqa", "t", r"searched for task everyday, but this is task obqa.*Use the plan's task"),
+        ({}, "everyday", "u", r"task everyday, but this is a changed version of task everyday.*stages differ"),
+        ({"num_blocks": 3}, "everyday", "t", r"stage recall does not fit: 5\.attention cannot be skipped: .* 3 blocks"),
+    ],
+)  # fmt: skip
+def test_a_plan_for_something_else_is_refused(
+    model: dict[str, Any], task: str, fingerprint: str, sentence: str
+) -> None:
+    with pytest.raises(PlanError, match=sentence) as error:
+        PLAN.check_fits(MODEL.model_copy(update=model), task, 64 * fingerprint)
+    assert error.value.exit_code == 2
+
+
+SEGMENTS = ("stages", "recall", "schedule", "segments")
+
+
+def change(*path: str, to: Any) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(PLAN.model_dump_json())
+    place = content
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = to
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (change("schema_version", to=2), "has schema version 2; this litestage reads version 1.*Search the plan again"),
+        (change("schema_version", to=None), "has schema version None"),
+        ({}, "has schema version None"),
+        ([], "has schema version None"),
+        (change("speed", to=9), "speed: Extra inputs are not permitted.*not run"),
+        (change("stages", "recall", "turbo", to=True), r"stages\.recall\.turbo: Extra inputs"),
+        (change(*SEGMENTS, to=[]), r"stages\.recall\.schedule\.segments: .*start at decode step 0"),
+        (change(*SEGMENTS, to=[{"skipped": ["5.mlp"]}]), r"segments\.0\.skipped: .*'5\.mlp' is not a sub-layer"),
+        (change(*SEGMENTS, to=[{"skipped": "5.ffn"}]), r"segments\.0\.skipped: .*'5\.ffn' is not a list"),
+        (change(*SEGMENTS, to=[{"skipped": None}]), r"segments\.0\.skipped: .*None is not a list"),
+        (change("stages", "recall", "exit", to={"window": 0}), r"stages\.recall\.exit\.window"),
+        (change("stages", "recall", "compensation", to={"kind": "magic"}), r"compensation\.kind.*or 'norm_ratio'"),
+        (change("stages", to={"recall": 7}), r"stages\.recall"),
+        (change("model", to={"id": "x"}), r"model\.fingerprint: Field required"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: Any, sentence: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(PlanError, match=sentence) as error:
+        Plan.from_pretrained(tmp_path)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00", b"{'a': 1}"])
+def test_what_is_not_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(PlanError, match=r"plan\.json is not JSON"):
+        Plan.from_pretrained(tmp_path)
+
+
+def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "plan.json", tmp_path / "nowhere"):
+        with pytest.raises(PlanError, match=r"No plan at .*No such file.*litestage search --out"):
+            Plan.from_pretrained(place)
+
+
+def test_content_hash_is_canonical() -> None:
+    assert content_hash({"a": [1, "é"], "b": None}) == content_hash({"b": None, "a": [1, "é"]})
+    assert content_hash({"a": 1}) != content_hash({"a": "1"})
+    assert content_hash("") == "12ae32cb1ec02d01eda3581b127c1fee3b0dc53572ed6baf239721a03d82e126", (
+        "SHA-256 of two quotes"
+    )

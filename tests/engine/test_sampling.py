@@ -1,0 +1,90 @@
+"""Drawing a token: against transformers' own filters, and against the distribution itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from litestage.core import Sampling
+from litestage.engine.sampling import confidence, next_tokens, nucleus, uniforms_of
+
+VOCABULARY = 40
+
+
+def logits(rows: int, seed: int = 0) -> torch.Tensor:
+    return 3 * torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed))
+
+
+def by_transformers(raw: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Probabilities after temperature, top-k and top-p as transformers' `generate` applies them."""
+    warpers = [TemperatureLogitsWarper(sampling.temperature)]
+    warpers += [TopKLogitsWarper(sampling.top_k)] if sampling.top_k else []
+    warpers += [TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1 else []
+    for warper in warpers:
+        raw = warper(None, raw)
+    return raw.softmax(-1)
+
+
+samplings = st.builds(
+    Sampling,
+    temperature=st.floats(0.1, 3),
+    top_k=st.sampled_from([0, 1, 2, 7, VOCABULARY, 10 * VOCABULARY]),
+    top_p=st.sampled_from([1.0, 0.99, 0.8, 0.3, 0.001]),
+)
+
+
+@given(sampling=samplings, seed=st.integers(0, 99))
+def test_the_nucleus_is_that_of_transformers(sampling: Sampling, seed: int) -> None:
+    raw = logits(4, seed)
+    kept = nucleus((raw / sampling.temperature).softmax(-1), sampling)
+    assert torch.allclose(kept / kept.sum(-1, keepdim=True), by_transformers(raw, sampling), atol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0.7), Sampling(temperature=1.3, top_k=6, top_p=0.8)])
+def test_evenly_spread_numbers_draw_each_token_as_often_as_is_probable(sampling: Sampling) -> None:
+    """Exact up to one draw a token: no chance is involved."""
+    draws = 20_000
+    raw = logits(1)
+    uniforms = (torch.arange(draws) + 0.5) / draws
+    drawn = next_tokens(raw.expand(draws, -1), sampling, uniforms)
+    expected = by_transformers(raw, sampling)[0] * draws
+    assert torch.allclose(torch.bincount(drawn, minlength=VOCABULARY).float(), expected, atol=2)
+
+
+@given(sampling=samplings, seed=st.integers(0, 99), uniform=st.sampled_from([0.0, 0.5, 1 - 2**-24]))
+def test_a_token_outside_the_nucleus_is_never_drawn(sampling: Sampling, seed: int, uniform: float) -> None:
+    """Not even by the smallest and the largest number that the generator gives."""
+    raw = logits(8, seed)
+    drawn = next_tokens(raw, sampling, torch.full((8,), uniform))
+    assert (by_transformers(raw, sampling).gather(-1, drawn[:, None]) > 0).all()
+
+
+@given(total=st.floats(2**-7, 2, width=32))
+def test_the_largest_uniform_number_stays_below_any_total(total: float) -> None:
+    """The draw computes total - (1 - u) * total because u * total may round up to the total."""
+    u, total_ = torch.tensor(1 - 2**-24), torch.tensor(total)
+    assert total_ - (1 - u) * total_ < total_
+
+
+def test_greedy_takes_the_largest_and_the_first_of_equals() -> None:
+    raw = logits(5)
+    assert torch.equal(next_tokens(raw, Sampling(), None), raw.argmax(-1))
+    assert next_tokens(torch.tensor([[0.0, 2.0, 2.0]]), Sampling(), None).tolist() == [1]
+
+
+def test_confidence_is_the_largest_softmax_probability() -> None:
+    raw = torch.cat([logits(5), 100 * logits(5), torch.zeros(1, VOCABULARY)])
+    assert torch.allclose(confidence(raw), raw.softmax(-1).amax(-1))
+    assert torch.allclose(confidence(raw.bfloat16()), raw.bfloat16().float().softmax(-1).amax(-1))
+
+
+def test_a_requests_numbers_depend_on_its_seed_alone() -> None:
+    assert torch.equal(uniforms_of(5, 30)[:7], uniforms_of(5, 7))
+    assert not torch.equal(uniforms_of(5, 7), uniforms_of(6, 7))
+    assert not torch.equal(uniforms_of(0, 7), uniforms_of(1, 7))
+    torch.rand(3)
+    assert torch.equal(uniforms_of(5, 7), uniforms_of(5, 7))
+    assert uniforms_of(2**56 - 1, 100).max() < 1

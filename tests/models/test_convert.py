@@ -1,0 +1,114 @@
+"""From transformers to the decoder: what is refused, what is kept of the weights, and what is let go of."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    DbrxConfig,
+    DeepseekV3Config,
+    Gemma3nTextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MixtralConfig,
+    Qwen2MoeConfig,
+    T5Config,
+)
+
+from litestage.core import ModelError
+from litestage.engine import TorchEngine
+from litestage.models import from_transformers
+from litestage.models.convert import check_supported, to_decoder
+from litestage.models.families import FAMILIES
+
+CPU = torch.device("cpu")
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (T5Config(), "t5 is an encoder-decoder; litestage skips sub-layers of decoder-only models"),
+        (MixtralConfig(), "mixtral is a mixture of experts.*Use a dense model"),
+        (Qwen2MoeConfig(), "qwen2_moe is a mixture of experts"),
+        (DeepseekV3Config(), "deepseek_v3 is a mixture of experts"),
+        (Gemma3nTextConfig(), "gemma3n_text shares keys and values between layers"),
+        (GPT2Config(), "The family 'gpt2' is not supported. Supported: llama, mistral, qwen2, qwen3.*small file"),
+        (DbrxConfig(), "'dbrx' is not supported"),
+        (LlamaConfig(rope_parameters=DYNAMIC), "llama with dynamic rotary scaling"),
+    ],
+)
+def test_what_the_decoder_cannot_run_is_refused(config: Any, sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        check_supported(config)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_families_are_known_by_transformers_own_name(family: str) -> None:
+    config = tiny.transformers_model(family).config
+    assert check_supported(config) is FAMILIES[config.model_type]
+
+
+ROPES = {
+    "plain": {"rope_type": "default", "rope_theta": 500.0},
+    "linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
+    "llama3": {
+        "rope_type": "llama3", "factor": 8.0, "rope_theta": 1e4, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rope", ROPES)
+@pytest.mark.parametrize("activation", ["silu", "gelu_pytorch_tanh"])
+def test_rotary_scaling_activation_and_epsilon_are_the_configs(rope: str, activation: str) -> None:
+    shared = tiny.SHARED | {"max_position_embeddings": 1024, "hidden_act": activation, "rms_norm_eps": 0.05}
+    config = LlamaConfig(**shared, vocab_size=len(tiny.tokenizer()), rope_parameters=ROPES[rope])
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = tiny.prompt(700)
+    with torch.inference_mode():
+        expected = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=12)[0, len(ids) :].tolist()
+    engine = TorchEngine(from_transformers(model, tiny.tokenizer(), rope, device="cpu"))
+    got = engine.generate(tiny.requests([ids[:5], ids], max_new_tokens=12), prefixes=[ids[:300]])[1]
+    assert list(got.token_ids) == expected
+    assert len(set(expected)) >= 8
+
+
+def test_a_tied_head_stays_one_tensor() -> None:
+    tied, untied = tiny.loaded("llama-tied").decoder, tiny.loaded("llama").decoder
+    assert tied.head.weight is tied.embedding
+    assert untied.head.weight is not untied.embedding
+
+
+def test_the_originals_are_let_go_of_block_by_block() -> None:
+    """While a block is fused, all before it are gone: at no time are there two copies of the model."""
+    model = tiny.transformers_model("qwen2")
+    layers = model.model.layers
+    originals = [weakref.ref(layer.self_attn.q_proj.weight) for layer in layers]
+    alive: list[int] = []
+    for layer in layers:
+        layer.input_layernorm.register_parameter("weight", Watched(layer.input_layernorm.weight, originals, alive))
+    del layer
+    to_decoder(model, CPU)
+    assert alive == [4, 3, 2, 1]
+    assert not any(original() is not None for original in originals)
+
+
+class Watched(torch.nn.Parameter):
+    """Notes how many original projections live when its block's turn comes."""
+
+    def __new__(cls, data: torch.Tensor, originals: list[Any], alive: list[int]) -> Watched:
+        parameter = super().__new__(cls, data.detach(), requires_grad=False)
+        parameter.originals, parameter.alive = originals, alive
+        return parameter
+
+    def detach(self) -> torch.Tensor:
+        self.alive.append(sum(original() is not None for original in self.originals))
+        return super().detach()

@@ -1,0 +1,180 @@
+"""Loading from folders, with adapters, in both dtypes; and what cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from litestage.core import ModelError, OptionError
+from litestage.engine import TorchEngine
+from litestage.models import LoadedModel, from_transformers, load_model, load_transformers
+from litestage.models.load import pick_device
+
+PROMPTS = [tiny.prompt(n) for n in (3, 12, 21)]
+NEW = 12
+
+
+def outputs(model: LoadedModel) -> list[tuple[int, ...]]:
+    return [c.token_ids for c in TorchEngine(model).generate(tiny.requests(PROMPTS, max_new_tokens=NEW))]
+
+
+@pytest.mark.parametrize("family", ["llama", "llama-tied", "qwen2-window"])
+def test_a_folder_loads_as_the_model_that_was_saved(tmp_path: Path, family: str) -> None:
+    tiny.transformers_model(family).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    assert model.identity.id == str(tmp_path)
+    assert model.identity.num_blocks == tiny.BLOCKS
+    assert model.eos_ids == (tiny.tokenizer().eos_token_id,)
+    assert model.tuned_for == ()
+    assert outputs(model) == [tiny.generate_by_transformers(family, ids, NEW) for ids in PROMPTS]
+    assert model.identity.fingerprint == tiny.loaded(family).identity.fingerprint
+
+
+def test_the_fingerprint_is_of_the_weights_and_not_of_their_dtype(folder: Path, tmp_path: Path) -> None:
+    whole, half = (load_model(str(folder), dtype=dtype, device="cpu") for dtype in ("fp32", "bf16"))
+    assert (whole.decoder.dtype, half.decoder.dtype) == (torch.float32, torch.bfloat16)
+    assert whole.identity == half.identity
+    tiny.transformers_model("llama").bfloat16().save_pretrained(tmp_path / "half")
+    tiny.tokenizer().save_pretrained(tmp_path / "half")
+    assert load_model(str(tmp_path / "half"), device="cpu").identity.fingerprint == whole.identity.fingerprint
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens", "model.layers.2.mlp.up_proj", "model.norm"])
+def test_any_changed_weight_changes_the_fingerprint(name: str) -> None:
+    """One value in the middle of a tensor."""
+    model = tiny.transformers_model("llama")
+    values = model.get_parameter(f"{name}.weight").data.flatten()
+    values[len(values) // 2 + 1] += 0.5
+    changed = from_transformers(model, tiny.tokenizer(), "changed", device="cpu")
+    assert changed.identity.fingerprint != tiny.loaded("llama").identity.fingerprint
+
+
+def test_fingerprints_of_families_differ() -> None:
+    assert len({tiny.loaded(family).identity.fingerprint for family in tiny.FAMILIES}) == len(tiny.FAMILIES)
+
+
+def adapter(folder: Path, family: str = "llama", **options: Any) -> tuple[Path, Any]:
+    """A LoRA adapter that does something, and the model that peft makes with it."""
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=16, init_lora_weights=False, target_modules="all-linear", **options)
+    model = get_peft_model(tiny.transformers_model(family), config).eval()
+    model.save_pretrained(folder)
+    return folder, model
+
+
+def test_an_adapter_is_merged_as_peft_applies_it(folder: Path, tmp_path: Path) -> None:
+    place, by_peft = adapter(tmp_path / "adapter")
+    (place / "training.json").write_text(json.dumps({"task": "everyday"}))
+    model = load_model(str(folder), adapter=str(place), device="cpu")
+    expected = [
+        tuple(
+            by_peft.generate(input_ids=torch.tensor([ids]), do_sample=False, max_new_tokens=NEW)[0, len(ids) :].tolist()
+        )
+        for ids in PROMPTS
+    ]
+    assert outputs(model) == expected
+    assert outputs(model) != outputs(load_model(str(folder), device="cpu"))
+    assert model.identity.id == f"{folder} + {place}"
+    assert model.identity.fingerprint != tiny.loaded("llama").identity.fingerprint
+    assert model.tuned_for == ("everyday",)
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path, folder: Path) -> None:
+    other, _ = adapter(tmp_path / "other", "qwen3")
+    with pytest.raises(ModelError, match=r"adapter '.*other' could not be put on this model.*trained on this model"):
+        load_model(str(folder), adapter=str(other), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("./nowhere/at/all", "adapter './nowhere/at/all' could not be put on this model"),
+        ("nowhere", r"No adapter is called 'nowhere'.*litestage finetune"),
+    ],
+)
+def test_a_missing_adapter_is_refused(folder: Path, name: str, sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        load_model(str(folder), adapter=name, device="cpu")
+
+
+def test_options_that_do_not_exist_are_refused(folder: Path) -> None:
+    with pytest.raises(OptionError, match=r"--dtype fp8 is not known. Choose one of fp32, bf16"):
+        load_transformers(str(folder), dtype="fp8")
+    for device in ("abacus", "cuda:99"):
+        with pytest.raises(OptionError, match=rf"--device {device} is not usable here"):
+            pick_device(device)
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def without_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"], weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4}
+CONFIG, TOKENIZER, WEIGHTS = (
+    f"{what} of model '.*' could not be read: .* Give a folder, a .gguf file"
+    for what in ("config", "tokenizer", "weights")
+)
+BROKEN = {
+    "no config": (lambda f: (f / "config.json").unlink(), CONFIG),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), CONFIG),
+    "unheard-of family": (lambda f: with_config(f, model_type="octopus"), "could not be read: .*octopus"),
+    "other family": (lambda f: with_config(f, model_type="gpt2"), "family 'gpt2' is not supported. Supported: llama,"),
+    "quantised": (lambda f: with_config(f, quantization_config=GPTQ), "stored quantised: packed numbers"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), TOKENIZER),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), WEIGHTS),
+    "half the weights": (lambda f: cut_short(f / "model.safetensors"), WEIGHTS),
+    "a missing weight": (without_weight, r"lack lm_head.weight \(2 missing in all\), which would be random"),
+    "another size": (lambda f: with_config(f, intermediate_size=64), WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_folder_is_refused_with_a_sentence(folder: Path, what: str) -> None:
+    breaking, sentence = BROKEN[what]
+    breaking(folder)
+    with pytest.raises(ModelError, match=sentence) as error:
+        load_model(str(folder), device="cpu")
+    assert error.value.exit_code == 2
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(ModelError, match=r"config of model '.*model.gguf' could not be read"):
+        load_model(str(tmp_path / "model.gguf"), device="cpu")
+
+
+def test_all_tokens_that_end_a_text_are_known_the_tokenizers_own_first() -> None:
+    model = tiny.transformers_model("llama")
+    own = tiny.tokenizer().eos_token_id
+    model.generation_config.eos_token_id = [17, own, 23]
+    assert from_transformers(model, tiny.tokenizer(), "x", device="cpu").eos_ids == (own, 17, 23)
+
+
+def test_a_model_without_an_end_is_refused() -> None:
+    model, endless = tiny.transformers_model("llama"), tiny.tokenizer_with_chat()
+    endless.eos_token = None
+    model.generation_config.eos_token_id = None
+    with pytest.raises(ModelError, match="names no end-of-sequence token"):
+        from_transformers(model, endless, "x", device="cpu")
