@@ -1,0 +1,47 @@
+"""What the answers and the seconds are worth: accuracy, votes, paired statistics, usage and the latency model."""
+
+from litestage.evaluation.accuracy import (
+    Accuracy,
+    VoteAccuracy,
+    accuracy_of,
+    majority,
+    majority_scores,
+    question_scores,
+    score,
+    vote_accuracy,
+)
+from litestage.evaluation.latency import FitError, LatencyModel, Timing, fit
+from litestage.evaluation.paired import Paired, compare
+from litestage.evaluation.pricing import Price, StagePrice, price
+from litestage.evaluation.usage import StageUsage, Usage, usage_of
+from litestage.evaluation.wall import PriceError, Sample, Speedup, medians, price_error, skip_efficiency, speedup
+
+__all__ = [
+    "Accuracy",
+    "FitError",
+    "LatencyModel",
+    "Paired",
+    "Price",
+    "PriceError",
+    "Sample",
+    "Speedup",
+    "StagePrice",
+    "StageUsage",
+    "Timing",
+    "Usage",
+    "VoteAccuracy",
+    "accuracy_of",
+    "compare",
+    "fit",
+    "majority",
+    "majority_scores",
+    "medians",
+    "price",
+    "price_error",
+    "question_scores",
+    "score",
+    "skip_efficiency",
+    "speedup",
+    "usage_of",
+    "vote_accuracy",
+]

@@ -1,0 +1,102 @@
+"""Wall-clock samples: medians of turns taken, speedup with its interval, and how far a price lies from the clock."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, median
+
+import numpy as np
+
+from litestage.core.errors import OptionError
+from litestage.core.layers import Record
+from litestage.evaluation.paired import INTERVAL, check_paired
+
+
+class Sample(Record):
+    """One timed question. Systems take turns on each question, so that a drift of the machine hits them alike."""
+
+    system: str
+    question_id: str
+    seconds: float
+
+
+class Speedup(Record):
+    """How many times faster than a named baseline, over the same questions."""
+
+    baseline: str
+    n: int
+    baseline_seconds: float
+    seconds: float
+    """Seconds a question."""
+    speedup: float
+    """Baseline's total seconds over the system's."""
+    low: float
+    high: float
+    """Ends of the 95 % interval, by a bootstrap over questions."""
+    can_tell: bool
+    """Whether the interval excludes 1."""
+
+
+class PriceError(Record):
+    """Priced seconds against measured ones, as shares: 0.05 is 5 %."""
+
+    total: float
+    """Signed error of the total: positive where the price is too high."""
+    median: float
+    max: float
+    """Absolute errors of single questions."""
+
+
+def medians(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
+    """Each system's median seconds by question id, over its turns."""
+    turns: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for sample in samples:
+        turns[sample.system][sample.question_id].append(sample.seconds)
+    return {
+        system: {question: median(seconds) for question, seconds in questions.items()}
+        for system, questions in turns.items()
+    }
+
+
+def speedup(
+    baseline: Mapping[str, float],
+    system: Mapping[str, float],
+    *,
+    baseline_name: str,
+    seed: int = 0,
+    resamples: int = 2_000,
+) -> Speedup:
+    """Compare seconds by question id; raises `DataError` when the ids differ."""
+    check_paired(baseline, system)
+    questions = sorted(baseline)
+    before = np.array([baseline[question] for question in questions])
+    after = np.array([system[question] for question in questions])
+    draws = np.random.default_rng(seed).integers(len(questions), size=(resamples, len(questions)))
+    low, high = np.quantile(before[draws].sum(axis=1) / after[draws].sum(axis=1), INTERVAL)
+    return Speedup(
+        baseline=baseline_name,
+        n=len(questions),
+        baseline_seconds=fmean(before),
+        seconds=fmean(after),
+        speedup=float(before.sum() / after.sum()),
+        low=float(low),
+        high=float(high),
+        can_tell=bool(low > 1 or high < 1),
+    )
+
+
+def price_error(priced: Sequence[float], measured: Sequence[float]) -> PriceError:
+    """Compare prices and measured seconds, one a question in the same order."""
+    errors = [abs(price / seconds - 1) for price, seconds in zip(priced, measured, strict=True)]
+    return PriceError(total=sum(priced) / sum(measured) - 1, median=median(errors), max=max(errors))
+
+
+def skip_efficiency(full_step_seconds: float, step_seconds: float, share_of_bytes_skipped: float) -> float:
+    """Time saved / (full step time x share of weight bytes skipped): 1 is all that the skipped bytes could save."""
+    if not 0 < share_of_bytes_skipped <= 1:
+        raise OptionError(
+            f"Skip efficiency is undefined when {share_of_bytes_skipped:.0%} of the weight bytes are skipped. "
+            "Skip at least one sub-layer."
+        )
+    return (full_step_seconds - step_seconds) / (full_step_seconds * share_of_bytes_skipped)

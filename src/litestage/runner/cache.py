@@ -1,0 +1,86 @@
+"""A cache around an engine: equal requests are decoded once, also across a kill and a second start."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from litestage.core import Completion, Engine, LitestageError, ModelIdentity, OnToken, Request, TokenIds
+from litestage.core.plan import content_hash
+
+
+class CachedEngine:
+    """An engine that remembers its completions in a file (or ``:memory:``).
+
+    Work upstream of a changed stage is reused by itself: what did not change is the same request. A completion is
+    stored before `generate` returns, so a killed run loses at most what was in flight. Never time through a cache.
+    """
+
+    def __init__(self, engine: Engine, path: Path | str = ":memory:", conditions: str = "") -> None:
+        """``conditions`` names what else shapes a completion besides the weights: dtype, device, versions."""
+        self.engine = engine
+        self.decoded = 0
+        """Requests that the engine really ran."""
+        self.answered = 0
+        """Requests answered from the cache."""
+        self._space = f"{engine.identity.fingerprint} {conditions}"
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = sqlite3.connect(path)
+            self._file.execute("PRAGMA journal_mode = WAL")
+            self._file.execute("CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        except sqlite3.Error as error:
+            raise LitestageError(
+                f"{path} cannot be used to keep completions ({error}). Free some space there or choose another place "
+                "with --out, and run the command again."
+            ) from None
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self.engine.identity
+
+    @property
+    def max_context(self) -> int:
+        return self.engine.max_context
+
+    def encode(self, text: str, chat: bool = False) -> TokenIds:
+        return self.engine.encode(text, chat)
+
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        """Completions in the order of the requests; only unknown ones reach the engine."""
+        keys = [content_hash([self._space, request.key()]) for request in requests]
+        known = {key: self._find(key) for key in keys}
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if known[key] is None}
+        self.answered += len(requests) - len(missing)
+        if missing:
+            known.update(self._generate(missing, prefixes, on_token))
+        return [completion for key in keys if (completion := known[key]) is not None]
+
+    def _generate(
+        self, missing: dict[str, Request], prefixes: Sequence[TokenIds], on_token: OnToken | None
+    ) -> dict[str, Completion]:
+        prompts = [request.prompt_ids for request in missing.values()]
+        useful = [p for p in prefixes if any(prompt[: len(p)] == p for prompt in prompts)]
+        fresh = dict(zip(missing, self.engine.generate(list(missing.values()), useful, on_token), strict=True))
+        self.decoded += len(fresh)
+        rows = [(key, completion.model_dump_json()) for key, completion in fresh.items()]
+        try:
+            with self._file:
+                self._file.executemany("INSERT OR REPLACE INTO completions VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise LitestageError(
+                f"Completions could not be kept ({error}). What was kept before is safe: free some space and run the "
+                "same command again to go on."
+            ) from None
+        return fresh
+
+    def _find(self, key: str) -> Completion | None:
+        row = self._file.execute("SELECT value FROM completions WHERE key = ?", (key,)).fetchone()
+        return Completion.model_validate_json(row[0]) if row else None
+
+    def close(self) -> None:
+        self._file.close()

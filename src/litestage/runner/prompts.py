@@ -1,0 +1,88 @@
+"""Prompts as token ids, and what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from litestage.core import DataError, Engine, TokenIds
+from litestage.tasks.question import Question
+from litestage.tasks.task import Stage, Task
+
+WORTH_KEEPING = 16
+"""Shortest header, in tokens, that is prefilled apart: a shorter one costs more in forwards than it saves."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One stage of one question: its branches' prompts and the beginning to prefill once."""
+
+    texts: tuple[str, ...]
+    ids: tuple[TokenIds, ...]
+    header: TokenIds
+    """What every question's prompt of this stage starts with."""
+    shared: TokenIds
+    """What the branches, the votes or a later stage's prompts have in common; empty when nothing reuses it."""
+    continued: tuple[TokenIds, ...]
+    """The beginnings that earlier stages of this question already prefilled."""
+
+    @property
+    def reused(self) -> int:
+        """Leading tokens that earlier stages prefilled."""
+        return max(map(len, self.continued), default=0)
+
+    @property
+    def prefixes(self) -> list[TokenIds]:
+        """Each after what it continues, so that a resumed run, whose store is empty, computes it in the same pieces."""
+        return [prefix for prefix in (self.header, *self.continued, self.shared) if prefix]
+
+
+def encode_prompts(
+    engine: Engine,
+    task: Task,
+    stage: Stage,
+    question: Question,
+    texts: Mapping[str, str],
+    header: TokenIds,
+    kept: Iterable[TokenIds],
+    votes: int,
+) -> Prompts:
+    """Render and encode a stage's prompts; ``kept`` are the beginnings that earlier stages had prefilled."""
+    prompts = task.prompts(stage, question, texts)
+    ids = tuple(engine.encode(prompt, task.chat_template) for prompt in prompts)
+    longest = max(map(len, ids))
+    if longest >= engine.max_context:
+        raise DataError(
+            f"Question {question.id}: its {stage.name} prompt has {longest} tokens, but {engine.identity.id} takes "
+            f"{engine.max_context} with its answer. Shorten the question, or use fewer worked examples (--shots)."
+        )
+    shared = common_prefix(ids) if len(ids) > 1 else ids[0] if votes > 1 or _continued(task, stage) else ()
+    first = shared or ids[0]
+    continued = tuple(prefix for prefix in kept if first[: len(prefix)] == prefix)
+    worth = len(shared) > max(map(len, (header, *continued)))
+    return Prompts(tuple(prompts), ids, header, shared if worth else (), continued)
+
+
+def header_of(engine: Engine, task: Task, stage: Stage) -> TokenIds:
+    """The tokens that every prompt of the stage starts with (its worked examples), or nothing if they are few.
+
+    The last token may merge with what follows, so the header is what two different questions share.
+    """
+    if not task.shots or task.chat_template:
+        return ()
+    ids = engine.encode(task.header(stage))
+    header = common_prefix([ids, engine.encode(task.header(stage) + "Which")])
+    return header if len(header) >= WORTH_KEEPING else ()
+
+
+def common_prefix(ids: Sequence[TokenIds]) -> TokenIds:
+    """The tokens that all sequences start with."""
+    same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*ids, strict=False))
+    return tuple(tokens[0] for tokens in same)
+
+
+def _continued(task: Task, stage: Stage) -> bool:
+    """Whether a later stage's prompt starts with this one's."""
+    later = task.stages[task.stages.index(stage) + 1 :]
+    return not task.shots and not task.chat_template and any(s.prompt.startswith(stage.prompt) for s in later)

@@ -1,0 +1,19 @@
+"""Stages, tasks and question sets as data: what is asked of the model, in which words, and how its answer is read."""
+
+from litestage.tasks.load import list_tasks, load_task
+from litestage.tasks.question import LETTERS, Question
+from litestage.tasks.questions import SPLITS, Split, load_questions
+from litestage.tasks.task import Stage, Task, list_choices
+
+__all__ = [
+    "LETTERS",
+    "SPLITS",
+    "Question",
+    "Split",
+    "Stage",
+    "Task",
+    "list_choices",
+    "list_tasks",
+    "load_questions",
+    "load_task",
+]

@@ -1,0 +1,5 @@
+"""The embedded everyday question set: small, offline and the same on every machine."""
+
+from litestage.tasks.everyday.generate import knowledge, questions
+
+__all__ = ["knowledge", "questions"]

@@ -1,0 +1,142 @@
+"""Tasks by name or from a TOML or YAML file, so that a new task needs no code."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from litestage.core.errors import TaskError
+from litestage.core.request import Sampling
+from litestage.tasks.question import Question
+from litestage.tasks.questions import EMBEDDED, question_from
+from litestage.tasks.task import Stage, Task
+from litestage.tasks.wording import did_you_mean, problem, shown
+
+BUILTIN = Path(__file__).parent / "builtin"
+BUILTIN_NAMES = ("everyday", "obqa", "csqa", "strategyqa", "three_stage")
+SUFFIXES = (".toml", ".yaml", ".yml")
+FIELDS = {
+    "": ("extends", *(name for name in Task.model_fields if name != "shots")),
+    "stages": tuple(Stage.model_fields),
+    "sampling": tuple(Sampling.model_fields),
+}
+EXAMPLES_OF_EVERYDAY = slice(32, 36)
+"""The first four in a row that are short, have each answer letter once, and show right choices and wrong ones."""
+
+Content = dict[str, Any]
+
+
+def list_tasks() -> tuple[Task, ...]:
+    """The built-in tasks, the default one first."""
+    return tuple(load_task(name) for name in BUILTIN_NAMES)
+
+
+def load_task(name_or_path: str | Path) -> Task:
+    """The task of a built-in name, or of a ``.toml``, ``.yaml`` or ``.yml`` file.
+
+    Raises `TaskError` that names the file, the field and what to do.
+    """
+    return _load(_find(name_or_path, Path()), above=())
+
+
+def _find(name_or_path: str | Path, folder: Path) -> Path:
+    """The file of a task; a relative path counts from ``folder``."""
+    if name_or_path in BUILTIN_NAMES:
+        return BUILTIN / f"{name_or_path}.toml"
+    path = folder / name_or_path
+    if path.suffix not in SUFFIXES:
+        raise TaskError(
+            f"There is no task {str(name_or_path)!r}.{did_you_mean(str(name_or_path), BUILTIN_NAMES)} "
+            f"Built in are {', '.join(BUILTIN_NAMES)}; a task of your own is the path of a .toml, .yaml or .yml file."
+        )
+    return path
+
+
+def _load(path: Path, above: tuple[Path, ...]) -> Task:
+    content = _read(path)
+    if "questions" in content:
+        content["questions"] = _source(content["questions"], path)
+    inherited = _inherited(content.pop("extends", None), path, above)
+    examples = content.pop("examples", None)
+    task = _task(inherited | content | ({} if examples is None else {"examples": ()}), path)
+    return task if examples is None else _with_examples(task, examples, path)
+
+
+def _inherited(extends: object, path: Path, above: tuple[Path, ...]) -> Content:
+    """The fields of the task that this one extends: all but its name, and each only where this one has none."""
+    if extends is None:
+        return {}
+    if not isinstance(extends, str):
+        raise TaskError(f"{path}: extends should be the name or path of one task, but is {shown(extends)}.")
+    try:
+        parent = _find(extends, path.parent)
+    except TaskError as error:
+        raise TaskError(f"{path}: extends: {error}") from None
+    if parent.resolve() in (*above, path.resolve()):
+        raise TaskError(f"{path}: extends {extends!r}, which extends this file in turn. Take one of the two out.")
+    return _load(parent, (*above, path.resolve())).model_dump(exclude={"name"}, exclude_unset=True)
+
+
+def _task(content: Content, path: Path) -> Task:
+    if "shots" in content:
+        raise TaskError(f"{path}: shots is not a field there. Write examples as [[examples]]; --shots takes some.")
+    try:
+        return Task.model_validate(content)
+    except ValidationError as error:
+        raise TaskError(f"{path}: {problem(error, content, FIELDS)}. Correct it and run the command again.") from None
+
+
+def _with_examples(task: Task, examples: object, path: Path) -> Task:
+    """The task with worked examples written like questions in a JSONL file, or with those of the embedded set."""
+    if examples == "embedded:everyday":
+        rows: list[Any] = EMBEDDED["everyday"]("train")[EXAMPLES_OF_EVERYDAY]
+    elif isinstance(examples, list):
+        rows = examples
+    else:
+        raise TaskError(
+            f'{path}: examples should be a list of questions ([[examples]]) or "embedded:everyday", '
+            f"but is {shown(examples)}."
+        )
+    content = task.model_dump(exclude={"examples"}, exclude_unset=True)
+    return _task(content | {"examples": [_example(row, i, task, path) for i, row in enumerate(rows)]}, path)
+
+
+def _example(row: object, index: int, task: Task, path: Path) -> Question:
+    try:
+        return question_from({"id": f"{task.name}-example-{index + 1}", **row} if isinstance(row, dict) else row, task)
+    except ValueError as error:
+        raise TaskError(f"{path}: examples[{index}]: {error}. Write it like a line of a question file.") from None
+
+
+def _source(questions: object, path: Path) -> object:
+    """A question folder counts from the task file, wherever the command is run."""
+    if not isinstance(questions, str) or questions.startswith(("embedded:", "hub:")):
+        return questions
+    return str(path.parent / questions)
+
+
+def _read(path: Path) -> Content:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except OSError as error:
+        raise TaskError(f"No task could be read from {path} ({error.strerror}). Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path} is not UTF-8 text (byte {error.start}), so no task can be read from it.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise TaskError(f"{path} is not TOML: {error}. No task can be read until that line is correct.") from None
+    except yaml.YAMLError as error:
+        raise TaskError(f"{path} is not YAML: {_one_line(error)}. No task can be read until that is correct.") from None
+    if not isinstance(content, dict):
+        raise TaskError(f"{path} should hold the fields of a task (name, stages, ...), but holds {shown(content)}.")
+    return content
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem} (at line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+    return " ".join(str(error).split())

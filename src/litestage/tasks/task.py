@@ -1,0 +1,218 @@
+"""Stages and tasks as data: what is asked of the model, in which words, and how its answer is read."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from litestage.core.errors import OptionError
+from litestage.core.layers import Record
+from litestage.core.plan import content_hash
+from litestage.core.request import GREEDY, Sampling
+from litestage.tasks.question import LETTERS, Question
+from litestage.tasks.wording import did_you_mean
+
+BRANCH_FIELDS = frozenset({"letter", "choice"})
+QUESTION_FIELDS = frozenset({"question", "choices"})
+
+
+class Stage(Record):
+    """One kind of generation.
+
+    Templates use ``{question}``, ``{choices}`` ("(A) first (B) second"), the name of any earlier stage, and, in a
+    stage that fans out, ``{letter}`` and ``{choice}``.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    prompt: str
+    fan_out: Literal["none", "choices"] = "none"
+    item: str = "{text}"
+    """How one branch's ``{text}`` reads in later prompts."""
+    join: str = " "
+    """What stands between branches."""
+    end_sentence: bool = False
+    """Append "." to a text that does not end in ``.``, ``"`` or ``'`` (REFERENCE, section 4)."""
+    max_new_tokens: int = Field(default=200, ge=1)
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = GREEDY
+    """How votes are drawn; without votes every stage is greedy."""
+    target: str | None = None
+    """Training target with the right answer's ``{letter}`` and ``{choice}``; None takes the question's own text."""
+
+    def branches(self, question: Question) -> int:
+        return len(question.choices) if self.fan_out == "choices" else 1
+
+    def join_texts(self, texts: Sequence[str], question: Question) -> str:
+        """What later stages see: each branch through ``item``, joined in choice order."""
+        return self.join.join(
+            self.item.format(text=self._finish(text), **_branch_fields(question, i)) for i, text in enumerate(texts)
+        )
+
+    def _finish(self, text: str) -> str:
+        text = text.strip()
+        return text + "." if self.end_sentence and not text.endswith((".", '"', "'")) else text
+
+
+class Task(Record):
+    """Stages in order and the pattern that finds the answer in the last one's text."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    description: str = ""
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    answer_pattern: str = r"the answer is option ([A-Z])\."
+    questions: str | None = None
+    """Where the questions come from when no ``--data`` is given: ``embedded:NAME``, ``hub:NAME`` or a folder."""
+    examples: tuple[Question, ...] = ()
+    """Worked examples at hand for models that were not trained on the task; `with_shots` shows some of them."""
+    shots: tuple[Question, ...] = ()
+    """The worked examples in front of every prompt."""
+    chat_template: bool = False
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _one_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        if groups != 1:
+            raise ValueError(f"{pattern!r} must have one group, around the answer's letter, but has {groups}")
+        return pattern
+
+    @model_validator(mode="after")
+    def _known_fields(self) -> Task:
+        seen: set[str] = set()
+        for stage in self.stages:
+            if stage.name in seen or stage.name in QUESTION_FIELDS | BRANCH_FIELDS:
+                raise ValueError(f"two things are called {stage.name!r}: rename the stage")
+            branch = BRANCH_FIELDS if stage.fan_out == "choices" else frozenset()
+            _check_fields(stage.name, "prompt", stage.prompt, QUESTION_FIELDS | branch | seen)
+            _check_fields(stage.name, "item", stage.item, {"text"} | branch)
+            _check_fields(stage.name, "target", stage.target or "", set(BRANCH_FIELDS))
+            seen.add(stage.name)
+        return self
+
+    @model_validator(mode="after")
+    def _complete_examples(self) -> Task:
+        for example in self.examples:
+            for stage in self.stages:
+                _check_example(stage, example.id, self.targets(stage, example) or [], stage.branches(example))
+        return self
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return tuple(stage.name for stage in self.stages)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that shapes prompts and answers."""
+        return content_hash(self.model_dump(mode="json", exclude={"description", "questions", "examples"}))
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name; raises `OptionError` when there is none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise OptionError(
+            f"{name!r} is not a stage of task {self.name}.{did_you_mean(name, self.stage_names)} "
+            f"Its stages are {', '.join(self.stage_names)}."
+        )
+
+    def prompts(self, stage: Stage, question: Question, texts: Mapping[str, str]) -> list[str]:
+        """The stage's prompt for each branch; ``texts`` holds what earlier stages wrote."""
+        fields = {"question": question.question, "choices": list_choices(question.choices), **texts}
+        header = self.header(stage)
+        return [
+            header + stage.prompt.format(**fields, **_branch_fields(question, branch))
+            for branch in range(stage.branches(question))
+        ]
+
+    def targets(self, stage: Stage, question: Question) -> list[str] | None:
+        """The text that training asks for in each branch; None when the question has none."""
+        if stage.target is not None:
+            if question.answer is None:
+                return None
+            return [stage.target.format(**_branch_fields(question, question.answer))] * stage.branches(question)
+        target = question.targets.get(stage.name)
+        return [target] if isinstance(target, str) else list(target) if target else None
+
+    def parse(self, text: str, question: Question | None = None) -> int | None:
+        """Index of the answer: the letter in the first match of the pattern.
+
+        None when nothing matches, the match is no letter, or the letter is beyond the choices of ``question``.
+        """
+        letters = tuple(LETTERS[: len(question.choices)] if question else LETTERS)
+        match = re.search(self.answer_pattern, text)
+        return letters.index(match[1]) if match and match[1] in letters else None
+
+    def with_shots(self, count: int) -> Task:
+        """The task with its first ``count`` worked examples in front of every prompt; each answer ends at a newline.
+
+        Raises `OptionError` for a count below 0 or above the number of examples.
+        """
+        examples = self.examples or self.shots
+        if not 0 <= count <= len(examples):
+            few = f"0 to {len(examples)}" if examples else "0"
+            raise OptionError(
+                f"--shots {count} cannot be had: task {self.name} has {len(examples)} worked examples. "
+                f"Choose {few}, or add [[examples]] to its task file."
+            )
+        if not count:
+            return self.model_copy(update={"shots": ()})
+        stages = tuple(stage.model_copy(update={"stop": _with_newline(stage.stop)}) for stage in self.stages)
+        return self.model_copy(update={"shots": examples[:count], "stages": stages})
+
+    def header(self, stage: Stage) -> str:
+        """The worked examples in front of every prompt of the stage."""
+        return "".join(self._shot(stage, question, i) + "\n\n" for i, question in enumerate(self.shots))
+
+    def _shot(self, stage: Stage, question: Question, index: int) -> str:
+        """A worked example of one stage; a stage that fans out shows another branch in each example."""
+        texts: dict[str, str] = {}
+        bare = self.model_copy(update={"shots": ()})
+        for earlier in self.stages[: self.stage_names.index(stage.name)]:
+            texts[earlier.name] = earlier.join_texts(bare.targets(earlier, question) or [], question)
+        branch = index % stage.branches(question)
+        prompt = bare.prompts(stage, question, texts)[branch]
+        return f"{prompt} {(bare.targets(stage, question) or [''])[branch]}"
+
+
+def list_choices(choices: Sequence[str]) -> str:
+    return " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+
+
+def _branch_fields(question: Question, branch: int) -> dict[str, str]:
+    return {"letter": LETTERS[branch], "choice": question.choices[branch]}
+
+
+def _with_newline(stop: tuple[str, ...]) -> tuple[str, ...]:
+    return stop if "\n" in stop else (*stop, "\n")
+
+
+def _check_example(stage: Stage, example: str, targets: Sequence[str], branches: int) -> None:
+    if len(targets) != branches:
+        raise ValueError(
+            f"example {example!r} has {len(targets)} texts for stage {stage.name} and needs {branches}: "
+            "a worked example shows every stage"
+        )
+    if any("\n" in target for target in targets):
+        raise ValueError(f"example {example!r} has a line break in its {stage.name}, where few-shot answers end")
+
+
+def _check_fields(stage: str, part: str, template: str, known: set[str] | frozenset[str]) -> None:
+    try:
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"stage {stage}: its {part} is not a template: {error} (a brace is written twice)") from None
+    for _, name, spec, conversion in fields:
+        if name not in known or spec or conversion:
+            written = f"{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}"
+            raise ValueError(
+                f"stage {stage}: its {part} uses {{{written}}}, which is not known there; it may use "
+                + ", ".join(f"{{{field}}}" for field in sorted(known))
+                + " (a brace is written twice)"
+            )

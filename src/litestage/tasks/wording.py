@@ -1,0 +1,89 @@
+"""Validation errors as one sentence, in the words of files and fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+Place = tuple[int | str, ...]
+PLAIN_WORDS = (("tuple", "list"), ("string", "text"), ("integer", "whole number"), ("dictionary", "table of fields"))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean X?`` for the known name that looks most like this one, or nothing."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: on one line, and short."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def problem(error: ValidationError, content: object, fields: Mapping[str, Iterable[str]]) -> str:
+    """What is wrong with the first bad field of ``content``, without a full stop at the end.
+
+    ``fields`` names the fields of each part that has some (``""`` for the top). A field that is not known comes first,
+    because it is often the misspelt one that another complaint calls missing.
+    """
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    where = place(first["loc"], content)
+    if first["type"] == "extra_forbidden":
+        return _unknown(where, first["loc"], fields)
+    return _complaint(where, first)
+
+
+def place(loc: Place, content: object) -> str:
+    """Where a field is: ``stages.analysis.prompt``, or ``stages[1].prompt`` for a stage without a name."""
+    where = ""
+    for step in loc:
+        content = _step_into(content, step)
+        where += f".{step}" if isinstance(step, str) else _entry(step, content)
+    return where.removeprefix(".")
+
+
+def _entry(index: int, content: object) -> str:
+    name = content.get("name") if isinstance(content, dict) else None
+    return f".{name}" if isinstance(name, str) else f"[{index}]"
+
+
+def _step_into(content: object, step: int | str) -> object:
+    if isinstance(content, dict):
+        return content.get(step)
+    if isinstance(content, list | tuple) and isinstance(step, int) and step < len(content):
+        return content[step]
+    return None
+
+
+def _complaint(where: str, error: ErrorDetails) -> str:
+    context: dict[str, Any] = error.get("ctx", {})
+    match error["type"]:
+        case "value_error":
+            return f"{where}: {context['error']}" if where else str(context["error"])
+        case "missing":
+            return f"{where} is missing"
+        case "too_short":
+            return f"{where} is empty"
+        case "too_long":
+            return f"{where} has {context['actual_length']} entries, but there are {context['max_length']} letters"
+    return f"{where} {_expectation(error['msg'])}, but is {shown(error['input'])}"
+
+
+def _expectation(message: str) -> str:
+    """``should be a list`` from pydantic's "Input should be a valid tuple"."""
+    words = message.removeprefix("Input ").removeprefix("String ").split(", unable")[0].split(" or instance")[0]
+    for theirs, ours in PLAIN_WORDS:
+        words = words.replace(theirs, ours)
+    return words.replace("a valid", "a")
+
+
+def _unknown(where: str, loc: Place, fields: Mapping[str, Iterable[str]]) -> str:
+    part = next((step for step in reversed(loc[:-1]) if isinstance(step, str)), "")
+    known = list(fields.get(part, ()))
+    return f"{where} is not a field there.{did_you_mean(str(loc[-1]), known)} The fields are {', '.join(known)}"

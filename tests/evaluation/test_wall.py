@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litestage.core.errors import DataError, OptionError
+from litestage.evaluation import Sample, medians, price_error, skip_efficiency, speedup
+
+
+def test_medians_of_turns_taken() -> None:
+    turns = [("full", 1.0), ("plan", 0.7), ("full", 9.0), ("plan", 0.6), ("full", 1.2), ("plan", 8.0)]
+    samples = [Sample(system=system, question_id="a", seconds=seconds) for system, seconds in turns]
+    assert medians([*samples, Sample(system="full", question_id="b", seconds=2)]) == {
+        "full": {"a": 1.2, "b": 2.0},
+        "plan": {"a": 0.7},
+    }
+
+
+def test_speedup_is_the_ratio_of_totals_with_an_interval() -> None:
+    rng = np.random.default_rng(0)
+    full = {f"q{i}": float(seconds) for i, seconds in enumerate(rng.uniform(0.5, 2, 100))}
+    plan = {question: seconds / 1.25 * float(rng.uniform(0.8, 1.25)) for question, seconds in full.items()}
+    result = speedup(full, plan, baseline_name="full depth, same engine")
+    assert result.speedup == pytest.approx(sum(full.values()) / sum(plan.values()))
+    assert result.baseline_seconds == pytest.approx(sum(full.values()) / 100)
+    assert result.seconds == pytest.approx(sum(plan.values()) / 100)
+    assert 1 < result.low < result.speedup < result.high < 1.5
+    assert result.can_tell
+    assert result == speedup(dict(reversed(full.items())), plan, baseline_name="full depth, same engine")
+
+
+def test_an_even_ratio_has_no_spread_and_equal_times_tell_nothing() -> None:
+    full = {"a": 1.0, "b": 3.0, "c": 2.0}
+    halved = speedup(full, {question: seconds / 2 for question, seconds in full.items()}, baseline_name="full")
+    assert (halved.low, halved.speedup, halved.high, halved.can_tell) == (2, 2, 2, True)
+    assert not speedup(full, full, baseline_name="full").can_tell
+
+
+def test_speedup_needs_the_same_questions() -> None:
+    with pytest.raises(DataError, match="did not answer the same questions"):
+        speedup({"a": 1.0}, {"b": 1.0}, baseline_name="full")
+
+
+def test_price_against_the_clock() -> None:
+    error = price_error([1.1, 2.0, 2.7], [1.0, 2.0, 3.0])
+    assert error.total == pytest.approx(5.8 / 6 - 1)
+    assert error.median == pytest.approx(0.1)
+    assert error.max == pytest.approx(0.1)
+
+
+@given(st.floats(1e-4, 10), st.floats(0.01, 1))
+def test_skip_efficiency_is_one_when_all_skipped_bytes_save_their_time(full: float, share: float) -> None:
+    assert skip_efficiency(full, full * (1 - share), share) == pytest.approx(1)
+    assert skip_efficiency(full, full, share) == 0
+    assert skip_efficiency(full, full * (1 - share / 2), share) == pytest.approx(0.5)
+    assert skip_efficiency(full, full * 1.1, share) < 0
+
+
+def test_skip_efficiency_of_nothing_skipped() -> None:
+    with pytest.raises(OptionError, match="undefined when 0% of the weight bytes"):
+        skip_efficiency(1.0, 1.0, 0.0)
