@@ -1,0 +1,45 @@
+"""Training state on disk: written beside, then renamed, so that a kill costs the steps since the last one."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from litestage.core.errors import OptionError
+from litestage.core.files import write_bytes
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that learn, by name: all of them, or an adapter's."""
+    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def load_trainable(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    own = trainable(model)
+    for name, weight in weights.items():
+        own[name].copy_(weight)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The saved state, or None; raises `OptionError` when it belongs to another run."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state["fingerprint"] != fingerprint:
+        raise OptionError(
+            f"{path} belongs to a run with another recipe, model or question set, so it cannot be resumed here. "
+            "Choose another --out, or delete that folder."
+        )
+    return state

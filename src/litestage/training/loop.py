@@ -1,0 +1,352 @@
+"""The one training loop: from scratch or fine-tuning, all weights or an adapter's."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import __version__ as transformers_version
+
+from litestage import __version__
+from litestage.core.errors import LitestageError, OptionError
+from litestage.core.files import write_text
+from litestage.core.layers import Record
+from litestage.core.plan import content_hash
+from litestage.tasks.question import Question
+from litestage.tasks.task import Task
+from litestage.training.checkpoint import CHECKPOINT, load, load_trainable, save, trainable
+from litestage.training.optimise import learning_rate, make_optimizers
+from litestage.training.orders import make_order
+from litestage.training.packing import Batch, collate
+from litestage.training.recipe import TrainingRecipe
+
+REPORT = "training.json"
+SMOOTHING = 20
+"""Steps that a reported loss and speed are averaged over."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands after a step."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    """Mean over the last steps, nats a target token."""
+    tokens_per_second: float
+    """Sequence tokens without padding."""
+    seconds_left: float
+    accuracy: float | None
+    """Of the generated validation made at this step, else None."""
+
+
+class Point(Record):
+    """One point of the curve that `TrainingReport` keeps."""
+
+    step: int
+    loss: float
+    accuracy: float | None = None
+
+
+class TrainingReport(Record):
+    """What was trained and how it went; ``training.json`` in the model's folder."""
+
+    recipe: TrainingRecipe
+    task: str
+    fingerprint: str
+    questions: int
+    parameters: int
+    trained_parameters: int
+    steps: int
+    seconds: float
+    """Spent training, summed over resumes; validation included."""
+    tokens: int
+    curve: tuple[Point, ...]
+    best_step: int
+    best_accuracy: float | None
+    versions: dict[str, str]
+
+
+Validate = Callable[[PreTrainedModel], float]
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass
+class _State:
+    """What a checkpoint keeps beside weights and optimisers."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+
+
+def finetune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    questions: Sequence[Question],
+    recipe: TrainingRecipe,
+    out: str | Path,
+    *,
+    validate: Validate | None = None,
+    on_progress: OnProgress | None = None,
+    checkpoint_every: int = 500,
+) -> TrainingReport:
+    """Train the weights that require gradients and leave model, tokenizer and ``training.json`` in ``out``.
+
+    The same call resumes a killed run from its last checkpoint and ends with the same weights. ``validate`` returns a
+    generated accuracy; the weights of the best one are kept, without it the last ones. A folder that holds a finished
+    run of the same kind is left as it is. Raises `OptionError` when ``out`` holds another run, `DataError` for a
+    question that cannot be trained on.
+    """
+    out = Path(out)
+    fingerprint = _fingerprint(model, tokenizer, task, questions, recipe)
+    if (done := _finished(out, fingerprint)) is not None:
+        return done
+    trainer = _Trainer(model, tokenizer, task, questions, recipe, out, fingerprint)
+    trainer.resume()
+    while trainer.state.step < trainer.last:
+        progress = trainer.step(validate)
+        if on_progress is not None:
+            on_progress(progress)
+        if progress.step % checkpoint_every == 0 or progress.step == trainer.last:
+            trainer.checkpoint()
+    return trainer.finish(tokenizer, task, len(questions))
+
+
+class _Trainer:
+    """A run in progress: the model, its optimisers and how far they are."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        task: Task,
+        questions: Sequence[Question],
+        recipe: TrainingRecipe,
+        out: Path,
+        fingerprint: str,
+    ) -> None:
+        self.model, self.recipe, self.out, self.fingerprint = model, recipe, out, fingerprint
+        self.causal = causal_model(model)
+        context = int(self.causal.config.max_position_embeddings)
+        self.order = make_order(recipe, task, questions, tokenizer, context)
+        self.steps = recipe.steps or max(1, round((recipe.epochs or 0) * self.order.steps_per_epoch))
+        self.last = min(self.steps, recipe.stop_after or self.steps)
+        self.device = next(model.parameters()).device
+        self.optimizers = make_optimizers(model, recipe)
+        self.state = _State()
+        self._recent: list[tuple[float, int, float]] = []
+        # Under a tree mask torch's fused attention has a slow backward on processors; plain matrix products win there.
+        self.causal.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
+        torch.manual_seed(recipe.seed)
+        model.train()
+
+    def step(self, validate: Validate | None) -> Progress:
+        """One optimiser step, and a validation where one is due."""
+        started = time.perf_counter()
+        state, recipe = self.state, self.recipe
+        packs = self.order.packs(state.step)
+        loss = target_loss(self.model, collate(packs).to(self.device), recipe.dtype)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise LitestageError(
+                f"The loss became {value} at step {state.step + 1}, so nothing can be learnt from here on. "
+                "Lower learning_rate in the recipe, or give it more warmup, and start again with another --out."
+            )
+        self._update(learning_rate(recipe, state.step, self.steps))
+        state.step += 1
+        tokens = sum(len(pack) for pack in packs)
+        state.tokens += tokens
+        self._recent = [*self._recent[1 - SMOOTHING :], (value, tokens, time.perf_counter() - started)]
+        accuracy = self._validate(validate)
+        state.seconds += time.perf_counter() - started
+        return self._progress(accuracy)
+
+    def checkpoint(self) -> None:
+        save(
+            self.out / CHECKPOINT,
+            {
+                "fingerprint": self.fingerprint,
+                "state": asdict(self.state),
+                "weights": trainable(self.model),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            },
+        )
+
+    def resume(self) -> None:
+        """Take up the last checkpoint, if there is one."""
+        if (saved := load(self.out / CHECKPOINT, self.fingerprint)) is None:
+            return
+        self.state = _State(**saved["state"])
+        load_trainable(self.model, saved["weights"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        torch.set_rng_state(saved["rng"])
+        if saved.get("cuda_rng"):
+            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+
+    def finish(self, tokenizer: PreTrainedTokenizerBase, task: Task, questions: int) -> TrainingReport:
+        """Save the best weights with everything that loads beside them; ``training.json`` comes last."""
+        if self.state.best is not None:
+            load_trainable(self.model, self.state.best["weights"])
+        report = self._report(task, questions)
+        self.model.eval().to(getattr(torch, self.recipe.save_dtype))
+        _save_whole(self.out, self.model, tokenizer)
+        write_text(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
+        (self.out / CHECKPOINT).unlink(missing_ok=True)
+        return report
+
+    def _update(self, rate: float) -> None:
+        torch.nn.utils.clip_grad_norm_(trained(self.model), self.recipe.max_grad_norm)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def _validate(self, validate: Validate | None) -> float | None:
+        every = self.recipe.validate_every or self.last
+        if validate is None or (self.state.step % every and self.state.step < self.last):
+            return None
+        self.model.eval()
+        with torch.no_grad():
+            accuracy = validate(self.model)
+        self.model.train()
+        if self.state.best is None or accuracy >= self.state.best["accuracy"]:
+            weights = {name: weight.clone() for name, weight in trainable(self.model).items()}
+            self.state.best = {"step": self.state.step, "accuracy": accuracy, "weights": weights}
+        return accuracy
+
+    def _progress(self, accuracy: float | None) -> Progress:
+        losses, tokens, seconds = zip(*self._recent, strict=True)
+        state, loss = self.state, sum(losses) / len(losses)
+        if accuracy is not None or state.step % SMOOTHING == 0 or state.step == self.last:
+            state.curve.append({"step": state.step, "loss": round(loss, 4), "accuracy": accuracy})
+        return Progress(
+            step=state.step,
+            steps=self.last,
+            epoch=state.step / self.order.steps_per_epoch,
+            loss=loss,
+            tokens_per_second=sum(tokens) / sum(seconds),
+            seconds_left=(self.last - state.step) * sum(seconds) / len(seconds),
+            accuracy=accuracy,
+        )
+
+    def _report(self, task: Task, questions: int) -> TrainingReport:
+        state, best = self.state, self.state.best or {"step": self.last, "accuracy": None}
+        return TrainingReport(
+            recipe=self.recipe,
+            task=task.name,
+            fingerprint=self.fingerprint,
+            questions=questions,
+            parameters=sum(weight.numel() for weight in self.model.parameters()),
+            trained_parameters=sum(weight.numel() for weight in trained(self.model)),
+            steps=state.step,
+            seconds=round(state.seconds, 1),
+            tokens=state.tokens,
+            curve=tuple(Point(**point) for point in state.curve),
+            best_step=best["step"],
+            best_accuracy=best["accuracy"],
+            versions={"litestage": __version__, "torch": torch.__version__, "transformers": transformers_version},
+        )
+
+
+def target_loss(model: PreTrainedModel, batch: Batch, dtype: str = "float32") -> Tensor:
+    """Mean cross-entropy over the batch's target tokens, in nats; logits are made at those positions alone."""
+    with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        logits = target_logits(model, batch)
+    return F.cross_entropy(logits.float(), batch.label)
+
+
+def target_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Next-token logits [N, V] at the nodes that predict the batch's labels."""
+    causal = causal_model(model)
+    hidden = causal.base_model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=_additive(batch.mask, causal.dtype),
+        use_cache=False,
+    ).last_hidden_state  # [B, T, D]
+    head = cast(nn.Module, causal.get_output_embeddings())
+    logits: Tensor = head(hidden.flatten(0, 1)[batch.source])
+    return logits
+
+
+def causal_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model under an adapter, or the model itself."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    return cast(PreTrainedModel, inner)
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where seen, a very large negative elsewhere: what every attention of transformers adds to its scores."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def _fingerprint(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    questions: Sequence[Question],
+    recipe: TrainingRecipe,
+) -> str:
+    base = causal_model(model).name_or_path  # empty for a model from scratch, whose recipe says all
+    return content_hash(
+        {
+            **({"base": base} if base else {}),
+            "weights": {name: list(weight.shape) for name, weight in trainable(model).items()},
+            "vocabulary": tokenizer.get_vocab(),
+            "task": task.fingerprint,
+            "questions": [question.model_dump(mode="json") for question in questions],
+            "recipe": recipe.model_dump(mode="json"),
+        }
+    )
+
+
+def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Everything is written beside first: a full disk or a kill leaves no file in ``out`` that is half there."""
+    saving = out / ".saving"
+    try:
+        model.save_pretrained(saving)
+        tokenizer.save_pretrained(saving)
+        for file in saving.iterdir():
+            file.replace(out / file.name)
+        saving.rmdir()
+    except OSError as error:
+        raise LitestageError(
+            f"The trained model could not be written to {out} ({error.strerror}). Free some space and run the command "
+            "again: it goes on from its last checkpoint."
+        ) from error
+
+
+def _finished(out: Path, fingerprint: str) -> TrainingReport | None:
+    path = out / REPORT
+    if not path.exists():
+        return None
+    report = TrainingReport.model_validate_json(path.read_text("utf-8"))
+    if report.fingerprint != fingerprint:
+        raise OptionError(
+            f"{out} holds a finished run with another recipe, model or question set, which this one would overwrite. "
+            "Choose another --out, or delete that folder."
+        )
+    return report

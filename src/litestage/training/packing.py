@@ -1,0 +1,146 @@
+"""From questions to tensors: every stage and branch of a question in one sequence under a tree mask.
+
+The prompts of a question's stages share long beginnings. Laid out as a trie of token ids, each shared token stands
+once, sees its ancestors alone, and has its depth as position: exactly what every prompt with its target would compute
+in a sequence of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from litestage.core.errors import DataError
+from litestage.tasks.question import Question
+from litestage.tasks.task import Task
+
+Ids = tuple[int, ...]
+Ints = NDArray[np.int32]
+
+
+class Example(NamedTuple):
+    """One prompt and what should follow it, as token ids; the target ends in EOS."""
+
+    stage: int
+    prompt: Ids
+    target: Ids
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A trie of examples in preorder: node ``i``'s descendants are the nodes ``i + 1`` to ``end[i] - 1``."""
+
+    token: Ints
+    position: Ints
+    end: Ints
+    source: Ints
+    """Per target token: the node that predicts it."""
+    label: Ints
+    """Per target token: its id."""
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B packed sequences padded to T nodes, with N target tokens."""
+
+    input_ids: torch.Tensor  # [B, T]
+    position_ids: torch.Tensor  # [B, T]
+    mask: torch.Tensor  # [B, 1, T, T], True where row's node sees column's
+    source: torch.Tensor  # [N], index into the flattened B * T nodes
+    label: torch.Tensor  # [N]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, field).to(device, non_blocking=True) for field in self.__dataclass_fields__))
+
+
+def texts_of(task: Task, question: Question) -> Iterator[tuple[str, str]]:
+    """(prompt, target) of every stage and branch, later prompts built on the earlier stages' targets."""
+    for _, prompt, target in _teacher_forced(task, question):
+        yield prompt, target
+
+
+def examples_of(task: Task, question: Question, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """The question's examples; prompt and target are encoded apart, as they are when the model generates."""
+    stages, prompts, targets = zip(*_teacher_forced(task, question), strict=True)
+    heads = tokenizer(list(prompts))["input_ids"]
+    tails = tokenizer([" " + target.strip() for target in targets], add_special_tokens=False)["input_ids"]
+    end = int(tokenizer.eos_token_id)
+    return [Example(stage, tuple(head), (*tail, end)) for stage, head, tail in zip(stages, heads, tails, strict=True)]
+
+
+def pack(examples: Sequence[Example]) -> Packed:
+    """Lay examples out as one trie. In sorted order each shares a beginning with its neighbour, and nodes come in
+    preorder by themselves."""
+    token: list[int] = []
+    position: list[int] = []
+    end: list[int] = []
+    source: list[int] = []
+    label: list[int] = []
+    path: list[int] = []
+    for ids, prompt_length in sorted((e.prompt + e.target, len(e.prompt)) for e in examples):
+        inputs = ids[:-1]
+        shared = _common([token[node] for node in path], inputs)
+        for node in path[shared:]:
+            end[node] = len(token)
+        del path[shared:]
+        for depth in range(shared, len(inputs)):
+            path.append(len(token))
+            token.append(inputs[depth])
+            position.append(depth)
+            end.append(0)
+        source.extend(path[prompt_length - 1 :])
+        label.extend(ids[prompt_length:])
+    for node in path:
+        end[node] = len(token)
+    return Packed(*(np.asarray(column, dtype=np.int32) for column in (token, position, end, source, label)))
+
+
+def collate(packs: Sequence[Packed]) -> Batch:
+    """Pad packed sequences to one length; a pad node sees itself alone and predicts nothing."""
+    rows, width = len(packs), max(len(pack) for pack in packs)
+    token = np.zeros((rows, width), dtype=np.int64)
+    position = np.zeros((rows, width), dtype=np.int64)
+    end = np.tile(np.arange(1, width + 1), (rows, 1))
+    for row, pack in enumerate(packs):
+        token[row, : len(pack)], position[row, : len(pack)] = pack.token, pack.position
+        end[row, : len(pack)] = pack.end
+    node = np.arange(width)
+    mask = (node[:, None] >= node) & (node[:, None] < end[:, None, :])
+    return Batch(
+        input_ids=torch.from_numpy(token),
+        position_ids=torch.from_numpy(position),
+        mask=torch.from_numpy(mask[:, None]),
+        source=torch.from_numpy(
+            np.concatenate([row * width + p.source.astype(np.int64) for row, p in enumerate(packs)])
+        ),
+        label=torch.from_numpy(np.concatenate([p.label.astype(np.int64) for p in packs])),
+    )
+
+
+def _teacher_forced(task: Task, question: Question) -> Iterator[tuple[int, str, str]]:
+    texts: dict[str, str] = {}
+    for index, stage in enumerate(task.stages):
+        prompts, targets = task.prompts(stage, question, texts), task.targets(stage, question)
+        if targets is None or len(targets) != len(prompts):
+            raise DataError(
+                f"Question {question.id} has {len(targets or [])} targets for stage {stage.name}, which asks "
+                f"{len(prompts)} prompts: there is nothing to learn from. Give it one text a prompt."
+            )
+        yield from ((index, prompt, target) for prompt, target in zip(prompts, targets, strict=True))
+        texts[stage.name] = stage.join_texts(targets, question)
+
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    for length, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return length
+    return min(len(left), len(right))

@@ -1,0 +1,116 @@
+"""Recipes: what training needs to know, as data that a person writes in TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from litestage.core.errors import OptionError
+from litestage.core.layers import Record
+
+RECIPES = resources.files("litestage.training") / "recipes"
+
+
+class TokenizerRecipe(Record):
+    """A byte-level BPE, learnt from the task's own prompts and targets."""
+
+    vocab_size: int = Field(ge=257)
+    """Tokens in all: 256 bytes, the end of text, and merges."""
+
+
+class ModelRecipe(Record):
+    """The shape of a new model, in the words of its transformers configuration."""
+
+    model_type: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
+    hidden_size: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    num_key_value_heads: int = Field(ge=1)
+    max_position_embeddings: int = Field(ge=1)
+    tie_word_embeddings: bool = True
+    initializer_range: float = Field(default=0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelRecipe:
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                "num_attention_heads must divide hidden_size, and num_key_value_heads must divide num_attention_heads"
+            )
+        return self
+
+
+class TrainingRecipe(Record):
+    """How long, how fast and in which order to learn (REFERENCE, section 5)."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimiser steps; give this or ``epochs``."""
+    stop_after: Annotated[int, Field(ge=1)] | None = None
+    """Stop at this step, on the learning rate of a longer run; None goes to the end."""
+    batch_size: int = Field(default=16, ge=1)
+    """Questions a step (packed), or prompts a step (cycles)."""
+    order: Literal["packed", "cycles"] = "packed"
+    interval: int = Field(default=100, ge=1)
+    """Steps a stage gets before the next stage's turn (cycles)."""
+    every: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Stages, by name, that only each Nth step teaches (packed): time for those that are harder to learn."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """``muon`` orthogonalises the update of every hidden matrix and leaves the rest to AdamW."""
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps in which the learning rate rises; afterwards it falls along a cosine to 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    beta2: float = Field(default=0.99, gt=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Autocast type of the forward pass; the weights that learn stay float32."""
+    save_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    seed: int = 0
+    validate_every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between generated validations; None validates at the end alone."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingRecipe:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        return self
+
+
+class Recipe(Record):
+    """A model from scratch: its tokenizer, its shape, its training."""
+
+    tokenizer: TokenizerRecipe
+    model: ModelRecipe
+    training: TrainingRecipe
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe by short name (``everyday``) or path; raises `OptionError` that names file and field."""
+    path = Path(name)
+    try:
+        named = RECIPES / f"{name}.toml"
+        text = named.read_text("utf-8") if named.is_file() else path.read_text("utf-8")
+        return Recipe.model_validate(tomllib.loads(text))
+    except OSError as error:
+        raise OptionError(
+            f"No recipe at {path} ({error.strerror}). Give --init a TOML file or one of: {', '.join(recipe_names())}."
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"{path} is not TOML ({error}), so no recipe can be read from it.") from None
+    except ValidationError as error:
+        raise OptionError(f"{path} cannot be used as a recipe: {_first_fault(error)}.") from None
+
+
+def recipe_names() -> list[str]:
+    return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault: Any = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where or 'recipe'}: {fault['msg']}" + (f" (got {fault['input']!r})" if fault["loc"] else "")

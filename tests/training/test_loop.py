@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from litestage.core import LitestageError, OptionError
+from litestage.training import Progress, TrainingRecipe, TrainingReport, finetune
+from litestage.training.checkpoint import CHECKPOINT, trainable
+from litestage.training.initialise import new_model
+from litestage.training.loop import REPORT
+from litestage.training.packing import examples_of
+
+RECIPE = TrainingRecipe(steps=12, batch_size=4, learning_rate=3e-3, save_dtype="float32", seed=5)
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing of the run survives but what is on disk."""
+
+
+def kill_at(step: int):
+    def watch(progress: Progress) -> None:
+        if progress.step == step:
+            raise KilledError
+
+    return watch
+
+
+@pytest.fixture
+def fresh(tiny, tokenizer):
+    def make(lora: bool = False) -> PreTrainedModel:
+        model = new_model(tiny.model_copy(update={"initializer_range": 0.05}), tokenizer, seed=1)
+        if not lora:
+            return model
+        torch.manual_seed(1)
+        return get_peft_model(model, LoraConfig(r=4, lora_dropout=0.2, target_modules=["q_proj", "down_proj"]))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("change", "lora"),
+    [({}, False), ({"optimizer": "muon"}, False), ({"order": "cycles", "interval": 2}, False), ({}, True)],
+    ids=["adamw", "muon", "cycles", "lora with dropout"],
+)
+def test_a_killed_run_ends_with_the_same_weights(change, lora, fresh, tokenizer, task, questions, tmp_path) -> None:
+    recipe = RECIPE.model_copy(update=change)
+
+    def run(out: Path, on_progress=None) -> tuple[PreTrainedModel, TrainingReport]:
+        model = fresh(lora)
+        args = (model, tokenizer, task, questions, recipe, out)
+        return model, finetune(*args, on_progress=on_progress, checkpoint_every=5)
+
+    whole, report = run(tmp_path / "whole")
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", kill_at(8))
+    assert sorted(file.name for file in (tmp_path / "killed").iterdir()) == [CHECKPOINT]
+    steps: list[int] = []
+    resumed, resumed_report = run(tmp_path / "killed", lambda progress: steps.append(progress.step))
+    assert steps == list(range(6, 13))
+    start, end, again = trainable(fresh(lora)), trainable(whole), trainable(resumed)
+    assert all(torch.equal(end[name], again[name]) for name in end)
+    assert not any(torch.equal(end[name], start[name]) for name in end)
+    assert report.tokens == resumed_report.tokens
+    assert not (tmp_path / "killed" / CHECKPOINT).exists()
+
+
+def test_a_short_training_learns_the_targets_and_where_they_end(fresh, tokenizer, task, questions, tmp_path) -> None:
+    few = questions[:4]
+    recipe = TrainingRecipe(steps=150, batch_size=4, learning_rate=1e-2, optimizer="muon", save_dtype="float32")
+    losses: list[float] = []
+    finetune(fresh(), tokenizer, task, few, recipe, tmp_path, on_progress=lambda progress: losses.append(progress.loss))
+    assert losses[0] > 6
+    assert losses[-1] < 0.05
+    model, loaded = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    for question in few:
+        for example in examples_of(task, question, loaded):
+            ids = torch.tensor([example.prompt])
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=60, do_sample=False)
+            assert tuple(out[0, ids.shape[1] :].tolist()) == example.target
+
+
+def test_the_best_generated_validation_is_kept(fresh, tokenizer, task, questions, tmp_path) -> None:
+    recipe = RECIPE.model_copy(update={"validate_every": 3})
+    accuracies = iter([20.0, 60.0, 40.0, 50.0])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(model: PreTrainedModel) -> float:
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        seen.append({name: weight.clone() for name, weight in trainable(model).items()})
+        return next(accuracies)
+
+    model = fresh()
+    report = finetune(model, tokenizer, task, questions, recipe, tmp_path, validate=validate)
+    assert (report.best_step, report.best_accuracy) == (6, 60.0)
+    assert [(p.step, p.accuracy) for p in report.curve if p.accuracy] == [(3, 20), (6, 60), (9, 40), (12, 50)]
+    saved = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(saved[name], seen[1][name]) for name in saved)
+    assert not torch.equal(seen[1]["model.norm.weight"], seen[3]["model.norm.weight"])
+
+
+def test_a_kill_after_the_best_validation_does_not_lose_it(fresh, tokenizer, task, questions, tmp_path) -> None:
+    recipe = RECIPE.model_copy(update={"validate_every": 4})
+    accuracies = iter([70.0, 10.0, 30.0])
+
+    def run(on_progress=None) -> TrainingReport:
+        args = (fresh(), tokenizer, task, questions, recipe, tmp_path)
+        return finetune(*args, validate=lambda _: next(accuracies), on_progress=on_progress, checkpoint_every=5)
+
+    with pytest.raises(KilledError):
+        run(kill_at(7))
+    report = run()
+    assert (report.best_step, report.best_accuracy) == (4, 70.0)
+
+
+def test_an_adapter_learns_and_its_base_does_not(fresh, tokenizer, task, questions, tmp_path) -> None:
+    model = fresh(lora=True)
+    report = finetune(model, tokenizer, task, questions, RECIPE, tmp_path)
+    base = fresh().state_dict()
+    assert report.trained_parameters < report.parameters / 4
+    loaded = PeftModel.from_pretrained(fresh(), tmp_path)
+    inner = {name.replace(".base_layer", ""): w for name, w in loaded.get_base_model().state_dict().items()}
+    assert all(torch.equal(inner[name], base[name]) for name in base)
+    adapter = {name: w for name, w in loaded.state_dict().items() if "lora_B" in name}
+    assert adapter
+    assert all(weight.abs().sum() > 0 for weight in adapter.values())
+
+
+def test_what_was_trained_is_written_beside_the_weights(fresh, tokenizer, task, questions, tmp_path) -> None:
+    recipe = RECIPE.model_copy(update={"save_dtype": "bfloat16", "dtype": "bfloat16"})
+    told: list[Progress] = []
+    report = finetune(fresh(), tokenizer, task, questions, recipe, tmp_path, on_progress=told.append)
+    assert TrainingReport.model_validate_json((tmp_path / REPORT).read_text()) == report
+    assert (report.recipe, report.steps, report.questions, report.task) == (recipe, 12, 64, "everyday")
+    assert report.curve[-1].loss < report.curve[0].loss or len(report.curve) == 1
+    assert all(w.dtype == torch.bfloat16 for w in load_file(tmp_path / "model.safetensors").values())
+    assert [progress.step for progress in told] == list(range(1, 13))
+    assert told[-1].seconds_left == 0
+    assert all(progress.tokens_per_second > 0 for progress in told)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_finished_run_is_left_alone_and_another_is_refused(fresh, tokenizer, task, questions, tmp_path) -> None:
+    first = finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    assert finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path) == first
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(OptionError, match=r"finished run with another recipe, model or question set"):
+        finetune(fresh(), tokenizer, task, questions[1:], RECIPE, tmp_path)
+
+
+def test_a_checkpoint_of_another_run_is_refused(fresh, tokenizer, task, questions, tmp_path) -> None:
+    with pytest.raises(KilledError):
+        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path, on_progress=kill_at(8), checkpoint_every=5)
+    other = RECIPE.model_copy(update={"learning_rate": 1e-3})
+    with pytest.raises(OptionError, match=r"checkpoint.pt belongs to a run with another recipe"):
+        finetune(fresh(), tokenizer, task, questions, other, tmp_path)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(fresh, tokenizer, task, questions, tmp_path) -> None:
+    model = fresh()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(math.nan)
+    with pytest.raises(LitestageError, match=r"loss became nan at step 1.*Lower learning_rate"):
+        finetune(model, tokenizer, task, questions, RECIPE, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_says_so(fresh, tokenizer, task, questions, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LitestageError, match=r"could not be written"):
+        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path / "file" / "out")
