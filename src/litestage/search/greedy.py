@@ -1,0 +1,206 @@
+"""Step 2 of the paper (4.3): how many sub-layers each stage skips, the slowest stage first.
+
+The search only asks and is told: it is a pure function of its measurements, so replaying stored ones resumes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from litestage.core.layers import Record
+from litestage.search.cost import Spent
+from litestage.search.profile import Point, Profile, Result, budgets, choose, needed_correct
+from litestage.search.setting import Ask, Measure, Measurement, Purpose, SearchOptions, Setting
+
+
+class ExitCheck(Result):
+    """The whole plan with exit on in some stages."""
+
+    exits: tuple[str, ...]
+    without: str | None
+    """The stage whose exit is off here and was on in the plan that is being mended; None for the first check."""
+    kept: bool
+    """Whether the search went on from here: of each round the best, whose missing exit was the most harmful."""
+
+
+class SearchRecord(Record):
+    """The outcome of a search, and all that led to it."""
+
+    options: SearchOptions
+    questions: int
+    full: Result
+    target: float
+    """Percent of right answers to keep: the full model's less ``max_drop``."""
+    stage_seconds: dict[str, float]
+    """The full model's latency a question, by stage."""
+    order: tuple[str, ...]
+    """Stages as they were searched, the slowest first."""
+    profiles: tuple[Profile, ...]
+    exit_checks: tuple[ExitCheck, ...]
+    setting: Setting
+    result: Result
+    """What the chosen setting reached on the questions of the search."""
+    spent: Spent
+
+    @property
+    def exit_note(self) -> str:
+        """What became of the exit rule, in a sentence; empty when it was not asked for."""
+        return _exit_note(self)
+
+
+def search_budgets(
+    stages: Sequence[str], num_blocks: int, num_questions: int, options: SearchOptions, measure: Measure
+) -> SearchRecord:
+    """Search the budget of each of ``stages`` (in task order), then check the exit rule (REFERENCE, section 3)."""
+    run = _Run(measure, num_questions, options)
+    full = run.ask(Setting.full_depth(stages), 0, "full")
+    target = max(0.0, 100 * full.correct / num_questions - options.max_drop)
+    needed = needed_correct(num_questions, target)
+    order = tuple(sorted(stages, key=lambda stage: -full.stage_seconds[stage]))
+    setting = Setting.full_depth(stages, exits=options.search_exit)
+    profiles = []
+    for stage in order:
+        profiles.append(_profile(run, setting, stage, budgets(num_blocks, options.step), target, needed))
+        setting = setting.with_budget(stage, profiles[-1].chosen)
+    checks: list[ExitCheck] = []
+    if options.use_exit:
+        setting, checks = _add_exit(run, setting, needed)
+    return SearchRecord(
+        options=options,
+        questions=num_questions,
+        full=Result.of(full, needed),
+        target=target,
+        stage_seconds=full.stage_seconds,
+        order=order,
+        profiles=tuple(profiles),
+        exit_checks=tuple(checks),
+        setting=setting,
+        result=Result.of(run.ask(setting, needed, "exit"), needed),
+        spent=run.spent(sum(profile.left_out for profile in profiles)),
+    )
+
+
+def _profile(run: _Run, setting: Setting, stage: str, candidates: Sequence[int], target: float, needed: int) -> Profile:
+    """Measure budgets upward until several in a row miss the target; without a feasible one the budget is 0."""
+    points: list[Point] = []
+    for budget in candidates:
+        measurement = run.ask(setting.with_budget(stage, budget), needed, "profile", stage)
+        points.append(Point.of(measurement, needed, budget=budget))
+        if run.options.exhaustive or len(points) < run.options.patience:
+            continue
+        if not any(point.feasible for point in points[-run.options.patience :]):
+            break
+    best = choose(points, target)
+    return Profile(
+        stage=stage,
+        points=tuple(points),
+        chosen=best.budget if best else 0,
+        left_out=len(candidates) - len(points),
+    )
+
+
+def _add_exit(run: _Run, setting: Setting, needed: int) -> tuple[Setting, list[ExitCheck]]:
+    """Turn exit on everywhere, then off again stage by stage, the most harmful first, until the target holds.
+
+    It always ends with the target kept: without exit the chosen budgets keep it, and full depth does.
+    """
+    for stage in setting.budgets:
+        setting = setting.with_exit(stage, True)
+    measurement = run.ask(setting, needed, "exit")
+    checks = [ExitCheck.of(measurement, needed, exits=setting.exits, without=None, kept=True)]
+    while measurement.at_most < needed:
+        best, measured = _without_most_harmful(run, setting)
+        checks += [
+            ExitCheck.of(told, needed, exits=tried.exits, without=stage, kept=tried == best)
+            for stage, tried, told in measured
+        ]
+        setting, measurement = best, next(told for _, tried, told in measured if tried == best)
+    return setting, checks
+
+
+def _without_most_harmful(run: _Run, setting: Setting) -> tuple[Setting, list[tuple[str, Setting, Measurement]]]:
+    """Try the plan without each exit in turn; the best of these (ties: the faster) lacks the most harmful one."""
+    measured: list[tuple[str, Setting, Measurement]] = []
+    most = 0
+    for stage in setting.exits:
+        without = setting.with_exit(stage, False)
+        measured.append((stage, without, run.ask(without, most, "exit")))
+        most = max(most, measured[-1][2].correct)
+    whole = [(told.correct, -(told.seconds or 0), tried) for _, tried, told in measured if not told.cut_short]
+    return max(whole, key=lambda entry: entry[:2])[2], measured
+
+
+class _Run:
+    """Asks for each setting once, and keeps what came."""
+
+    def __init__(self, measure: Measure, num_questions: int, options: SearchOptions) -> None:
+        self.measure = measure
+        self.num_questions = num_questions
+        self.options = options
+        self.known: dict[Setting, Measurement] = {}
+        self.misses: Counter[int] = Counter()
+        self.measurements: list[Measurement] = []
+
+    def ask(self, setting: Setting, needed: int, purpose: Purpose, stage: str | None = None) -> Measurement:
+        """Measure a setting, or recall it. (No setting is asked for a second time with less needed.)"""
+        needed = needed if self.options.end_points_early else 0
+        if setting in self.known:
+            return self.known[setting]
+        ask = Ask(setting=setting, needed=needed, order=self.order(), purpose=purpose, stage=stage)
+        return self.tell(ask, self.measure(ask))
+
+    def tell(self, ask: Ask, measurement: Measurement) -> Measurement:
+        _check(ask, measurement)
+        self.known[ask.setting] = measurement
+        self.measurements.append(measurement)
+        self.misses.update(i for i, outcome in enumerate(measurement.outcomes) if outcome is False)
+        return measurement
+
+    def order(self) -> tuple[int, ...]:
+        """Questions by how often they were missed so far, most first."""
+        return tuple(sorted(range(self.num_questions), key=lambda i: -self.misses[i]))
+
+    def spent(self, left_out: int) -> Spent:
+        return Spent(
+            points=len(self.measurements),
+            questions=sum(measurement.measured for measurement in self.measurements),
+            questions_saved=sum(len(m.outcomes) - m.measured for m in self.measurements),
+            points_left_out=left_out,
+        )
+
+
+def _check(ask: Ask, measurement: Measurement) -> None:
+    """The choice is exact only if nothing that could still succeed is cut short."""
+    if len(measurement.outcomes) != len(ask.order):
+        raise ValueError(f"asked for {len(ask.order)} questions, told of {len(measurement.outcomes)}")
+    if measurement.cut_short and measurement.at_most >= ask.needed:
+        raise ValueError(f"cut short though it could reach {measurement.at_most} right answers of {ask.needed} needed")
+    if not measurement.cut_short and measurement.seconds is None:
+        raise ValueError("a whole measurement needs its seconds a question")
+
+
+def _exit_note(record: SearchRecord) -> str:
+    kept = [check for check in record.exit_checks if check.kept]
+    if not kept:
+        return ""
+    last = kept[-1]
+    reached = f"{last.accuracy:.1f} % keeps the target of {record.target:.1f} %.{_slower(record)}"
+    if len(kept) == 1:
+        return f"Exit is on in every stage: {reached}"
+    off = ", then ".join(check.without or "" for check in kept[1:])
+    on = f"in {', '.join(last.exits)}" if last.exits else "nowhere"
+    most = "at most " if kept[0].cut_short else ""
+    return (
+        f"With exit on in every stage the plan reaches {most}{kept[0].accuracy:.1f} %, which misses the target, "
+        f"so exit was switched off in {off}. It is on {on}: {reached}"
+    )
+
+
+def _slower(record: SearchRecord) -> str:
+    """Exit can change texts so that they take longer; the search keeps it (REFERENCE, section 3), and says so."""
+    before = next((p.seconds for p in record.profiles[-1].points if p.budget == record.profiles[-1].chosen), None)
+    after = record.result.seconds
+    if record.options.search_exit or before is None or after is None or after <= before:
+        return ""
+    return f" But the plan takes {after / before - 1:.1%} longer with exit than without: --no-exit is faster here."

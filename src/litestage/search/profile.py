@@ -1,0 +1,80 @@
+"""One stage's profile: the budgets, what each one costs in accuracy and gives in latency, and the choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+from litestage.core.layers import Record
+from litestage.search.setting import TINY, Measurement
+
+
+class Result(Record):
+    """What a setting reached, end to end."""
+
+    questions: int
+    measured: int
+    """Fewer than ``questions`` when the point was ended early, because it had missed the target for certain."""
+    correct: int
+    accuracy: float
+    """Percent; for a point ended early the most that it could have reached."""
+    seconds: float | None
+    """Latency a question; None for a point ended early."""
+    feasible: bool
+    """Whether it keeps the target."""
+
+    @property
+    def cut_short(self) -> bool:
+        return self.measured < self.questions
+
+    @classmethod
+    def of(cls, measurement: Measurement, needed: int, **more: object) -> Self:
+        return cls.model_validate(
+            {
+                "questions": len(measurement.outcomes),
+                "measured": measurement.measured,
+                "correct": measurement.correct,
+                "accuracy": 100 * measurement.at_most / len(measurement.outcomes),
+                "seconds": measurement.seconds,
+                "feasible": measurement.at_most >= needed,
+                **more,
+            }
+        )
+
+
+class Point(Result):
+    """One budget of a profile."""
+
+    budget: int
+
+
+class Profile(Record):
+    """The points of one stage with the stages before it at their chosen budgets and the others at full depth."""
+
+    stage: str
+    points: tuple[Point, ...]
+    chosen: int
+    """The chosen budget."""
+    left_out: int
+    """Budgets not measured, because several in a row before them missed the target."""
+
+
+def budgets(num_blocks: int, step: int) -> tuple[int, ...]:
+    """0, step, 2 step, ... up to 2L - 4 sub-layers (REFERENCE, section 3)."""
+    return tuple(range(0, max(0, 2 * num_blocks - 4) + 1, step))
+
+
+def needed_correct(questions: int, target: float) -> int:
+    """The fewest right answers that make ``target`` percent."""
+    return max(0, math.ceil(questions * (target - TINY) / 100))
+
+
+def choose(points: Sequence[Point], target: float) -> Point | None:
+    """The fastest point that keeps ``target`` percent; ties go to the smaller budget. None when no point keeps it."""
+    timed = [
+        (point.seconds, point.budget, point)
+        for point in points
+        if point.seconds is not None and point.accuracy >= target - TINY
+    ]
+    return min(timed, key=lambda entry: entry[:2])[2] if timed else None

@@ -1,0 +1,137 @@
+"""What a search may ask for, and what it is told: settings and measurements, without a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from litestage.core.errors import OptionError
+from litestage.core.layers import Record
+
+TINY = 1e-9
+"""Points of accuracy that rounding may cost."""
+
+
+class SearchOptions(Record):
+    """How to search. Raises `OptionError` for a value that cannot work."""
+
+    max_drop: float = 1.0
+    """Epsilon: points of accuracy that the plan may lose (0 to 100)."""
+    step: int = 2
+    """Sub-layers between two budgets."""
+    patience: int = 3
+    """A stage's profile ends after so many budgets in a row that miss the target."""
+    exhaustive: bool = False
+    """Profile every budget, patience or not."""
+    end_points_early: bool = True
+    """End a point as soon as its remaining questions cannot save it. The choice is the same either way."""
+    use_exit: bool = True
+    """Add the exit rule when the budgets are chosen (paper, 4.4)."""
+    search_exit: bool = False
+    """Profile with exit on in every stage already."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> SearchOptions:
+        if not 0 <= self.max_drop <= 100:
+            raise OptionError(
+                f"--max-drop {self.max_drop:g} cannot be a number of accuracy points to lose. "
+                "Give 0 (lose nothing) to 100, for example --max-drop 1."
+            )
+        if self.step < 1 or self.patience < 1:
+            name, value = ("--step", self.step) if self.step < 1 else ("patience", self.patience)
+            raise OptionError(f"{name} {value} would never end the search. Give 1 or more.")
+        if self.search_exit and not self.use_exit:
+            raise OptionError("--search-exit and --no-exit contradict each other. Leave one out.")
+        return self
+
+
+class StageSetting(Record):
+    """One stage: how many sub-layers it skips, and whether it may exit early."""
+
+    stage: str
+    budget: int = Field(default=0, ge=0)
+    exit: bool = False
+
+
+class Setting(Record):
+    """A budget and an exit switch for each stage, in task order. Which sub-layers a budget means is the ranking's."""
+
+    stages: tuple[StageSetting, ...]
+
+    @classmethod
+    def full_depth(cls, stages: Sequence[str], exits: bool = False) -> Setting:
+        return cls(stages=tuple(StageSetting(stage=stage, exit=exits) for stage in stages))
+
+    @property
+    def budgets(self) -> dict[str, int]:
+        return {stage.stage: stage.budget for stage in self.stages}
+
+    @property
+    def exits(self) -> tuple[str, ...]:
+        """Stages that may exit early."""
+        return tuple(stage.stage for stage in self.stages if stage.exit)
+
+    def with_budget(self, stage: str, budget: int) -> Setting:
+        return self._with(stage, budget=budget)
+
+    def with_exit(self, stage: str, on: bool) -> Setting:
+        return self._with(stage, exit=on)
+
+    def _with(self, name: str, **update: int | bool) -> Setting:
+        return Setting(
+            stages=tuple(stage.model_copy(update=update) if stage.stage == name else stage for stage in self.stages)
+        )
+
+
+Purpose = Literal["full", "profile", "exit"]
+
+
+class Ask(Record):
+    """One measurement that the search wants."""
+
+    setting: Setting
+    needed: int
+    """Right answers below which the measurement may be cut short: see `hopeless`."""
+    order: tuple[int, ...]
+    """Questions, the likeliest misses first. Any order gives the same choice; this one shows the earliest who fails."""
+    purpose: Purpose
+    stage: str | None = None
+    """The stage being profiled."""
+
+
+class Measurement(Record):
+    """What running a setting over the questions showed."""
+
+    outcomes: tuple[bool | None, ...]
+    """Right or wrong for each question, in question order whatever was asked first; None where it was cut short."""
+    seconds: float | None = None
+    """Latency a question; None when cut short."""
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    """Latency a question of each stage; needed of the full model, whose slowest stage is searched first."""
+
+    @property
+    def correct(self) -> int:
+        return sum(outcome is True for outcome in self.outcomes)
+
+    @property
+    def measured(self) -> int:
+        return sum(outcome is not None for outcome in self.outcomes)
+
+    @property
+    def at_most(self) -> int:
+        """Right answers if every question not measured were right."""
+        return self.correct + len(self.outcomes) - self.measured
+
+    @property
+    def cut_short(self) -> bool:
+        return self.measured < len(self.outcomes)
+
+
+Measure = Callable[[Ask], Measurement]
+
+
+def hopeless(correct: int, measured: int, questions: int, needed: int) -> bool:
+    """Whether ``needed`` right answers are out of reach: the one reason to cut a measurement short."""
+    return correct + questions - measured < needed

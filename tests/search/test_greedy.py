@@ -1,0 +1,379 @@
+"""The search over stages, on made-up tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litestage.core.errors import OptionError
+from litestage.search import (
+    Ask,
+    Measurement,
+    SearchOptions,
+    SearchRecord,
+    Setting,
+    budgets,
+    hopeless,
+    search_budgets,
+)
+
+STAGES = ("recall", "analysis", "summary")
+PAPER = SearchOptions(use_exit=False)
+
+Outcomes = Callable[[Setting], list[bool]]
+Seconds = Callable[[Setting], float]
+
+
+class Table:
+    """A made-up model: outcomes and seconds of any setting; remembers what it was asked."""
+
+    def __init__(self, outcomes: Outcomes, seconds: Seconds, chunk: int = 1) -> None:
+        self.outcomes, self.seconds, self.chunk = outcomes, seconds, chunk
+        self.stage_seconds = {"recall": 0.2, "analysis": 0.7, "summary": 0.1}
+        self.asked: list[Ask] = []
+        self.told: list[Measurement] = []
+
+    def __call__(self, ask: Ask) -> Measurement:
+        """Measure in the order asked, a chunk at a time, and stop as soon as the point is hopeless."""
+        self.asked.append(ask)
+        truth, told = self.outcomes(ask.setting), dict[int, bool]()
+        for start in range(0, len(truth), self.chunk):
+            told |= {i: truth[i] for i in ask.order[start : start + self.chunk]}
+            if hopeless(sum(told.values()), len(told), len(truth), ask.needed):
+                break
+        whole = len(told) == len(truth)
+        self.told.append(
+            Measurement(
+                outcomes=tuple(told.get(i) for i in range(len(truth))),
+                seconds=self.seconds(ask.setting) if whole else None,
+                stage_seconds=self.stage_seconds if whole else {},
+            )
+        )
+        return self.told[-1]
+
+
+def first_wrong(count: int, questions: int = 100) -> list[bool]:
+    return [i >= count for i in range(questions)]
+
+
+def by_budget(wrong: dict[str, dict[int, int]]) -> Outcomes:
+    """So many questions wrong for each stage's budget; each stage has its own questions to lose."""
+
+    def outcomes(setting: Setting) -> list[bool]:
+        return first_wrong(10 + sum(wrong.get(stage, {}).get(budget, 0) for stage, budget in setting.budgets.items()))
+
+    return outcomes
+
+
+def linear_seconds(setting: Setting) -> float:
+    return 1.0 - 0.01 * sum(setting.budgets.values())
+
+
+def search(table: Table, options: SearchOptions = PAPER, num_blocks: int = 6, questions: int = 100) -> SearchRecord:
+    return search_budgets(STAGES, num_blocks, questions, options, table)
+
+
+def test_slowest_stage_first_with_chosen_stages_fixed_and_later_ones_at_full_depth() -> None:
+    table = Table(by_budget({"analysis": {6: 2, 8: 2}, "recall": {2: 1, 4: 1, 6: 2, 8: 2}}), linear_seconds)
+    record = search(table)
+    assert record.order == ("analysis", "recall", "summary")
+    assert record.setting.budgets == {"recall": 4, "analysis": 4, "summary": 8}
+    assert (record.full.accuracy, record.target) == (90, 89)
+    assert [ask.setting.budgets for ask in table.asked] == [
+        {"recall": 0, "analysis": 0, "summary": 0},
+        *({"recall": 0, "analysis": budget, "summary": 0} for budget in (2, 4, 6, 8)),
+        *({"recall": budget, "analysis": 4, "summary": 0} for budget in (2, 4, 6, 8)),
+        *({"recall": 4, "analysis": 4, "summary": budget} for budget in (2, 4, 6, 8)),
+    ]
+    assert record.result.seconds == pytest.approx(1 - 0.16)
+    assert record.result.accuracy == 89
+
+
+def test_a_budget_that_costs_time_loses_by_itself() -> None:
+    def seconds(setting: Setting) -> float:
+        return {0: 1.0, 2: 0.9, 4: 0.85, 6: 0.95, 8: 1.1}[setting.budgets["analysis"]]
+
+    record = search(Table(by_budget({}), seconds))
+    assert record.setting.budgets == {"recall": 0, "analysis": 4, "summary": 0}
+
+
+def test_equally_slow_stages_keep_task_order() -> None:
+    table = Table(by_budget({}), linear_seconds)
+    table.stage_seconds = dict.fromkeys(STAGES, 0.3)
+    assert search(table).order == STAGES
+
+
+def test_nothing_feasible_but_full_depth() -> None:
+    ruinous = {stage: dict.fromkeys(range(2, 20), 50) for stage in STAGES}
+    record = search(Table(by_budget(ruinous), linear_seconds), SearchOptions(max_drop=0, use_exit=False))
+    assert record.setting == Setting.full_depth(STAGES)
+    assert record.result == record.full
+
+
+def test_profile_ends_after_three_misses_in_a_row_unless_exhaustive() -> None:
+    # 4 misses, 6 keeps it, 8 to 12 miss: 14 would keep it, and is only seen by the exhaustive search.
+    wrong = {"analysis": {4: 9, 8: 9, 10: 9, 12: 9}}
+    record = search(Table(by_budget(wrong), linear_seconds), num_blocks=10)
+    analysis = record.profiles[0]
+    assert [point.budget for point in analysis.points] == [0, 2, 4, 6, 8, 10, 12]
+    assert (analysis.chosen, analysis.left_out, record.spent.points_left_out) == (6, 2, 2)
+    whole = search(Table(by_budget(wrong), linear_seconds), PAPER.model_copy(update={"exhaustive": True}), 10)
+    assert (whole.profiles[0].chosen, whole.profiles[0].left_out) == (16, 0)
+
+
+def test_points_that_miss_end_early_and_the_rest_is_counted() -> None:
+    table = Table(by_budget({"analysis": {2: 40, 4: 40, 6: 40}}), linear_seconds)
+    record = search(table, num_blocks=6)
+    cut = record.profiles[0].points[1]
+    # The 10 questions that the full model missed come first, so the target is lost after the 12th.
+    assert (cut.measured, cut.correct, cut.accuracy, cut.seconds, cut.feasible) == (12, 0, 88, None, False)
+    assert record.spent.questions_saved == 3 * 88
+    assert record.spent.questions == 100 * record.spent.points - record.spent.questions_saved
+    assert record.spent.points == len(table.asked)
+
+
+def test_questions_missed_so_far_are_asked_first() -> None:
+    def outcomes(setting: Setting) -> list[bool]:
+        wrong = {90, 95} | ({50} if setting.budgets["analysis"] else set())
+        return [i not in wrong for i in range(100)]
+
+    table = Table(outcomes, linear_seconds)
+    search(table, SearchOptions(max_drop=5, use_exit=False))
+    assert table.asked[0].order == tuple(range(100))
+    assert table.asked[1].order[:3] == (90, 95, 0)
+    assert table.asked[2].order[:4] == (90, 95, 50, 0)
+    assert all(sorted(ask.order) == list(range(100)) for ask in table.asked)
+
+
+# --- Exit, added when the budgets are chosen ---------------------------------------------------------------------
+
+
+def with_exit_harm(harm: dict[str, int], base: int = 10) -> Outcomes:
+    return lambda setting: first_wrong(base + sum(harm[stage] for stage in setting.exits))
+
+
+def test_exit_stays_on_where_the_plan_keeps_its_target() -> None:
+    def seconds(setting: Setting) -> float:
+        return linear_seconds(setting) - 0.1 * len(setting.exits)
+
+    record = search(Table(with_exit_harm({"recall": 1, "analysis": 0, "summary": 0}), seconds), SearchOptions())
+    assert record.setting.exits == STAGES
+    assert [check.exits for check in record.exit_checks] == [STAGES]
+    assert record.exit_note == "Exit is on in every stage: 89.0 % keeps the target of 89.0 %."
+    assert record.result.seconds == pytest.approx(1 - 0.24 - 0.3)
+
+
+def test_the_most_harmful_exit_goes_first_until_the_target_holds() -> None:
+    table = Table(with_exit_harm({"recall": 3, "analysis": 5, "summary": 1}), linear_seconds)
+    record = search(table, SearchOptions())
+    assert record.setting.exits == ("summary",)
+    kept = [(check.without, check.exits) for check in record.exit_checks if check.kept]
+    assert kept == [(None, STAGES), ("analysis", ("recall", "summary")), ("recall", ("summary",))]
+    assert [check.without for check in record.exit_checks] == [None, *STAGES, "recall", "summary"]
+    assert not any(ask.setting.exits for ask in table.asked if ask.purpose == "profile")
+    assert record.exit_note == (
+        "With exit on in every stage the plan reaches at most 88.0 %, which misses the target, so exit was switched "
+        "off in analysis, then recall. It is on in summary: 89.0 % keeps the target of 89.0 %."
+    )
+
+
+def test_equally_harmful_exits_keep_the_faster_plan() -> None:
+    def seconds(setting: Setting) -> float:
+        return linear_seconds(setting) - (0.2 if "recall" in setting.exits else 0)
+
+    harm = with_exit_harm({"recall": 4, "analysis": 4, "summary": 0})
+    record = search(Table(harm, seconds), SearchOptions(max_drop=4))
+    assert record.setting.exits == ("recall", "summary")
+
+
+def test_every_exit_may_have_to_go() -> None:
+    table = Table(with_exit_harm(dict.fromkeys(STAGES, 4)), linear_seconds)
+    record = search(table, SearchOptions())
+    assert record.setting.exits == ()
+    assert "It is on nowhere: 90.0 % keeps the target" in record.exit_note
+    without_exit = search(Table(with_exit_harm(dict.fromkeys(STAGES, 4)), linear_seconds))
+    assert record.setting == without_exit.setting
+    assert record.result == without_exit.result
+
+
+def test_an_exit_that_costs_time_is_kept_and_said() -> None:
+    def seconds(setting: Setting) -> float:
+        return linear_seconds(setting) * (1.05 if setting.exits else 1)
+
+    record = search(Table(with_exit_harm(dict.fromkeys(STAGES, 0)), seconds), SearchOptions())
+    assert record.setting.exits == STAGES
+    assert "5.0% longer with exit than without: --no-exit" in record.exit_note
+
+
+def test_search_exit_profiles_with_exit_on() -> None:
+    table = Table(with_exit_harm({"recall": 0, "analysis": 0, "summary": 0}), linear_seconds)
+    record = search(table, SearchOptions(search_exit=True))
+    assert all(ask.setting.exits == STAGES for ask in table.asked if ask.purpose == "profile")
+    assert table.asked[0].setting.exits == ()
+    assert record.target == 89
+    assert record.setting.exits == STAGES
+    assert len(table.asked) == 1 + 5 + 4 + 4  # exit on is not the full model; the last profile is the exit check
+
+
+def test_search_exit_falls_back_to_full_depth_when_exit_ruins_every_point() -> None:
+    table = Table(with_exit_harm(dict.fromkeys(STAGES, 9)), linear_seconds)
+    record = search(table, SearchOptions(search_exit=True))
+    assert record.setting == Setting.full_depth(STAGES)
+
+
+# --- Properties over random tables --------------------------------------------------------------------------------
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[Outcomes, Seconds, int, dict[str, float]]:
+    """Any outcomes and (often tied) seconds for any setting, drawn when first asked for."""
+    questions = draw(st.integers(1, 12))
+    random = draw(st.randoms(use_true_random=False))
+    hardness = draw(st.sampled_from([0.05, 0.2, 0.5]))
+    known: dict[Setting, tuple[list[bool], float]] = {}
+
+    def world(setting: Setting) -> tuple[list[bool], float]:
+        if setting not in known:
+            known[setting] = (
+                [random.random() > hardness for _ in range(questions)],
+                random.choice([0.5, 0.6, 0.7, 0.8, 1.0]),
+            )
+        return known[setting]
+
+    stage_seconds = {stage: random.choice([0.1, 0.2, 0.3]) for stage in STAGES}
+    return (lambda setting: world(setting)[0]), (lambda setting: world(setting)[1]), questions, stage_seconds
+
+
+options = st.builds(
+    SearchOptions,
+    max_drop=st.sampled_from([0.0, 1.0, 10.0, 25.0, 100.0]),
+    step=st.integers(1, 3),
+    patience=st.integers(1, 4),
+    exhaustive=st.booleans(),
+    search_exit=st.booleans(),
+)
+
+
+def run(
+    world: tuple[Outcomes, Seconds, int, dict[str, float]], options: SearchOptions, chunk: int = 1, num_blocks: int = 5
+) -> tuple[SearchRecord, Table]:
+    outcomes, seconds, questions, stage_seconds = world
+    table = Table(outcomes, seconds, chunk)
+    table.stage_seconds = stage_seconds
+    return search_budgets(STAGES, num_blocks, questions, options, table), table
+
+
+@given(worlds(), options, st.integers(1, 5))
+@settings(deadline=None, max_examples=150)
+def test_ending_points_early_never_changes_the_choice(world, options: SearchOptions, chunk: int) -> None:
+    early, _ = run(world, options, chunk)
+    whole, _ = run(world, options.model_copy(update={"end_points_early": False}))
+    assert early.setting == whole.setting
+    assert early.result == whole.result
+    for a, b in zip(early.profiles, whole.profiles, strict=True):
+        assert (a.stage, a.chosen) == (b.stage, b.chosen)
+        assert [(p.budget, p.feasible) for p in a.points] == [(p.budget, p.feasible) for p in b.points]
+        assert all(p.seconds == q.seconds for p, q in zip(a.points, b.points, strict=True) if p.feasible)
+        assert all(p.accuracy >= q.accuracy for p, q in zip(a.points, b.points, strict=True))
+    assert [(c.exits, c.kept) for c in early.exit_checks] == [(c.exits, c.kept) for c in whole.exit_checks]
+    assert whole.spent.questions_saved == 0
+    if options.exhaustive:
+        assert early.spent.questions <= whole.spent.questions
+
+
+@given(worlds(), options)
+@settings(deadline=None, max_examples=150)
+def test_same_plan_as_a_slow_and_obvious_search(world, options: SearchOptions) -> None:
+    outcomes, seconds, questions, stage_seconds = world
+    record, table = run(world, options)
+    full = sum(outcomes(Setting.full_depth(STAGES)))
+
+    def keeps(setting: Setting) -> bool:
+        return 100 * sum(outcomes(setting)) / questions >= 100 * full / questions - options.max_drop - 1e-9
+
+    current = Setting.full_depth(STAGES, exits=options.search_exit)
+    for stage in sorted(STAGES, key=lambda stage: (-stage_seconds[stage], STAGES.index(stage))):
+        feasible, misses = [], 0
+        for budget in budgets(5, options.step):
+            tried = current.with_budget(stage, budget)
+            misses = 0 if keeps(tried) else misses + 1
+            feasible += [(seconds(tried), budget)] if keeps(tried) else []
+            if misses == options.patience and not options.exhaustive:
+                break
+        current = current.with_budget(stage, min(feasible)[1] if feasible else 0)
+    exits = list(STAGES)
+    while True:
+        for stage in STAGES:
+            current = current.with_exit(stage, stage in exits)
+        if keeps(current):
+            break
+        off = {stage: current.with_exit(stage, False) for stage in exits}
+        exits.remove(max(exits, key=lambda stage: (sum(outcomes(off[stage])), -seconds(off[stage]))))
+
+    assert record.setting == current
+    assert record.result.feasible
+    assert record.result.seconds == seconds(current)
+    assert record.result.correct == sum(outcomes(current))
+    whole = [ask.setting for ask, told in zip(table.asked, table.told, strict=True) if not told.cut_short]
+    assert len(whole) == len(set(whole))
+
+
+@given(worlds(), options)
+@settings(deadline=None, max_examples=50)
+def test_replaying_stored_measurements_resumes_to_the_same_record(world, options: SearchOptions) -> None:
+    record, first = run(world, options)
+    for killed_after in {0, 1, len(first.asked) // 2, len(first.asked)}:
+        table = Table(first.outcomes, first.seconds)
+        table.stage_seconds = first.stage_seconds
+        replay = iter([(ask.setting, told) for ask, told in zip(first.asked, first.told, strict=True)][:killed_after])
+
+        def measure(ask: Ask, replay=replay, table: Table = table) -> Measurement:
+            stored = next(replay, None)
+            assert stored is None or stored[0] == ask.setting
+            return stored[1] if stored else table(ask)
+
+        outcome = search_budgets(STAGES, 5, world[2], options, measure)
+        assert outcome == record
+    assert SearchRecord.model_validate_json(record.model_dump_json()) == record
+
+
+@given(worlds())
+@settings(deadline=None, max_examples=50)
+def test_each_stage_only_gains(world) -> None:
+    """Budget 0 is among the choices, so no stage makes the plan slower, and the accuracy target never moves."""
+    record, _ = run(world, PAPER)
+    chosen = [next(p for p in profile.points if p.budget == profile.chosen) for profile in record.profiles]
+    times = [record.full.seconds, *(point.seconds for point in chosen)]
+    assert all(b <= a for a, b in itertools.pairwise(times))
+    assert all(point.accuracy >= record.target - 1e-9 for point in chosen)
+
+
+# --- What cannot work ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"max_drop": -0.5}, "--max-drop -0.5 cannot be"),
+        ({"max_drop": float("nan")}, "--max-drop nan cannot be"),
+        ({"max_drop": 101}, "Give 0 .lose nothing. to 100"),
+        ({"step": 0}, "--step 0 would never end"),
+        ({"patience": 0}, "patience 0 would never end"),
+        ({"use_exit": False, "search_exit": True}, "--search-exit and --no-exit contradict"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(wrong: dict[str, object], sentence: str) -> None:
+    with pytest.raises(OptionError, match=sentence):
+        SearchOptions(**wrong)
+
+
+def test_a_measurement_cut_short_while_it_could_still_succeed_is_refused() -> None:
+    def measure(ask: Ask) -> Measurement:
+        return Measurement(outcomes=(True, None, True), seconds=None)
+
+    with pytest.raises(ValueError, match="cut short though it could reach 3"):
+        search_budgets(STAGES, 5, 3, PAPER, measure)
