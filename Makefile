@@ -3,7 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: test lint install clean
+.PHONY: quickstart test lint install clean
+
+quickstart: .venv/installed
+	$(BIN)/litestage quickstart --out quickstart
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2

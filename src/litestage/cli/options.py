@@ -1,0 +1,89 @@
+"""The options that commands share: one name, one meaning, everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from litestage.core.errors import OptionError
+from litestage.core.plan import content_hash
+
+if TYPE_CHECKING:
+    from litestage.workflows import Options, Workbench
+
+WHAT, HOW, WHERE = "What to run", "How to run it", "What comes out"
+
+Model = Annotated[str, typer.Option(help="Short name, folder, .gguf file or hub id.", rich_help_panel=WHAT)]
+Adapter = Annotated[str | None, typer.Option(help="LoRA adapter: short name or folder.", rich_help_panel=WHAT)]
+Task = Annotated[str, typer.Option(help="Built-in task, or a .toml or .yaml file.", rich_help_panel=WHAT)]
+Data = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder with dev.jsonl and test.jsonl.", rich_help_panel=WHAT)
+]
+Split = Annotated[str, typer.Option(metavar="dev|test|train", help="Which questions.", rich_help_panel=WHAT)]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many questions.", rich_help_panel=WHAT)]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        help="Worked examples in each prompt. Default: 3, none for a model trained on the task.", rich_help_panel=WHAT
+    ),
+]
+PlanFolder = Annotated[
+    str | None, typer.Option("--plan", metavar="DIR", help="A plan folder; full depth without.", rich_help_panel=WHAT)
+]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STAGE=LAYERS", help="Skip a set by hand: recall=7.attention,9.ffn. Once a stage.", rich_help_panel=HOW
+    ),
+]
+Exit = Annotated[
+    str | None,
+    typer.Option(
+        "--exit",
+        metavar="WINDOW,THRESHOLD",
+        help="End a text when its last tokens are unsure: 5,0.5.",
+        rich_help_panel=HOW,
+    ),
+]
+NoExit = Annotated[bool, typer.Option("--no-exit", help="Never end a text early.", rich_help_panel=HOW)]
+MaxDrop = Annotated[
+    float, typer.Option(metavar="POINTS", help="Accuracy points the plan may lose (epsilon).", rich_help_panel=HOW)
+]
+Step = Annotated[int, typer.Option(help="Sub-layers between two budgets tried: 1 or 2.", rich_help_panel=HOW)]
+Latency = Annotated[
+    str, typer.Option(metavar="priced|wall", help="Price counted work, or time every run.", rich_help_panel=HOW)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=HOW)]
+Dtype = Annotated[
+    str, typer.Option(metavar="fp32|bf16", help="Number format of weights and cache.", rich_help_panel=HOW)
+]
+BatchSize = Annotated[int, typer.Option(help="Rows that decode together.", rich_help_panel=HOW)]
+Seed = Annotated[int, typer.Option(help="For all that is drawn at random.", rich_help_panel=HOW)]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where results go. Default: under runs/.", rich_help_panel=WHERE)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=WHERE)]
+
+
+def open_workbench(options: Options) -> Workbench:
+    """Load model and task; what transformers would print is kept quiet."""
+    from transformers.utils import logging
+
+    from litestage.workflows import Workbench
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return Workbench(options)
+
+
+def out_folder(out: Path | None, command: str, options: Options, *settings: object) -> Path:
+    """The folder given, or one under ``runs/`` that the same settings always get, so that a killed run goes on."""
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise OptionError(f"--out {out} is a file; results need a folder. Choose another.")
+        return out
+    name = Path(options.model).name + (f"+{Path(options.adapter).name}" if options.adapter else "")
+    task = Path(options.task).stem
+    return Path("runs") / f"{command}-{task}-{name}-{content_hash([repr(options), repr(settings)])[:8]}"

@@ -1,0 +1,87 @@
+"""``litestage search``."""
+
+from __future__ import annotations
+
+import typer
+
+from litestage.cli import options as o
+from litestage.cli.console import ERR, OUT, Bars
+
+
+def command(
+    model: o.Model = "everyday",
+    adapter: o.Adapter = None,
+    task: o.Task = "everyday",
+    data: o.Data = None,
+    split: o.Split = "dev",
+    limit: o.Limit = None,
+    shots: o.Shots = None,
+    max_drop: o.MaxDrop = 1.0,
+    step: o.Step = 2,
+    exhaustive: bool = typer.Option(
+        False, help="Profile every budget, also after three misses in a row.", rich_help_panel=o.HOW
+    ),
+    compensation: str = typer.Option(
+        "none", metavar="none|norm_ratio", help="What stands in for a skipped sub-layer.", rich_help_panel=o.HOW
+    ),
+    exit_rule: o.Exit = None,
+    no_exit: o.NoExit = False,
+    search_exit: bool = typer.Option(False, help="Profile with exit on already.", rich_help_panel=o.HOW),
+    latency: o.Latency = "priced",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "fp32",
+    batch_size: o.BatchSize = 32,
+    seed: o.Seed = 0,
+    out: o.Out = None,
+    json: o.Json = False,
+) -> None:
+    """Find a plan: for each stage, what to leave out at the accuracy you set (Steps 1 to 3 of the paper).
+
+    Writes a plan folder for --plan. A killed search goes on when you give the same command again.
+
+    Example: [bold]litestage search --task everyday --max-drop 1 --out plans/everyday[/]
+    """
+    from litestage.core import OptionError
+    from litestage.report import Search, Split, tables
+    from litestage.search import SearchOptions
+    from litestage.workflows import Options, search
+    from litestage.workflows.workbench import parse_exit
+
+    if no_exit and exit_rule:
+        raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
+    wanted = SearchOptions(
+        max_drop=max_drop, step=step, exhaustive=exhaustive, use_exit=not no_exit, search_exit=search_exit
+    )
+    rule = parse_exit(exit_rule) if exit_rule else None
+    folder = o.out_folder(out, "search", options, split, limit, wanted, compensation, rule, latency)
+    with Bars() as bars:
+        bench = o.open_workbench(options)
+        questions = bench.questions(split, limit)
+        found = search(
+            bench,
+            questions,
+            folder,
+            wanted,
+            split=split,
+            exit_rule=rule,
+            compensation=compensation,
+            latency=latency,
+            progress=bars,
+        )
+    if json:
+        typer.echo(found.plan.model_dump_json(indent=2))
+        return
+    used = Split(name=split, used=len(questions), available=len(bench.questions(split)))
+    OUT.print(tables.search_profiles(Search.of(found.record, used, max_drop, latency)))
+    OUT.print(tables.plan_map(found.plan.stages, bench.engine.identity.num_blocks))
+    if note := found.record.exit_note:
+        OUT.print(note, highlight=False)
+    spent = found.record.spent
+    ERR.print(
+        f"{spent.points} settings on {spent.questions} questions; {spent.questions_saved} questions and "
+        f"{spent.points_left_out} budgets were left out because they could not keep the target.\n"
+        f"The plan is in {folder}: litestage evaluate --plan {folder} --split test measures it on other questions.",
+        style="dim",
+        highlight=False,
+    )

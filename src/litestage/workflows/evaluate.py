@@ -1,0 +1,126 @@
+"""Accuracy, tokens and latency of one plan on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from litestage.core import OptionError, Plan, Trace
+from litestage.core.layers import Record
+from litestage.evaluation import (
+    Accuracy,
+    LatencyModel,
+    Price,
+    Usage,
+    VoteAccuracy,
+    medians,
+    price,
+    score,
+    usage_of,
+    vote_accuracy,
+)
+from litestage.runner import CachedEngine, run
+from litestage.tasks import Question
+from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_model, wall_clock
+from litestage.workflows.progress import SILENT, Progress
+from litestage.workflows.workbench import Workbench
+
+
+class Evaluation(Record):
+    """What one system reached on one set of questions."""
+
+    accuracy: float
+    """Percent, 0 to 100; the mean over votes when there are several."""
+    interval: Accuracy
+    votes: VoteAccuracy | None
+    none_rate: float
+    """Share of answers that did not parse, 0 to 1."""
+    usage: Usage
+    price: Price
+    wall_seconds: float | None
+    """Median seconds a question by the wall clock, one question at a time; None unless asked for."""
+    plan: Plan
+    conditions: dict[str, Any]
+    questions: tuple[Trace, ...]
+
+
+def evaluate(
+    bench: Workbench,
+    questions: Sequence[Question],
+    plan: Plan,
+    out: Path,
+    *,
+    votes: int | None = None,
+    latency: str = "priced",
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Answer the questions under ``plan`` and measure; a killed evaluation goes on from ``out``."""
+    if votes is not None and votes < 1:
+        raise OptionError(f"--votes {votes}: a question needs at least one vote.")
+    check_latency(latency)
+    traces = answer(bench, questions, plan, bench.cached(out), votes=votes, what="answering", progress=progress)
+    model = latency_model(bench, traces, out / LATENCY_FILE, progress)
+    wall = _wall(bench, questions, plan, model.conditions["threads"], progress) if latency == "wall" else None
+    return summarise(traces, plan, model, bench.conditions, votes, wall)
+
+
+def answer(
+    bench: Workbench,
+    questions: Sequence[Question],
+    plan: Plan,
+    engine: CachedEngine,
+    *,
+    votes: int | None = None,
+    what: str,
+    progress: Progress = SILENT,
+) -> list[Trace]:
+    """Traces of all questions, decoding only what the cache does not hold."""
+    progress.start(what, len(questions))
+    right = seen = 0
+
+    def told(traces: Sequence[Trace]) -> None:
+        nonlocal right, seen
+        right, seen = right + sum(trace.correct for trace in traces), seen + len(traces)
+        progress.advance(len(traces) // (votes or 1), f"{right / seen:.1%} right")
+
+    return run(
+        engine,
+        bench.task,
+        questions,
+        plan,
+        votes=votes,
+        seed=bench.options.seed,
+        questions_at_once=max(1, bench.options.batch_size // (votes or 1)),
+        on_traces=told,
+    )
+
+
+def summarise(
+    traces: Sequence[Trace],
+    plan: Plan,
+    model: LatencyModel,
+    conditions: dict[str, Any],
+    votes: int | None = None,
+    wall_seconds: float | None = None,
+) -> Evaluation:
+    """All figures of one system, from its traces."""
+    interval = score([trace for trace in traces if trace.vote == 0])
+    voted = vote_accuracy(traces, [k for k in (1, 5, 10) if k <= votes]) if votes and votes > 1 else None
+    return Evaluation(
+        accuracy=100 * sum(trace.correct for trace in traces) / len(traces),
+        interval=interval,
+        votes=voted,
+        none_rate=sum(trace.answer is None for trace in traces) / len(traces),
+        usage=usage_of(traces),
+        price=price(model, traces, plan),
+        wall_seconds=wall_seconds,
+        plan=plan,
+        conditions=conditions,
+        questions=tuple(traces),
+    )
+
+
+def _wall(bench: Workbench, questions: Sequence[Question], plan: Plan, threads: int, progress: Progress) -> float:
+    seconds = medians(wall_clock(bench, {"plan": plan}, questions, threads=threads, progress=progress))["plan"]
+    return sum(seconds.values()) / len(seconds)

@@ -1,0 +1,143 @@
+"""Seconds: a latency model fitted to this machine, and the wall clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from litestage.core import Decode, OptionError, Plan, Trace
+from litestage.engine import time_passes
+from litestage.evaluation import LatencyModel, Sample, fit
+from litestage.evaluation.pricing import work_of
+from litestage.runner import header_of, run
+from litestage.tasks import Question
+from litestage.workflows.progress import SILENT, Progress
+from litestage.workflows.workbench import Workbench
+
+LATENCY_FILE = "latency.json"
+LATENCIES = ("priced", "wall")
+
+
+def check_latency(kind: str) -> None:
+    """Raise `OptionError` for a latency that cannot be measured."""
+    if kind not in LATENCIES:
+        raise OptionError(f"--latency {kind} is not known. Choose {' or '.join(LATENCIES)}.")
+
+
+def latency_model(
+    bench: Workbench, traces: Sequence[Trace], path: Path | None = None, progress: Progress = SILENT
+) -> LatencyModel:
+    """Prices fitted to this machine at the sizes that the traces have.
+
+    A model already at ``path`` is taken as it is, so that a resumed job prices as it did before.
+    """
+    if path is not None and path.is_file():
+        return LatencyModel.load(path)
+    progress.start("timing this machine", 8)
+    rows, contexts, tokens = sizes(traces)
+    threads = best_threads(bench, rows[-1], contexts[-1])
+    with torch_threads(threads):
+        times = time_passes(bench.engine, rows, contexts, tokens, on_progress=lambda done, of: progress.advance())
+    model = fit(times, bench.conditions | {"threads": threads})
+    if path is not None:
+        model.save(path)
+    return model
+
+
+def best_threads(bench: Workbench, rows: int, context: int) -> int:
+    """The thread count at which one question decodes faster: one, or all that torch uses.
+
+    A small model's decode step is over before a second thread has woken up.
+    """
+    everything = torch.get_num_threads()
+    if everything == 1 or bench.engine.model.decoder.device.type != "cpu":
+        return everything
+    seconds: dict[int, list[float]] = {1: [], everything: []}
+    for _ in range(5):
+        for count, times in seconds.items():
+            with torch_threads(count):
+                done = time_passes(bench.engine, [rows], [context], [1], repeats=2)
+            times += [one.seconds for one in done if isinstance(one.work, Decode)]
+    return min(seconds, key=lambda count: median(seconds[count]))
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with ``count`` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def sizes(traces: Sequence[Trace]) -> tuple[list[int], list[int], list[int]]:
+    """Row counts, contexts and prefill lengths worth timing: what one question at a time needs, and both its ends."""
+    stages = [stage for trace in traces for stage in trace.stages]
+    branches = max(len(stage.completions) for stage in stages)
+    rows = sorted({1, 2, *([3] if branches > 3 else []), branches})
+    lengths = [length for stage in stages for length in stage.prompt_tokens]
+    longest = max(
+        length + len(c.token_ids) for s in stages for length, c in zip(s.prompt_tokens, s.completions, strict=True)
+    )
+    contexts = sorted({max(2, min(lengths)), (min(lengths) + longest) // 2 + 1, longest + 1})
+    prefills = sorted(
+        row.prefill for stage in stages for work in [work_of(stage)] for row in (*work.prefix, *work.rows)
+    )
+    tokens = sorted({max(1, prefills[int(share * (len(prefills) - 1))]) for share in (0, 0.25, 0.5, 0.75, 1)})
+    return rows, contexts, tokens
+
+
+def wall_clock(
+    bench: Workbench,
+    plans: Mapping[str, Plan],
+    questions: Sequence[Question],
+    *,
+    threads: int,
+    repeats: int = 1,
+    progress: Progress = SILENT,
+) -> list[Sample]:
+    """Time fresh runs, one question at a time, the plans in turn on each question.
+
+    Which plan goes first alternates. A question's own prompts are never warm; what every question shares is.
+    """
+    with torch_threads(threads):
+        return _turns(bench, plans, questions, repeats, progress)
+
+
+def _turns(
+    bench: Workbench, plans: Mapping[str, Plan], questions: Sequence[Question], repeats: int, progress: Progress
+) -> list[Sample]:
+    names = list(plans)
+    for plan in plans.values():
+        run(bench.engine, bench.task, questions[:1], plan, seed=bench.options.seed)
+    samples = []
+    progress.start("timing by the wall clock", len(questions) * repeats)
+    for repeat in range(repeats):
+        for index, question in enumerate(questions):
+            turn = names if (index + repeat) % 2 == 0 else names[::-1]
+            samples += [
+                Sample(system=n, question_id=question.id, seconds=_seconds(bench, question, plans[n])) for n in turn
+            ]
+            progress.advance()
+    return samples
+
+
+def _seconds(bench: Workbench, question: Question, plan: Plan) -> float:
+    bench.engine.forget(_headers(bench))
+    start = time.perf_counter()
+    run(bench.engine, bench.task, [question], plan, seed=bench.options.seed)
+    if bench.engine.model.decoder.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _headers(bench: Workbench) -> list[tuple[int, ...]]:
+    """The prompt beginnings that every question shares."""
+    return [header_of(bench.engine, bench.task, stage) for stage in bench.task.stages]

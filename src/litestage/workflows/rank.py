@@ -1,0 +1,83 @@
+"""Step 1: rank sub-layers by redundancy on the task's own prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from litestage.core import COMPENSATIONS, Compensation, OptionError, StagePlan, TokenIds, Trace
+from litestage.core.files import write_text
+from litestage.runner import CachedEngine, header_of, run
+from litestage.skipping import Ranking, fit_norm_ratio, rank_sub_layers, redundancy
+from litestage.tasks import Question, Stage
+from litestage.workflows.progress import SILENT, Progress
+from litestage.workflows.workbench import Workbench
+
+ADASKIP_PROMPTS = 20
+"""Prompts that the norm ratio is fitted on (REFERENCE, section 6)."""
+
+
+def rank(
+    bench: Workbench, questions: Sequence[Question], out: Path | None = None, progress: Progress = SILENT
+) -> Ranking:
+    """Answer the questions at full depth, then score every sub-layer on all prompts; kept in ``out/ranking.json``."""
+    engine = bench.cached(out) if out else CachedEngine(bench.engine)
+    progress.start("answering at full depth", len(questions))
+    traces = run(
+        engine,
+        bench.task,
+        questions,
+        bench.full_plan(),
+        questions_at_once=bench.options.batch_size,
+        on_traces=lambda done: progress.advance(len(done)),
+    )
+    return rank_traces(bench, traces, out, progress)
+
+
+def rank_traces(
+    bench: Workbench, traces: Sequence[Trace], out: Path | None = None, progress: Progress = SILENT
+) -> Ranking:
+    """Score every sub-layer on the prompts of full-depth traces."""
+    path = out / "ranking.json" if out else None
+    if path is not None and path.is_file():
+        return Ranking.model_validate_json(path.read_text(encoding="utf-8"))
+    progress.start("ranking sub-layers", len(bench.task.stages))
+    by_stage = {}
+    for index, stage in enumerate(bench.task.stages):
+        prompts, prefixes = stage_prompts(bench, stage, index, traces)
+        by_stage[stage.name] = redundancy(bench.engine, prompts, prefixes)
+        progress.advance()
+    ranking = rank_sub_layers(by_stage)
+    if path is not None:
+        write_text(path, ranking.model_dump_json(indent=2) + "\n")
+    return ranking
+
+
+def stage_prompts(
+    bench: Workbench, stage: Stage, index: int, traces: Sequence[Trace]
+) -> tuple[list[TokenIds], list[TokenIds]]:
+    """The stage's prompts as token ids, and the beginnings that several of them share."""
+    encoded = [
+        [bench.engine.encode(prompt, bench.task.chat_template) for prompt in trace.stages[index].prompts]
+        for trace in traces
+    ]
+    shared = [ids[0][: trace.stages[index].shared_tokens] for trace, ids in zip(traces, encoded, strict=True)]
+    prefixes = dict.fromkeys([header_of(bench.engine, bench.task, stage), *shared])
+    return [ids for some in encoded for ids in some], [prefix for prefix in prefixes if prefix]
+
+
+def check_compensation(kind: str) -> None:
+    """Raise `OptionError` for a kind that nothing fits."""
+    if kind not in COMPENSATIONS:
+        raise OptionError(f"--compensation {kind} is not known. Choose {' or '.join(COMPENSATIONS)}.")
+
+
+def fit_compensation(bench: Workbench, kind: str, traces: Sequence[Trace]) -> Compensation:
+    """Fit what stands in for skipped sub-layers on the first prompts of the run, all stages, in question order."""
+    if kind == "none":
+        return StagePlan().compensation
+    prompts = [prompt for trace in traces[:ADASKIP_PROMPTS] for stage in trace.stages for prompt in stage.prompts]
+    ids = [bench.engine.encode(prompt, bench.task.chat_template) for prompt in prompts[:ADASKIP_PROMPTS]]
+    compensation, stand = fit_norm_ratio(bench.engine, ids)
+    bench.engine.stands[compensation.content or ""] = stand
+    return compensation

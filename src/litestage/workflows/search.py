@@ -1,0 +1,228 @@
+"""Steps 1 and 2, then 3: rank, search budgets stage by stage, add exit; writes a plan folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from litestage.core import Compensation, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, Trace
+from litestage.core.files import write_text
+from litestage.core.plan import content_hash
+from litestage.evaluation import LatencyModel, medians, price
+from litestage.evaluation.wall import Sample
+from litestage.runner import CachedEngine, run
+from litestage.search import Ask, Measurement, SearchOptions, SearchRecord, Setting, estimate_cost, search_budgets
+from litestage.search.setting import hopeless
+from litestage.skipping import Ranking, save_stand
+from litestage.tasks import Question
+from litestage.workflows.evaluate import answer
+from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_model, wall_clock
+from litestage.workflows.progress import SILENT, Progress
+from litestage.workflows.rank import check_compensation, fit_compensation, rank_traces
+from litestage.workflows.workbench import Workbench
+
+_SAMPLES = TypeAdapter(list[Sample])
+
+SEARCH_FILE = "search.json"
+SETTINGS_FILE = "settings.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished search."""
+
+    plan: Plan
+    record: SearchRecord
+    ranking: Ranking
+    latency: LatencyModel
+    full: list[Trace]
+    """Full-depth traces of the search's questions."""
+
+
+def search(
+    bench: Workbench,
+    questions: Sequence[Question],
+    out: Path,
+    options: SearchOptions,
+    *,
+    split: str = "dev",
+    exit_rule: ExitRule | None = None,
+    compensation: str = "none",
+    latency: str = "priced",
+    progress: Progress = SILENT,
+) -> Found:
+    """Find a plan on ``questions`` and leave it in ``out``; the same call goes on where a killed one stopped."""
+    check_latency(latency)
+    check_compensation(compensation)
+    rule = exit_rule or ExitRule()
+    settings = {"options": options.model_dump(), "exit": rule.model_dump(), "compensation": compensation}
+    _claim(bench, questions, out, settings | {"latency": latency})
+    engine = bench.cached(out)
+    full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
+    if not any(trace.correct for trace in full):
+        progress.say(
+            "The full model answers none of these questions, so any plan keeps its accuracy. Check the task, "
+            "the model and --shots before trusting this search."
+        )
+    model = latency_model(bench, full, out / LATENCY_FILE, progress)
+    ranking = rank_traces(bench, full, out, progress)
+    measure = _Measure(
+        bench,
+        engine,
+        questions,
+        ranking,
+        model,
+        rule,
+        fit_compensation(bench, compensation, full),
+        latency,
+        out,
+        progress,
+    )
+    seconds = price(model, full, bench.full_plan()).seconds
+    _announce(bench, options, len(questions), seconds, progress)
+    stages = bench.task.stage_names
+    record = search_budgets(stages, bench.engine.identity.num_blocks, len(questions), options, measure)
+    plan = _evidence(bench, measure.plan(record.setting), record, split, model, latency)
+    _save(bench, out, plan, record)
+    return Found(plan, record, ranking, model, full)
+
+
+@dataclass
+class _Measure:
+    """Runs a setting over the questions, in the order asked for, until it is done or hopeless."""
+
+    bench: Workbench
+    engine: CachedEngine
+    questions: Sequence[Question]
+    ranking: Ranking
+    model: LatencyModel
+    exit_rule: ExitRule
+    compensation: Compensation
+    latency: str
+    out: Path
+    progress: Progress
+
+    def __call__(self, ask: Ask) -> Measurement:
+        plan = self.plan(ask.setting)
+        self.progress.start(describe(ask), len(self.questions))
+        traces = self._traces(plan, ask)
+        outcomes = tuple(traces[i].correct if i in traces else None for i in range(len(self.questions)))
+        if len(traces) < len(self.questions):
+            self.progress.advance(len(self.questions) - len(traces), "cannot keep the target")
+            return Measurement(outcomes=outcomes)
+        done = [traces[i] for i in range(len(self.questions))]
+        priced = price(self.model, done, plan)
+        seconds = priced.seconds if self.latency == "priced" else self._wall(plan)
+        return Measurement(outcomes=outcomes, seconds=seconds, stage_seconds=priced.stage_seconds)
+
+    def plan(self, setting: Setting) -> Plan:
+        """The plan that a setting means: the most redundant sub-layers of each stage's budget."""
+        return self.bench.plan({stage.stage: self._stage(stage.budget, stage.exit) for stage in setting.stages})
+
+    def _stage(self, budget: int, exit_on: bool) -> StagePlan:
+        return StagePlan(
+            schedule=SkipSchedule.fixed(self.ranking.skip_set(budget)),
+            compensation=self.compensation if budget else Compensation(),
+            exit=self.exit_rule if exit_on else None,
+        )
+
+    def _traces(self, plan: Plan, ask: Ask) -> dict[int, Trace]:
+        """Traces by question; fewer than all when the rest could not save the point."""
+        traces: dict[int, Trace] = {}
+        size = self.bench.options.batch_size
+        for start in range(0, len(ask.order), size):
+            group = ask.order[start : start + size]
+            answered = run(
+                self.engine, self.bench.task, [self.questions[i] for i in group], plan, questions_at_once=size
+            )
+            traces.update(zip(group, answered, strict=True))
+            right = sum(trace.correct for trace in traces.values())
+            self.progress.advance(len(group), f"{right} of {len(traces)} right")
+            if hopeless(right, len(traces), len(self.questions), ask.needed):
+                break
+        return traces
+
+    def _wall(self, plan: Plan) -> float:
+        """Seconds a question by the clock, from fresh runs; remembered, so that a resumed search decides alike."""
+        path = self.out / f"wall-{content_hash(plan.model_dump(mode='json', exclude={'evidence'}))[:16]}.json"
+        if not path.is_file():
+            threads = self.model.conditions["threads"]
+            samples = wall_clock(self.bench, {"plan": plan}, self.questions, threads=threads, progress=self.progress)
+            write_text(path, "[" + ",\n".join(sample.model_dump_json() for sample in samples) + "]\n")
+        samples = _SAMPLES.validate_json(path.read_text(encoding="utf-8"))
+        seconds = medians(samples)["plan"]
+        return sum(seconds.values()) / len(seconds)
+
+
+def describe(ask: Ask) -> str:
+    """What is being measured, for a progress line."""
+    if ask.purpose == "profile" and ask.stage:
+        return f"{ask.stage}: {ask.setting.budgets[ask.stage]} sub-layers left out"
+    return "full depth" if ask.purpose == "full" else f"exit on in {', '.join(ask.setting.exits) or 'no stage'}"
+
+
+def _claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder that holds another search; a run that was killed finds its own settings there."""
+    described = json.loads(json.dumps(settings)) | {
+        "model": bench.engine.identity.fingerprint,
+        "task": bench.task.fingerprint,
+        "questions": content_hash([question.model_dump(mode="json") for question in questions]),
+        "dtype": bench.options.dtype,
+        "device": bench.engine.model.decoder.device.type,
+        "batch_size": bench.options.batch_size,
+    }
+    path = out / SETTINGS_FILE
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if differing := sorted(key for key in described if before.get(key) != described[key]):
+            raise OptionError(
+                f"{out} holds a search with another {' and '.join(differing)}; going on there would mix the two. "
+                "Choose another --out, or delete that folder."
+            )
+    else:
+        write_text(path, json.dumps(described, indent=2) + "\n")
+
+
+def _announce(bench: Workbench, options: SearchOptions, n: int, seconds: float, progress: Progress) -> None:
+    blocks = bench.engine.identity.num_blocks
+    cost = estimate_cost(len(bench.task.stages), blocks, options.step, n, seconds)
+    progress.say(
+        f"The full profile is {cost.points} settings x {n} questions, {_duration(cost.seconds)} at one question at a "
+        "time. Settings that cannot keep the target end early, and questions run side by side."
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _evidence(
+    bench: Workbench, plan: Plan, record: SearchRecord, split: str, model: LatencyModel, latency: str
+) -> Plan:
+    """The plan with what it was asked for and what it rests on."""
+    target = {"max_drop": record.options.max_drop, "accuracy": record.target, "step": record.options.step}
+    evidence = {
+        "split": split,
+        "n": record.questions,
+        "full": record.full.model_dump(mode="json"),
+        "plan": record.result.model_dump(mode="json"),
+        "latency": latency,
+        "latency_fit": {"decode": model.decode_error.model_dump(), "prefill": model.prefill_error.model_dump()},
+        "conditions": bench.conditions,
+    }
+    return plan.model_copy(update={"target": target, "evidence": evidence})
+
+
+def _save(bench: Workbench, out: Path, plan: Plan, record: SearchRecord) -> None:
+    for stage in plan.stages.values():
+        if stage.compensation.content is not None:
+            save_stand(out, stage.compensation, bench.engine.stands[stage.compensation.content])
+    write_text(out / SEARCH_FILE, record.model_dump_json(indent=2) + "\n")
+    plan.save_pretrained(out)

@@ -1,0 +1,157 @@
+"""What every job needs: a model, a task, an engine, questions, and the conditions they ran under."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from litestage.core import ExitRule, OptionError, Plan, SkipSchedule, StagePlan
+from litestage.engine import TorchEngine
+from litestage.models import load_model
+from litestage.runner import CachedEngine
+from litestage.skipping import load_stands
+from litestage.tasks import Question, Task, load_questions, load_task
+
+DEFAULT_SHOTS = 3
+"""Worked examples for a model that was not trained on the task."""
+COMPLETIONS = "completions.sqlite"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that commands share, by their names on the command line."""
+
+    model: str = "everyday"
+    adapter: str | None = None
+    task: str = "everyday"
+    data: str | None = None
+    shots: int | None = None
+    device: str = "auto"
+    dtype: str = "fp32"
+    batch_size: int = 32
+    seed: int = 0
+
+
+class Workbench:
+    """A loaded model on a task, ready to run."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        task = load_task(options.task)
+        model = load_model(options.model, adapter=options.adapter, dtype=options.dtype, device=options.device)
+        tuned = task.name in model.tuned_for
+        shots = options.shots if options.shots is not None else 0 if tuned else min(DEFAULT_SHOTS, len(task.examples))
+        self.task: Task = task.with_shots(shots)
+        self.engine = TorchEngine(model, batch_size=options.batch_size)
+
+    def questions(self, split: str, limit: int | None = None) -> list[Question]:
+        return load_questions(self.task, split, data=self.options.data, limit=limit)
+
+    def full_plan(self) -> Plan:
+        """The plan that leaves nothing out."""
+        return self.plan({})
+
+    def plan(self, stages: Mapping[str, StagePlan]) -> Plan:
+        """A plan of this model and task; stages not named run at full depth."""
+        for name in stages:
+            self.task.stage(name)
+        return Plan(
+            model=self.engine.identity,
+            task=self.task.name,
+            task_fingerprint=self.task.fingerprint,
+            stages={name: stages.get(name, StagePlan()) for name in self.task.stage_names},
+        )
+
+    def load_plan(self, folder: str | Path) -> Plan:
+        """Read a plan folder, check that it fits, and load its compensation."""
+        plan = Plan.from_pretrained(folder)
+        plan.check_fits(self.engine.identity, self.task.name, self.task.fingerprint)
+        place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+        load_stands(place, [stage.compensation for stage in plan.stages.values()], self.engine)
+        return plan
+
+    def plan_by_hand(
+        self, base: Plan, skips: Iterable[str], exit_rule: str | None = None, no_exit: bool = False
+    ) -> Plan:
+        """A plan with ``--skip STAGE=7.attention,9.ffn`` sets and an exit rule put over it."""
+        stages = {name: base.stage(name) for name in self.task.stage_names}
+        for text in skips:
+            name, _, layers = text.partition("=")
+            self.task.stage(name.strip())
+            if not layers:
+                raise OptionError(f"--skip {text}: write a stage, = and sub-layers: --skip recall=7.attention,9.ffn.")
+            schedule = SkipSchedule.fixed(layer for layer in layers.split(",") if layer.strip())
+            schedule.check_fits(self.engine.identity.num_blocks)
+            stages[name.strip()] = stages[name.strip()].model_copy(update={"schedule": schedule})
+        if no_exit and exit_rule:
+            raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
+        if no_exit or exit_rule:
+            rule = None if no_exit else parse_exit(exit_rule or "")
+            stages = {name: stage.model_copy(update={"exit": rule}) for name, stage in stages.items()}
+        return base.model_copy(update={"stages": stages})
+
+    def cached(self, out: Path) -> CachedEngine:
+        """The engine behind a cache in ``out``, so that a killed run goes on where it was."""
+        conditions = f"{self.options.dtype} {self.engine.model.decoder.device.type} torch {torch.__version__}"
+        return CachedEngine(self.engine, out / COMPLETIONS, conditions)
+
+    @cached_property
+    def conditions(self) -> dict[str, Any]:
+        """Hardware, threads, dtype and versions, for whoever reads a number."""
+        decoder = self.engine.model.decoder
+        return {
+            "model": self.engine.identity.id,
+            "fingerprint": self.engine.identity.fingerprint,
+            "task": self.task.name,
+            "shots": len(self.task.shots),
+            "hardware": hardware(decoder.device),
+            "device": decoder.device.type,
+            "threads": torch.get_num_threads(),
+            "dtype": self.options.dtype,
+            "batch_size": self.options.batch_size,
+            "seed": self.options.seed,
+            "versions": {name: version(name) for name in ("litestage", "torch", "transformers")}
+            | {"python": platform.python_version()},
+        }
+
+
+def parse_exit(text: str) -> ExitRule:
+    """Read ``WINDOW,THRESHOLD``, for example ``5,0.5``."""
+    window, _, threshold = text.partition(",")
+    try:
+        return ExitRule(window=int(window), threshold=float(threshold))
+    except ValueError:
+        raise OptionError(
+            f"--exit {text}: write the window in tokens (1 or more), a comma and the threshold (0 to 1): --exit 5,0.5."
+        ) from None
+
+
+def hardware(device: torch.device) -> str:
+    """The processor, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def command_line() -> str:
+    """The command as the user could type it again."""
+    import shlex
+
+    return shlex.join(["litestage", *sys.argv[1:]])

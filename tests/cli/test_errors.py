@@ -1,0 +1,158 @@
+"""What a tired user would mistype: each gets a sentence that helps, its exit code, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from litestage.core import ModelIdentity, Plan
+from litestage.tasks import load_task
+
+Run = Callable[..., tuple[int, str, str]]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+CACHE_FILES = {"completions.sqlite", "completions.sqlite-wal", "completions.sqlite-shm"}
+GOOD = {"id": "q", "question": "Which floats?", "choices": ["a cork", "a stone"], "answer": 0}
+
+
+def data(folder: Path, *lines: object) -> str:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "dev.jsonl").write_text(text + "\n")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "--model", "everday"], "Did you mean everyday"),
+        (["evaluate", "--model", "./nowhere"], "no model at ./nowhere"),
+        (["evaluate", "--task", "evryday"], "everyday"),
+        (["evaluate", "--split", "tset"], "tset"),
+        (["evaluate", "--limit", "0"], "limit"),
+        (["evaluate", "--batch-size", "0"], "--batch-size 0"),
+        (["evaluate", "--dtype", "fp8"], "fp32, bf16"),
+        (["evaluate", "--device", "gpu"], "--device gpu"),
+        (["evaluate", "--data", "no-such-folder", "--split", "dev"], "no-such-folder"),
+        (["evaluate", "--plan", "no-such-plan"], "No plan at no-such-plan"),
+        (["evaluate", "--exit", "5"], "--exit 5"),
+        (["evaluate", "--exit", "5,0.5", "--no-exit"], "contradict"),
+        (["evaluate", "--skip", "recal=7.ffn"], "recall"),
+        (["evaluate", "--skip", "recall=7.mlp"], "7.attention or 7.ffn"),
+        (["evaluate", "--adapter", "nope"], "No adapter is called"),
+        (["evaluate", "--votes", "0", "--limit", "1"], "--votes 0"),
+        (["evaluate", "--shots", "99"], "99"),
+        (["evaluate", "--limt", "3"], "--limit"),
+        (["search", "--max-drop", "-1"], "--max-drop -1"),
+        (["search", "--step", "0"], "--step 0"),
+        (["search", "--latency", "clock", "--limit", "2"], "priced or wall"),
+        (["evaluate", "--latency", "clock", "--limit", "2"], "priced or wall"),
+        (["search", "--compensation", "mean", "--limit", "2"], "norm_ratio"),
+        (["search", "--search-exit", "--no-exit"], "contradict"),
+        (["run", "Which floats?"], "needs its choices"),
+        (["run", "Which? (A) a cork (C) a stone"], "lettered A, C"),
+        (["finetune", "--init", "nope", "--out", "x"], "No recipe at nope"),
+        (["models", "pull", "gpt-5"], "cannot be pulled"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
+)
+def test_a_mistake_gets_its_sentence(
+    litestage: Run, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = litestage(*arguments)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err + out
+    assert not [file for file in tmp_path.rglob("*") if file.name in ("plan.json", "evaluation.json")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"id": "q2", "question": ', "line 2"),
+        (GOOD | {"id": "q2", "answer": 2}, "answer"),
+        ({"id": "q2", "question": "Which?"}, "choices"),
+        (GOOD, "q"),
+        (GOOD | {"id": "long", "question": "very " * 600 + "long?"}, "Question long"),
+    ],
+    ids=["broken line", "answer out of range", "missing field", "repeated id", "longer than the context"],
+)
+def test_a_bad_question_is_named(litestage: Run, line: object, said: str, tmp_path: Path) -> None:
+    folder = data(tmp_path, GOOD, line)
+    code, _, err = litestage("evaluate", "--data", folder, "--split", "dev", "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert said in err
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_a_plan_of_another_model_is_refused(litestage: Run, tmp_path: Path) -> None:
+    task = load_task("everyday")
+    other = ModelIdentity(id="other-model", fingerprint="0" * 64, num_blocks=12)
+    Plan.full_depth(other, task.name, task.fingerprint).save_pretrained(tmp_path)
+    code, _, err = litestage("evaluate", "--plan", str(tmp_path), "--limit", "2")
+    assert code == 2
+    assert "searched on other-model" in err
+
+
+def test_a_family_that_is_not_known_is_refused(litestage: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    code, _, err = litestage("evaluate", "--model", str(tmp_path))
+    assert code == 2
+    assert "'gpt2' is not supported. Supported: llama, mistral, qwen2, qwen3" in err
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """No file may grow beyond 20 kB: the completions cannot be kept, and nothing half-written is left."""
+    command = [
+        sys.executable,
+        "-c",
+        "from litestage.cli import main; main()",
+        "evaluate",
+        "--limit",
+        "8",
+        "--out",
+        "out",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    assert "again" in said
+    assert {file.name for file in (tmp_path / "out").iterdir()} <= {
+        "completions.sqlite",
+        "completions.sqlite-wal",
+        "completions.sqlite-shm",
+    }
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "out" / "evaluation.json").is_file()
+
+
+def test_json_is_one_document_with_accuracy_on_top(litestage: Run, tmp_path: Path) -> None:
+    code, out, _ = litestage("evaluate", "--limit", "3", "--json", "--out", str(tmp_path / "out"))
+    assert code == 0
+    document = json.loads(out)
+    assert 0 <= document["accuracy"] <= 100
+    stage = document["questions"][0]["stages"][1]
+    assert len(stage["prompts"]) == len(stage["completions"]) == 4
+    assert {"token_ids", "text", "confidences", "finish_reason", "counts"} <= set(stage["completions"][0])
+
+
+def test_help_fits_a_newcomer(litestage: Run) -> None:
+    for command in ("quickstart", "search", "evaluate", "run", "rank", "finetune", "models", "tasks"):
+        code, out, _ = litestage(command, "--help")
+        assert code == 0
+        assert command in out

@@ -1,0 +1,72 @@
+"""The commands of the README and of docs/ are run, as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from litestage.cli import main
+from litestage.models.catalog import PULLABLE, cache_folder
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data" / "obqa"
+
+
+def commands(document: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    return [
+        line[2:].split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")
+    ]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, command: str) -> int:
+    monkeypatch.setattr("sys.argv", shlex.split(command))
+    try:
+        main()
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that has what the documents refer to, so that nothing is written into the real one."""
+    here = tmp_path / "litestage"
+    here.mkdir()
+    (here / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(here)
+    return here
+
+
+def test_the_guide_to_an_own_task_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = commands("docs/own-task.md")
+    assert len(found) == 6
+    codes = [run(monkeypatch, command) for command in found]
+    assert codes == [2, 0, 0, 0, 0, 0], list(zip(found, codes, strict=True))
+    assert (checkout / "runs" / "own-plan" / "plan.json").is_file()
+
+
+def test_the_python_of_the_readme_runs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code.replace("limit=150", "limit=8"), "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip() in ("a cork", "a stone", "a key", "a fork")
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    named = {command.split()[1] for command in commands("README.md") if command.startswith("make ")}
+    assert {"quickstart", "test"} <= named
+    assert named <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_the_real_model_of_the_readme_runs_on_real_questions(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not DATA.is_dir() or not (cache_folder() / "smollm2-135m").is_dir():
+        pytest.skip(f"needs {DATA} and `litestage models pull {next(iter(PULLABLE))}`")
+    (checkout.parent / "shared").symlink_to(ROOT.parent / "shared")
+    real = [command for command in commands("README.md") if "obqa" in command]
+    assert [run(monkeypatch, command) for command in real] == [0, 0]

@@ -1,0 +1,87 @@
+"""The main job on the embedded model, small, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from litestage.core import ExitRule, OptionError, Plan, PlanError
+from litestage.report import Results
+from litestage.search import SearchOptions
+from litestage.workflows import Workbench, evaluate, search
+from litestage.workflows.ask import ask, read_question
+from litestage.workflows.quickstart import Sizes, quickstart
+
+
+@pytest.fixture(scope="module")
+def out(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quickstart")
+    quickstart(bench, folder, SearchOptions(max_drop=10, step=6), Sizes(search=16, test=16, wall=2))
+    return folder
+
+
+def test_it_leaves_plan_results_and_report(out: Path) -> None:
+    results = json.loads((out / "results.json").read_text())
+    assert {"full", "plan", "speedup", "accuracy_change_points"} <= set(results)
+    assert results["full"]["accuracy"]["n"] == 16
+    assert "https://" not in (out / "report.html").read_text().split("<script", 1)[0]
+    assert Plan.from_pretrained(out).evidence["n"] == 16
+
+
+def test_its_figures_are_those_of_its_traces(bench: Workbench, out: Path) -> None:
+    """Every headline figure can be checked from the texts that are kept beside it."""
+    results = Results.load(out)
+    kept = json.loads((out / "evaluation-plan.json").read_text())
+    right = [trace["answer"] == trace["gold"] for trace in kept["questions"]]
+    assert results.plan.accuracy.percent == pytest.approx(100 * sum(right) / len(right))
+    tokens = [len(c["token_ids"]) for t in kept["questions"] for s in t["stages"] for c in s["completions"]]
+    assert results.plan.total.tokens == pytest.approx(sum(tokens) / len(right))
+    assert kept["accuracy"] == pytest.approx(results.plan.accuracy.percent)
+    for trace in kept["questions"]:
+        assert trace["answer"] == bench.task.parse(trace["stages"][-1]["completions"][0]["text"])
+
+
+def test_the_plan_runs_where_it_belongs_alone(bench: Workbench, out: Path) -> None:
+    plan = bench.load_plan(out)
+    question = read_question("Which of these can float? (A) a cork (B) a stone (C) a key (D) a fork", [])
+    heard: dict[tuple[str, int], str] = {}
+    trace = ask(bench, question, plan, on_text=lambda stage, branch, text: heard.__setitem__((stage, branch), text))
+    assert {stage for stage, _ in heard} == set(bench.task.stage_names)
+    assert heard["summary", 0] == trace.stages[2].completions[0].text
+    other = plan.model_copy(update={"task_fingerprint": "0" * 64})
+    with pytest.raises(PlanError, match="changed version of task everyday"):
+        other.check_fits(bench.engine.identity, bench.task.name, bench.task.fingerprint)
+
+
+def test_a_folder_with_another_search_is_refused(bench: Workbench, out: Path) -> None:
+    with pytest.raises(OptionError, match="holds a search with another options"):
+        search(bench, bench.questions("dev", 16), out, SearchOptions(max_drop=3, step=6))
+
+
+def test_wall_latency_and_norm_ratio_search_to_the_end(bench: Workbench, tmp_path: Path) -> None:
+    options = SearchOptions(max_drop=100, step=20)
+    found = search(
+        bench, bench.questions("dev", 3), tmp_path, options,
+        exit_rule=ExitRule(window=4, threshold=0.4), compensation="norm_ratio", latency="wall",
+    )  # fmt: skip
+    assert found.plan.evidence["latency"] == "wall"
+    again = Workbench(bench.options)
+    plan = again.load_plan(tmp_path)
+    evaluation = evaluate(again, again.questions("dev", 3), plan, tmp_path / "check")
+    assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
+
+
+def test_a_skip_set_by_hand_is_what_runs(bench: Workbench) -> None:
+    plan = bench.plan_by_hand(bench.full_plan(), ["recall=7.attention, 9.ffn"], "5,0.5")
+    assert [str(layer) for layer in sorted(plan.stage("recall").schedule.at(0))] == ["7.attention", "9.ffn"]
+    assert plan.stage("summary").exit == ExitRule(window=5, threshold=0.5)
+    for skips, words in (
+        (["recal=7.ffn"], "recal"),
+        (["recall=7.mlp"], "7.mlp"),
+        (["recall"], "write a stage"),
+        (["recall=99.ffn"], "99.ffn"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            bench.plan_by_hand(bench.full_plan(), skips)
