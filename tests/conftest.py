@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from hypothesis import settings
+
+from litestage.core import Completion, Counts, FinishReason, StageTrace
+
+MakeStage = Callable[..., StageTrace]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("litestage", deadline=None, print_blob=True, derandomize=True)
@@ -15,3 +20,40 @@ settings.load_profile("litestage")
 def one_thread() -> None:
     """Tiny models are bound by overhead: more threads only disturb whoever else is at work."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_stage() -> MakeStage:
+    """A stage of one question from its lengths, one a branch."""
+
+    def make(
+        name: str,
+        prompts: Sequence[int],
+        decoded: Sequence[int],
+        shared: int = 0,
+        header: int = 0,
+        reused: int = 0,
+        reasons: Sequence[FinishReason] | None = None,
+    ) -> StageTrace:
+        completions = tuple(
+            Completion(
+                token_ids=tuple(range(steps + 1)),
+                text="",
+                confidences=(1.0,) * (steps + 1),
+                finish_reason=reason,
+                counts=Counts(prefilled=prompt - shared, reused=shared, decoded=steps),
+            )
+            for prompt, steps, reason in zip(prompts, decoded, reasons or ["eos"] * len(prompts), strict=True)
+        )
+        return StageTrace(
+            name=name,
+            prompts=("",) * len(prompts),
+            prompt_tokens=tuple(prompts),
+            shared_tokens=shared,
+            header_tokens=header,
+            reused_tokens=reused,
+            text="",
+            completions=completions,
+        )
+
+    return make

@@ -12,11 +12,12 @@ from litestage.engine import time_passes
 
 def test_every_combination_is_timed_as_often_as_asked() -> None:
     progress: list[tuple[int, int]] = []
+    prefills = [Prefill(rows, rows * each, context) for rows in (1, 3) for each, context in [(4, 4), (16, 40)]]
     times = time_passes(
         tiny.engine(),
         rows=[1, 3],
         contexts=[8, 40],
-        prefill_tokens=[4, 16],
+        prefills=prefills,
         repeats=2,
         on_progress=lambda done, total: progress.append((done, total)),
     )
@@ -26,19 +27,14 @@ def test_every_combination_is_timed_as_often_as_asked() -> None:
     assert set(seen.values()) == {2}
     kept = [(4, 4, 0), (2, 2, 0), (1, 4, 0), (4, 1, 0), (2, 2, 4)]
     decodes = [(Decode(rows, context, 0), *parts) for rows in (1, 3) for context in (8, 40) for parts in kept]
-    prefills = [
-        (Prefill(rows, rows * tokens, context), 0, 0, 0)
-        for rows in (1, 3)
-        for tokens, context in [(4, 4), (4, 40), (16, 16), (16, 40)]
-    ]
-    assert set(seen) == {*decodes, *prefills}
+    assert set(seen) == {*decodes, *((work, 0, 0, 0) for work in prefills)}
 
 
 def test_timing_leaves_the_engine_as_it_was() -> None:
     engine = tiny.engine()
     requests = tiny.requests([tiny.prompt(9), tiny.prompt(4)], max_new_tokens=6)
     before = engine.generate(requests, [tiny.prompt(9)])
-    time_passes(engine, [2], [16], [8], repeats=1)
+    time_passes(engine, [2], [16], [Prefill(1, 8, 8)], repeats=1)
     after = engine.generate(requests)
     assert [c.token_ids for c in after] == [c.token_ids for c in before]
     assert after[0].counts.prefilled == 0

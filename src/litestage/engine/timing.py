@@ -44,20 +44,23 @@ def time_passes(
     engine: TorchEngine,
     rows: Sequence[int],
     contexts: Sequence[int],
-    prefill_tokens: Sequence[int],
+    prefills: Sequence[Prefill],
     repeats: int = 7,
     budget_seconds: float = 20.0,
     on_progress: OnProgress | None = None,
 ) -> list[PassTime]:
-    """Time decode steps and prefills at every combination, in turn, ``repeats`` times after a warm-up.
+    """Time decode steps of every combination of rows and context, and prefills, in turn, ``repeats`` times.
+
+    A prefill's tokens are shared out evenly over its rows. One repeat more warms up.
 
     Once ``budget_seconds`` are over, two repeats are enough: a large model's steps vary less.
     Interleaving spreads a drift of the machine over all of them alike.
     """
-    cache = engine.model.decoder.new_cache(max(rows), max(*contexts, *prefill_tokens) + 2)
+    longest = max([*contexts, *(work.context for work in prefills)])
+    cache = engine.model.decoder.new_cache(max([*rows, *(work.rows for work in prefills)]), longest + 2)
     probes = [
         *_decode_probes(engine, cache, rows, contexts),
-        *_prefill_probes(engine, cache, rows, contexts, prefill_tokens),
+        *(_Probe(work, 0, 0, 0, _prefill_run(engine, cache, work)) for work in prefills),
     ]
     times: list[PassTime] = []
     begun = time.perf_counter()
@@ -131,23 +134,12 @@ def _decode_probe(
     return _Probe(work, blocks - attentions, blocks - len(skipped) + attentions, len(skipped) if stand else 0, run)
 
 
-def _prefill_probes(
-    engine: TorchEngine, cache: Cache, rows: Sequence[int], contexts: Sequence[int], tokens: Sequence[int]
-) -> list[_Probe]:
-    """New tokens at the start of a context and at the end of a longer one."""
-    return [
-        _Probe(Prefill(count, count * each, context), 0, 0, 0, _prefill_run(engine, cache, count, each, context))
-        for each in tokens
-        for context in sorted({each, max(each, *contexts)})
-        for count in sorted({1, max(rows)})
-    ]
-
-
-def _prefill_run(engine: TorchEngine, cache: Cache, rows: int, tokens: int, context: int) -> Callable[[], None]:
+def _prefill_run(engine: TorchEngine, cache: Cache, work: Prefill) -> Callable[[], None]:
     decoder = engine.model.decoder
-    rest = [(0,) * tokens] * rows
+    tokens = work.tokens // work.rows
+    rest, starts = [(0,) * tokens] * work.rows, [work.context - tokens] * work.rows
 
     def run() -> None:
-        forward(decoder, cache, 0, list(range(rows)), rest, [context - tokens] * rows)
+        forward(decoder, cache, 0, list(range(work.rows)), rest, starts)
 
     return run

@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from litestage.core import Decode, OptionError, Plan, Trace
+from litestage.core import Decode, OptionError, Plan, Prefill, Trace, passes
 from litestage.engine import time_passes
 from litestage.evaluation import LatencyModel, Sample, fit
 from litestage.evaluation.pricing import work_of
@@ -39,10 +39,11 @@ def latency_model(
     if path is not None and path.is_file():
         return LatencyModel.load(path)
     progress.start("timing this machine", 8)
-    rows, contexts, tokens = sizes(traces)
+    rows, contexts = decode_sizes(traces)
     threads = best_threads(bench, rows[-1], contexts[-1])
     with torch_threads(threads):
-        times = time_passes(bench.engine, rows, contexts, tokens, on_progress=lambda done, of: progress.advance())
+        prefills = prefill_sizes(traces, contexts[-1])
+        times = time_passes(bench.engine, rows, contexts, prefills, on_progress=lambda done, of: progress.advance())
     model = fit(times, bench.conditions | {"threads": threads})
     if path is not None:
         model.save(path)
@@ -61,7 +62,7 @@ def best_threads(bench: Workbench, rows: int, context: int) -> int:
     for _ in range(5):
         for count, times in seconds.items():
             with torch_threads(count):
-                done = time_passes(bench.engine, [rows], [context], [1], repeats=2)
+                done = time_passes(bench.engine, [rows], [context], (), repeats=2)
             times += [one.seconds for one in done if isinstance(one.work, Decode)]
     return min(seconds, key=lambda count: median(seconds[count]))
 
@@ -77,8 +78,8 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def sizes(traces: Sequence[Trace]) -> tuple[list[int], list[int], list[int]]:
-    """Row counts, contexts and prefill lengths worth timing: what one question at a time needs, and both its ends."""
+def decode_sizes(traces: Sequence[Trace]) -> tuple[list[int], list[int]]:
+    """Row counts and contexts of decode steps worth timing: what one question at a time needs, and both its ends."""
     stages = [stage for trace in traces for stage in trace.stages]
     branches = max(len(stage.completions) for stage in stages)
     rows = sorted({1, 2, *([3] if branches > 3 else []), branches})
@@ -86,12 +87,27 @@ def sizes(traces: Sequence[Trace]) -> tuple[list[int], list[int], list[int]]:
     longest = max(
         length + len(c.token_ids) for s in stages for length, c in zip(s.prompt_tokens, s.completions, strict=True)
     )
-    contexts = sorted({max(2, min(lengths)), (min(lengths) + longest) // 2 + 1, longest + 1})
-    prefills = sorted(
-        row.prefill for stage in stages for work in [work_of(stage)] for row in (*work.prefix, *work.rows)
+    return rows, sorted({max(2, min(lengths)), (min(lengths) + longest) // 2 + 1, longest + 1})
+
+
+def prefill_sizes(traces: Sequence[Trace], longest: int) -> list[Prefill]:
+    """Prefills worth timing: some of those that one question at a time needs, and what tells a price's parts apart."""
+    parts = [part for trace in traces for stage in trace.stages for part in work_of(stage) if part]
+    needed = sorted(
+        {
+            Prefill(work.rows, work.tokens // work.rows * work.rows, work.context)
+            for part in parts
+            for work in passes(part, len(part))
+            if isinstance(work, Prefill) and work.tokens >= work.rows
+        },
+        key=lambda work: (work.tokens, work.context),
     )
-    tokens = sorted({max(1, prefills[int(share * (len(prefills) - 1))]) for share in (0, 0.25, 0.5, 0.75, 1)})
-    return rows, contexts, tokens
+    alike = [[work for work in needed if work.rows == rows] for rows in sorted({work.rows for work in needed})]
+    spread = [some[round(share * (len(some) - 1))] for some in alike for share in (0, 0.25, 0.5, 0.75, 1)]
+    few = min((work.tokens // work.rows for work in needed), default=1)
+    far = max(longest, 2 * few + 1)
+    corners = [Prefill(1, few, few), Prefill(1, few, far), Prefill(1, 2 * few, far), Prefill(2, 2 * few, few)]
+    return list(dict.fromkeys([*spread, *corners]))
 
 
 def wall_clock(
