@@ -153,6 +153,22 @@ class TestCache:
         run(cached, task, QUESTIONS[1:2], plan)
         assert texts(run(cached, task, QUESTIONS, plan)) == texts(run(engine(), task, QUESTIONS, plan))
 
+    @pytest.mark.parametrize(("window", "threshold"), [(1, 0.3), (2, 0.6), (4, 0.45), (6, 0.9), (3, 0.0)])
+    def test_a_text_with_exit_is_cut_from_the_one_without(self, task: Task, window: int, threshold: float) -> None:
+        exit_everywhere = StagePlan(exit=ExitRule(window=window, threshold=threshold))
+        plan = full(engine(), task).model_copy(update={"stages": dict.fromkeys(task.stage_names, exit_everywhere)})
+        cached = CachedEngine(engine())
+        run(cached, task, QUESTIONS, full(cached, task))
+        before = cached.decoded
+        assert texts(run(cached, task, QUESTIONS, plan)) == texts(direct := run(engine(), task, QUESTIONS, plan))
+        recalls = [trace.stages[0].completions[0] for trace in direct]
+        assert any(c.finish_reason == "low_confidence" for c in recalls) == (threshold > 0)
+        known = [trace.stages[0].completions[0] for trace in run(cached, task, QUESTIONS, plan)]
+        assert [(c.token_ids, c.finish_reason, c.counts.decoded) for c in known] == [
+            (c.token_ids, c.finish_reason, c.counts.decoded) for c in recalls
+        ]
+        assert cached.decoded - before <= sum(len(s.completions) for t in direct for s in t.stages[1:]), "no recall"
+
     def test_other_weights_or_conditions_share_nothing(self, task: Task, tmp_path: Path) -> None:
         path = tmp_path / "c.sqlite"
         run(CachedEngine(engine(), path, "fp32"), task, QUESTIONS[:1], full(engine(), task))

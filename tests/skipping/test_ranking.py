@@ -13,7 +13,7 @@ from torch import nn
 
 from litestage.core import Compensation, OptionError, PlanError, SubLayer, sub_layers
 from litestage.engine import TorchEngine
-from litestage.skipping import fit_norm_ratio, load_stands, rank_sub_layers, redundancy, save_stand
+from litestage.skipping import block_influence, fit_norm_ratio, load_stands, rank_sub_layers, redundancy, save_stand
 
 PROMPTS = [tuple(range(3, 3 + n)) for n in (5, 9, 14)] + [(*range(3, 12), 40, 41, 42), tuple(range(3, 8))]
 PREFIXES = [tuple(range(3, 8)), tuple(range(3, 12))]
@@ -56,6 +56,19 @@ def test_redundancy_equals_the_direct_mean_of_cosines(family: str) -> None:
     assert len({round(score, 4) for score in direct.values()}) > 4, "scores that are all alike would prove nothing"
     for prefixes in ([], PREFIXES):
         assert redundancy(used, PROMPTS, prefixes) == pytest.approx(direct, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_block_influence_equals_the_direct_computation(family: str) -> None:
+    caught = [residuals(transformers_model(family), prompt) for prompt in PROMPTS]
+    used = engine(family)
+    direct = [
+        1 - torch.cat([torch.cosine_similarity(o[a][0], o[f][1], dim=-1) for o in caught]).mean().item()
+        for a, f in zip(*[iter(sub_layers(used.identity.num_blocks))] * 2, strict=True)
+    ]
+    assert len({round(score, 4) for score in direct}) > 2
+    for prefixes in ([], PREFIXES):
+        assert block_influence(used, PROMPTS, prefixes) == pytest.approx(direct, abs=1e-5)
 
 
 def test_norm_ratio_equals_the_direct_mean_of_frobenius_ratios() -> None:

@@ -3,7 +3,16 @@
 from litestage.core.engine import Engine, OnToken, TokenIds
 from litestage.core.errors import DataError, LitestageError, ModelError, OptionError, PlanError, TaskError, UserError
 from litestage.core.layers import EMPTY, Segment, SkipSchedule, SkipSet, SubLayer, names, sub_layers, whole_blocks
-from litestage.core.plan import COMPENSATIONS, FULL_DEPTH, Compensation, ExitRule, ModelIdentity, Plan, StagePlan
+from litestage.core.plan import (
+    COMPENSATIONS,
+    FULL_DEPTH,
+    Compensation,
+    CompensationKind,
+    ExitRule,
+    ModelIdentity,
+    Plan,
+    StagePlan,
+)
 from litestage.core.request import GREEDY, Completion, Counts, FinishReason, Request, Sampling
 from litestage.core.rows import Decode, Prefill, Row, passes
 from litestage.core.trace import StageTrace, Trace
@@ -14,6 +23,7 @@ __all__ = [
     "FULL_DEPTH",
     "GREEDY",
     "Compensation",
+    "CompensationKind",
     "Completion",
     "Counts",
     "DataError",

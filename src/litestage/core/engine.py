@@ -31,6 +31,15 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a text, and takes the place of one that breaks the exit rule."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, without special tokens."""
+        ...
+
     def generate(
         self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
     ) -> list[Completion]:

@@ -82,6 +82,16 @@ class TorchEngine:
         ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
         return tuple(ids)
 
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a text, and takes the place of one that breaks the exit rule."""
+        return self.model.eos_ids[0]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, without special tokens."""
+        text: str = self.model.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return text
+
     @torch.inference_mode()
     def generate(
         self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
@@ -196,17 +206,13 @@ class TorchEngine:
         stop = row.request.stop
         if not stop:
             return False
-        tail = self._decode(row.tokens[-max(STOP_TOKENS, *(len(mark.encode()) for mark in stop)) :])
+        tail = self.decode(row.tokens[-max(STOP_TOKENS, *(len(mark.encode()) for mark in stop)) :])
         return any(mark in tail for mark in stop)
 
     def _text(self, row: Row) -> str:
-        text = self._decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
+        text = self.decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
         cuts = [text.index(mark) for mark in row.request.stop if mark in text] if row.reason == "stop" else []
         return text[: min(cuts)] if cuts else text
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self.model.tokenizer.decode(tokens, skip_special_tokens=True)
-        return text
 
 
 def _weighted(visit: Visit, weight: int) -> Observer | None:

@@ -57,13 +57,11 @@ class PrefixStore:
 
     def longest(self, prompt: TokenIds) -> Prefix | None:
         """The longest prefix held that the prompt starts with."""
-        best: Prefix | None = None
-        for tokens, prefix in self._held.items():
-            if (best is None or len(tokens) > len(best.tokens)) and prompt[: len(tokens)] == tokens:
-                best = prefix
-        if best is not None:
-            self._touch(best)
-        return best
+        for length in sorted(set(map(len, self._held)), reverse=True):
+            if (prefix := self._held.get(prompt[:length])) is not None:
+                self._touch(prefix)
+                return prefix
+        return None
 
     def missing(self, prompt: TokenIds) -> int:
         """Tokens of the prompt that no prefix holds."""

@@ -53,7 +53,7 @@ def time_passes(
 
     A prefill's tokens are shared out evenly over its rows. One repeat more warms up.
 
-    Once ``budget_seconds`` are over, two repeats are enough: a large model's steps vary less.
+    Once ``budget_seconds`` are over, one repeat is enough: a large model's steps vary less.
     Interleaving spreads a drift of the machine over all of them alike.
     """
     longest = max([*contexts, *(work.context for work in prefills)])
@@ -65,7 +65,7 @@ def time_passes(
     times: list[PassTime] = []
     begun = time.perf_counter()
     for repeat in range(repeats + 1):
-        if repeat > 2 and time.perf_counter() - begun > budget_seconds:
+        if repeat > 1 and time.perf_counter() - begun > budget_seconds:
             break
         for probe in probes:
             start = time.perf_counter()

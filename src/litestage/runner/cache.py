@@ -45,15 +45,22 @@ class CachedEngine:
     def max_context(self) -> int:
         return self.engine.max_context
 
+    @property
+    def eos_id(self) -> int:
+        return self.engine.eos_id
+
     def encode(self, text: str, chat: bool = False) -> TokenIds:
         return self.engine.encode(text, chat)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self.engine.decode(token_ids)
 
     def generate(
         self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
     ) -> list[Completion]:
         """Completions in the order of the requests; only unknown ones reach the engine."""
-        keys = [content_hash([self._space, request.key()]) for request in requests]
-        known = {key: self._find(key) for key in keys}
+        keys = [self._key(request) for request in requests]
+        known = {key: self._find(key) or self._cut(request) for key, request in zip(keys, requests, strict=True)}
         missing = {key: request for key, request in zip(keys, requests, strict=True) if known[key] is None}
         self.answered += len(requests) - len(missing)
         if missing:
@@ -77,6 +84,29 @@ class CachedEngine:
                 "same command again to go on."
             ) from None
         return fresh
+
+    def _key(self, request: Request) -> str:
+        return content_hash([self._space, request.key()])
+
+    def _cut(self, request: Request) -> Completion | None:
+        """A completion with exit is the one without, up to where the rule ends it; None when that one is not known."""
+        rule = request.stage_plan.exit
+        if rule is None:
+            return None
+        patient = request.model_copy(update={"stage_plan": request.stage_plan.model_copy(update={"exit": None})})
+        if (whole := self._find(self._key(patient))) is None:
+            return None
+        end = rule.first_exit(whole.confidences)
+        if end is None or (whole.finish_reason == "eos" and end == len(whole.token_ids) - 1):
+            return whole
+        kept = whole.token_ids[:end]
+        return Completion(
+            token_ids=(*kept, self.eos_id),
+            text=self.decode(kept),
+            confidences=whole.confidences[: end + 1],
+            finish_reason="low_confidence",
+            counts=whole.counts.model_copy(update={"decoded": end}),
+        )
 
     def _find(self, key: str) -> Completion | None:
         row = self._file.execute("SELECT value FROM completions WHERE key = ?", (key,)).fetchone()

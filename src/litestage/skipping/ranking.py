@@ -67,4 +67,24 @@ def redundancy(
     return {layer: total / tokens for layer, total in totals.items()}
 
 
-__all__ = ["Ranking", "Score", "rank_sub_layers", "redundancy"]
+def block_influence(engine: TorchEngine, prompts: Sequence[TokenIds], prefixes: Sequence[TokenIds] = ()) -> list[float]:
+    """ShortGPT's score of each block: 1 - mean over tokens of cos(block input, block output), in fp32.
+
+    Shared tokens count as in `redundancy`.
+    """
+    totals = [0.0] * engine.identity.num_blocks
+    entered: list[Tensor] = []
+
+    def visit(layer: SubLayer, before: Tensor, after: Tensor, weight: int) -> None:
+        if layer.kind == "attention":
+            entered[:] = [before.float()]
+        else:
+            cosine = F.cosine_similarity(entered[0], after.float(), dim=-1)
+            totals[layer.block] += weight * float(cosine.double().sum())
+
+    engine.scan(prompts, prefixes, visit)
+    tokens = sum(len(prompt) for prompt in prompts)
+    return [1 - total / tokens for total in totals]
+
+
+__all__ = ["Ranking", "Score", "block_influence", "rank_sub_layers", "redundancy"]

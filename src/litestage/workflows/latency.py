@@ -62,7 +62,7 @@ def best_threads(bench: Workbench, rows: int, context: int) -> int:
     for _ in range(5):
         for count, times in seconds.items():
             with torch_threads(count):
-                done = time_passes(bench.engine, [rows], [context], (), repeats=2)
+                done = time_passes(bench.engine, [rows], [context], (), repeats=1)
             times += [one.seconds for one in done if isinstance(one.work, Decode)]
     return min(seconds, key=lambda count: median(seconds[count]))
 

@@ -34,8 +34,8 @@ class Sizes:
     """How many questions each part uses; None is all."""
 
     search: int | None = 200
-    test: int | None = 400
-    wall: int = 40
+    test: int | None = 300
+    wall: int = 30
     """Test questions timed by the wall clock, full depth and plan in turn."""
 
 
