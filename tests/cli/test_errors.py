@@ -52,8 +52,14 @@ def data(folder: Path, *lines: object) -> str:
         (["search", "--step", "0"], "--step 0"),
         (["search", "--latency", "clock", "--limit", "2"], "priced or wall"),
         (["evaluate", "--latency", "clock", "--limit", "2"], "priced or wall"),
-        (["search", "--compensation", "mean", "--limit", "2"], "norm_ratio"),
         (["search", "--search-exit", "--no-exit"], "contradict"),
+        (["search", "--compensation", "mean", "--limit", "2"], "norm_ratio"),
+        (["quickstart", "--search-limit", "0"], "--search-limit 0"),
+        (["quickstart", "--limit", "-5"], "--limit -5"),
+        (["quickstart", "--exit", "5,0.5", "--no-exit"], "contradict"),
+        (["quickstart", "--data", "both.jsonl"], "in dev and in test"),
+        (["evaluate", "--data", "[/tmp]", "--split", "dev"], "[/tmp]"),
+        (["evaluate", "--task", "obqa", "--data", "hub:nope"], "hub:nope"),
         (["run", "Which floats?"], "needs its choices"),
         (["run", "Which? (A) a cork (C) a stone"], "lettered A, C"),
         (["finetune", "--init", "nope", "--out", "x"], "No recipe at nope"),
@@ -65,6 +71,7 @@ def test_a_mistake_gets_its_sentence(
     litestage: Run, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "both.jsonl").write_text(json.dumps(GOOD) + "\n")
     code, out, err = litestage(*arguments)
     assert code == 2
     assert said in err
@@ -89,6 +96,12 @@ def test_a_bad_question_is_named(litestage: Run, line: object, said: str, tmp_pa
     assert code == 2
     assert said in err
     assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_brackets_are_no_markup(litestage: Run) -> None:
+    code, out, _ = litestage("run", "Which of these can float? (A) a [hub] cork (B) a [/x] stone", "--explain")
+    assert code == 0
+    assert "Answer: (A) a [hub] cork" in out or "Answer: (B) a [/x] stone" in out
 
 
 def test_a_plan_of_another_model_is_refused(litestage: Run, tmp_path: Path) -> None:

@@ -64,12 +64,10 @@ def test_a_schedule_says_what_each_step_skips() -> None:
     assert SCHEDULE.at(10_000) == SCHEDULE.at(7)
     assert [SCHEDULE.segment_index(step) for step in (0, 1, 2, 6, 7, 99)] == [0, 0, 1, 1, 2, 2]
     assert SCHEDULE.num_skipped == 3
-    assert not SCHEDULE.is_full_depth
 
 
 def test_full_depth() -> None:
-    assert SkipSchedule().is_full_depth
-    assert SkipSchedule.fixed().is_full_depth
+    assert SkipSchedule() == SkipSchedule.fixed()
     assert SkipSchedule().num_skipped == 0
     assert SkipSchedule() == SkipSchedule.fixed([])
 

@@ -60,6 +60,9 @@ def test_round_trip(tmp_path: Path) -> None:
     assert stored["stages"]["recall"]["schedule"]["segments"][0]["skipped"] == ["2.ffn", "5.attention", "5.ffn"]
 
 
+STAGES = tuple(PLAN.stages)
+
+
 @given(st.dictionaries(st.text(), stage_plans, max_size=4))
 def test_any_stages_round_trip(tmp_path_factory: pytest.TempPathFactory, stages: dict[str, StagePlan]) -> None:
     folder = tmp_path_factory.mktemp("plan")
@@ -77,8 +80,8 @@ def test_a_stage_that_is_not_named_runs_at_full_depth() -> None:
 
 
 def test_a_plan_fits_its_own_model_and_task() -> None:
-    PLAN.check_fits(MODEL, "everyday", "t" * 64)
-    PLAN.check_fits(MODEL.model_copy(update={"id": "another/name"}), "everyday", "t" * 64)
+    PLAN.check_fits(MODEL, "everyday", "t" * 64, STAGES)
+    PLAN.check_fits(MODEL.model_copy(update={"id": "another/name"}), "everyday", "t" * 64, STAGES)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +97,13 @@ def test_a_plan_for_something_else_is_refused(
     model: dict[str, Any], task: str, fingerprint: str, sentence: str
 ) -> None:
     with pytest.raises(PlanError, match=sentence) as error:
-        PLAN.check_fits(MODEL.model_copy(update=model), task, 64 * fingerprint)
+        PLAN.check_fits(MODEL.model_copy(update=model), task, 64 * fingerprint, STAGES)
     assert error.value.exit_code == 2
+
+
+def test_a_stage_that_the_task_has_not_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"a stage 'recall', which task everyday has not \(its stages are recal, sum"):
+        PLAN.check_fits(MODEL, "everyday", "t" * 64, ("recal", "summary"))
 
 
 SEGMENTS = ("stages", "recall", "schedule", "segments")

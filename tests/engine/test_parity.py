@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from litestage.core import Compensation, PlanError, Segment, SkipSchedule, StagePlan, SubLayer, sub_layers, whole_blocks
 from litestage.engine import TorchEngine
-from litestage.models import Affine, LoadedModel
+from litestage.models import Affine, LoadedModel, from_transformers
 from litestage.models.decoder import Block
 
 LENGTHS = (3, 21, 11, 1, 30, 8, 14)
@@ -41,6 +41,17 @@ def test_greedy_equals_transformers_generate(family: str, batch_size: int) -> No
     assert complete(tiny.engine(family, batch_size=batch_size), PROMPTS, SkipSchedule()) == expected
     assert distinct(expected) >= 8
     assert len(set(expected)) == len(expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@families
+def test_a_gpu_decodes_the_same_tokens(family: str) -> None:
+    """The same code on CUDA: full depth, and a skip set, against the processor."""
+    model = from_transformers(tiny.transformers_model(family), tiny.tokenizer(), family, device="cuda")
+    assert complete(TorchEngine(model, batch_size=3), PROMPTS, SkipSchedule()) == by_transformers(family)
+    schedule = SkipSchedule.fixed(["0.attention", "2.ffn"])
+    assert complete(TorchEngine(model), PROMPTS, schedule) == complete(tiny.engine(family), PROMPTS, schedule)
 
 
 @families

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from litestage.core import ModelError, OptionError
 from litestage.engine import TorchEngine
 from litestage.models import LoadedModel, from_transformers, load_model, load_transformers
+from litestage.models.convert import fingerprint
 from litestage.models.load import pick_device
 
 PROMPTS = [tiny.prompt(n) for n in (3, 12, 21)]
@@ -55,6 +57,16 @@ def test_any_changed_weight_changes_the_fingerprint(name: str) -> None:
     values[len(values) // 2 + 1] += 0.5
     changed = from_transformers(model, tiny.tokenizer(), "changed", device="cpu")
     assert changed.identity.fingerprint != tiny.loaded("llama").identity.fingerprint
+
+
+@pytest.mark.parametrize("changed", [{"rms_norm_eps": 0.1}, {"num_attention_heads": 8}, {"hidden_act": "gelu"}])
+def test_a_changed_layout_changes_the_fingerprint(changed: dict[str, Any]) -> None:
+    """The same weights under another config are another model."""
+    model = tiny.transformers_model("llama")
+    before = fingerprint(model)
+    other = deepcopy(model)
+    other.config.update(changed)
+    assert fingerprint(other) != before
 
 
 def test_fingerprints_of_families_differ() -> None:

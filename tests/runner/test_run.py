@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 from tiny import engine
 
-from litestage.core import DataError, Decode, ExitRule, Plan, Prefill, Sampling, SkipSchedule, StagePlan, Trace, passes
+from litestage.core import (
+    DataError,
+    Decode,
+    ExitRule,
+    Plan,
+    Prefill,
+    Request,
+    Sampling,
+    SkipSchedule,
+    StagePlan,
+    Trace,
+    passes,
+)
 from litestage.engine import TorchEngine
 from litestage.evaluation.pricing import work_of
 from litestage.runner import CachedEngine, header_of, run
@@ -125,6 +137,21 @@ def test_a_question_longer_than_the_context_is_named(task: Task) -> None:
         run(engine(), task, [long], full(engine(), task))
 
 
+def test_a_prompt_that_earlier_stages_made_too_long_is_a_wrong_answer(task: Task) -> None:
+    """Skipping may make a model ramble: the question counts as wrong, and the others go on."""
+    rambling = task.model_copy(
+        update={"stages": tuple(stage.model_copy(update={"max_new_tokens": 80}) for stage in task.stages)}
+    )
+    traces = run(engine(), rambling, QUESTIONS, full(engine(), rambling))
+    assert {trace.stages[2].completions[0].finish_reason for trace in traces} == {"no_room"}
+    assert [trace.answer for trace in traces] == [None] * 3
+    for trace in traces:
+        assert trace.stages[2].prompt_tokens == (0,)
+        assert trace.stages[2].prompts[0].endswith("Summarize:")
+        assert len(trace.stages[1].completions[0].token_ids) > 10
+        assert not list(passes(work_of(trace.stages[2]).rows, 4))
+
+
 class TestCache:
     def test_equal_work_is_decoded_once_and_survives_the_process(self, task: Task, tmp_path: Path) -> None:
         first = CachedEngine(engine(), tmp_path / "c.sqlite")
@@ -160,7 +187,8 @@ class TestCache:
         cached = CachedEngine(engine())
         run(cached, task, QUESTIONS, full(cached, task))
         before = cached.decoded
-        assert texts(run(cached, task, QUESTIONS, plan)) == texts(direct := run(engine(), task, QUESTIONS, plan))
+        direct = run(engine(), task, QUESTIONS, plan)
+        assert texts(run(cached, task, QUESTIONS, plan)) == texts(direct)
         recalls = [trace.stages[0].completions[0] for trace in direct]
         assert any(c.finish_reason == "low_confidence" for c in recalls) == (threshold > 0)
         known = [trace.stages[0].completions[0] for trace in run(cached, task, QUESTIONS, plan)]
@@ -168,6 +196,18 @@ class TestCache:
             (c.token_ids, c.finish_reason, c.counts.decoded) for c in recalls
         ]
         assert cached.decoded - before <= sum(len(s.completions) for t in direct for s in t.stages[1:]), "no recall"
+
+    def test_tokens_are_told_for_known_and_repeated_requests_alike(self, task: Task) -> None:
+        used, plan = engine(), full(engine(), task)
+        cached = CachedEngine(used)
+        run(cached, task, QUESTIONS[:1], plan)
+        heard: dict[int, list[int]] = {}
+        requests = [
+            Request(prompt_ids=used.encode(f"{text}\nRecall:"), max_new_tokens=6)
+            for text in ("Which floats?\n(A) a cork (B) a stone", "Is it?", "Is it?")
+        ]
+        done = cached.generate(requests, on_token=lambda index, token: heard.setdefault(index, []).append(token))
+        assert [tuple(heard[i]) for i in range(3)] == [completion.token_ids for completion in done]
 
     def test_other_weights_or_conditions_share_nothing(self, task: Task, tmp_path: Path) -> None:
         path = tmp_path / "c.sqlite"

@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import FAMILIES, engine, transformers_model
+from tiny import FAMILIES, engine, tokenizer, transformers_model
 from torch import nn
 
 from litestage.core import Compensation, OptionError, PlanError, SubLayer, sub_layers
 from litestage.engine import TorchEngine
+from litestage.models import from_transformers
 from litestage.skipping import block_influence, fit_norm_ratio, load_stands, rank_sub_layers, redundancy, save_stand
 
 PROMPTS = [tuple(range(3, 3 + n)) for n in (5, 9, 14)] + [(*range(3, 12), 40, 41, 42), tuple(range(3, 8))]
@@ -121,3 +122,21 @@ def test_compensation_is_saved_beside_the_plan_and_checked(tmp_path) -> None:
     changed = compensation.model_copy(update={"content": (compensation.content or "")[:16] + "0" * 48})
     with pytest.raises(PlanError, match="does not hold"):
         load_stands(tmp_path, [changed], other)
+
+
+def test_compensation_fitted_in_fp32_runs_in_bf16(tmp_path) -> None:
+    """The hash is of the stored numbers: a plan does not depend on the dtype that it runs in."""
+    compensation, stand = fit_norm_ratio(engine("llama"), PROMPTS)
+    save_stand(tmp_path, compensation, stand)
+    half = TorchEngine(from_transformers(transformers_model("llama").bfloat16(), tokenizer(), "half", device="cpu"))
+    load_stands(tmp_path, [compensation], half)
+    assert {affine.scale.dtype for affine in half.stands[compensation.content or ""].values()} == {torch.bfloat16}
+
+
+def test_a_truncated_compensation_is_refused(tmp_path) -> None:
+    compensation, stand = fit_norm_ratio(engine("llama"), PROMPTS)
+    save_stand(tmp_path, compensation, stand)
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(PlanError, match="cannot be read"):
+        load_stands(tmp_path, [compensation], engine("llama"))

@@ -153,7 +153,7 @@ def tasks(draw: st.DrawFn) -> Task:
         Stage(
             name=name,
             prompt=draw(PROMPT),
-            fan_out=draw(st.sampled_from(["none", "choices"])),
+            fan_out=draw(st.sampled_from(["none"] if name == names[-1] else ["none", "choices"])),
             end_sentence=draw(st.booleans()),
             max_new_tokens=draw(st.integers(1, 500)),
             stop=tuple(draw(st.lists(st.sampled_from(["\n", "END", '"']), max_size=2))),

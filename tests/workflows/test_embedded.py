@@ -59,7 +59,7 @@ def untouched(bench: Workbench) -> float:
 
 
 def test_accuracy_leaves_room_to_lose(untouched: float) -> None:
-    assert 80 <= untouched <= 100
+    assert 85 <= untouched <= 97
 
 
 @pytest.mark.parametrize("swap", [False, True], ids=["left out", "swapped"])

@@ -52,7 +52,7 @@ def test_the_plan_runs_where_it_belongs_alone(bench: Workbench, out: Path) -> No
     assert heard["summary", 0] == trace.stages[2].completions[0].text
     other = plan.model_copy(update={"task_fingerprint": "0" * 64})
     with pytest.raises(PlanError, match="changed version of task everyday"):
-        other.check_fits(bench.engine.identity, bench.task.name, bench.task.fingerprint)
+        other.check_fits(bench.engine.identity, bench.task.name, bench.task.fingerprint, bench.task.stage_names)
 
 
 def test_a_folder_with_another_search_is_refused(bench: Workbench, out: Path) -> None:

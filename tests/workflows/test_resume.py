@@ -34,6 +34,13 @@ def stored(out: Path) -> int:
         return 0
 
 
+def replaced(out: Path) -> int:
+    """Completions that were stored twice: a replaced row takes a new number."""
+    with sqlite3.connect(out / COMPLETIONS) as file:
+        last, count = file.execute("SELECT max(rowid), count(*) FROM completions").fetchone()
+    return int(last - count)
+
+
 def killed(arguments: list[str], out: Path, after: int) -> int:
     """Start a command, kill it once ``after`` completions are stored; how many there were then."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
@@ -65,6 +72,7 @@ def test_a_killed_run_goes_on(name: str, arguments: list[str], after: int, tmp_p
     assert not (cut / result).exists(), "no half-written result"
     subprocess.run(again, check=True, capture_output=True, env=ENVIRONMENT)
     assert stored(cut) == stored(whole), "nothing was decoded under another key"
+    assert replaced(cut) == 0, "what was stored before the kill was not decoded again"
     assert json.loads((cut / result).read_text()) == json.loads((whole / result).read_text())
     if name == "search":
         plans = [json.loads((folder / "plan.json").read_text()) for folder in (cut, whole)]

@@ -15,9 +15,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-OUT = Console()
-ERR = Console(stderr=True)
+OUT = Console(markup=False)
+ERR = Console(stderr=True, markup=False)
+"""Without markup: brackets in a question or a path are that, and no style."""
 
 
 class Bars:
@@ -75,4 +77,4 @@ class Bars:
         self._bars.remove_task(self._task)
         self._task = None
         note = f"  {self._note}" if self._note else ""
-        ERR.print(f"[green]✓[/] {escape(self._what)}[dim]{note}  {seconds:.1f} s[/]", highlight=False)
+        ERR.print(Text.assemble(("✓", "green"), f" {self._what}", (f"{note}  {seconds:.1f} s", "dim")), highlight=False)

@@ -6,6 +6,7 @@ import os
 import sys
 
 import typer
+from rich.text import Text
 
 from litestage.cli import evaluate, finetune, models, quickstart, rank, run, search, tasks
 from litestage.cli.console import ERR
@@ -42,5 +43,5 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
-    ERR.print(f"[bold red]litestage:[/] {sentence}", highlight=False, soft_wrap=True)
+    ERR.print(Text.assemble(("litestage: ", "bold red"), sentence), soft_wrap=True)
     sys.exit(code)

@@ -36,12 +36,15 @@ def command(
 
     Example: [bold]litestage quickstart[/]
     """
+    from litestage.core import OptionError
     from litestage.report import tables
     from litestage.search import SearchOptions
     from litestage.workflows import Options
     from litestage.workflows.quickstart import Sizes, quickstart
     from litestage.workflows.workbench import parse_exit
 
+    if no_exit and exit_rule:
+        raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
     wanted = SearchOptions(max_drop=max_drop, step=step, use_exit=not no_exit)
     rule = parse_exit(exit_rule) if exit_rule else None

@@ -91,7 +91,7 @@ def _show(bench: Workbench, question: Question, plan: Plan, explain: bool) -> No
         if trace.answer is None
         else f"({chr(65 + trace.answer)}) {question.choices[trace.answer]}"
     )
-    OUT.print(f"[bold green]Answer:[/] {chosen}", highlight=False)
+    OUT.print(Text.assemble(("Answer: ", "bold green"), chosen))
 
 
 def _stage_view(stage: str, texts: list[str], question: Question, live: bool = False) -> Text:

@@ -13,7 +13,7 @@ from litestage.core.plan import (
     Plan,
     StagePlan,
 )
-from litestage.core.request import GREEDY, Completion, Counts, FinishReason, Request, Sampling
+from litestage.core.request import GREEDY, NO_ROOM, Completion, Counts, FinishReason, Request, Sampling
 from litestage.core.rows import Decode, Prefill, Row, passes
 from litestage.core.trace import StageTrace, Trace
 
@@ -22,6 +22,7 @@ __all__ = [
     "EMPTY",
     "FULL_DEPTH",
     "GREEDY",
+    "NO_ROOM",
     "Compensation",
     "CompensationKind",
     "Completion",

@@ -129,10 +129,6 @@ class SkipSchedule(Record):
         return max(i for i, segment in enumerate(self.segments) if segment.first_step <= step)
 
     @property
-    def is_full_depth(self) -> bool:
-        return not any(segment.skipped for segment in self.segments)
-
-    @property
     def num_skipped(self) -> int:
         """The most sub-layers skipped at any step."""
         return max(len(segment.skipped) for segment in self.segments)
@@ -144,7 +140,3 @@ class SkipSchedule(Record):
                 raise OptionError(
                     f"{beyond[0]} cannot be skipped: the model has {num_blocks} blocks, 0 to {num_blocks - 1}."
                 )
-
-
-def jsonable(value: PydanticModel) -> dict[str, Any]:
-    return value.model_dump(mode="json")

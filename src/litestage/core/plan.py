@@ -94,7 +94,7 @@ class Plan(Record):
         """The plan of a stage; full depth for one that the plan does not name."""
         return self.stages.get(name, FULL_DEPTH)
 
-    def check_fits(self, model: ModelIdentity, task: str, task_fingerprint: str) -> None:
+    def check_fits(self, model: ModelIdentity, task: str, task_fingerprint: str, stages: Sequence[str]) -> None:
         """Raise `PlanError` naming what differs from the model and task at hand."""
         if self.model.fingerprint != model.fingerprint:
             raise PlanError(
@@ -109,6 +109,11 @@ class Plan(Record):
                 "Use the plan's task, or search a plan for this one."
             )
         for name, stage in self.stages.items():
+            if name not in stages:
+                raise PlanError(
+                    f"The plan has a stage {name!r}, which task {task} has not (its stages are {', '.join(stages)}): "
+                    "that stage's skips would be lost. Correct the name, or search the plan again."
+                )
             try:
                 stage.schedule.check_fits(model.num_blocks)
             except OptionError as error:

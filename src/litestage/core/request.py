@@ -9,7 +9,8 @@ from pydantic import Field
 from litestage.core.layers import Record
 from litestage.core.plan import FULL_DEPTH, StagePlan, content_hash
 
-FinishReason = Literal["eos", "stop", "length", "low_confidence"]
+FinishReason = Literal["eos", "stop", "length", "low_confidence", "no_room"]
+"""``no_room``: earlier stages wrote so much that the prompt left no room in the context; nothing was run."""
 
 
 class Sampling(Record):
@@ -64,3 +65,7 @@ class Completion(Record):
     confidences: tuple[float, ...]
     finish_reason: FinishReason
     counts: Counts = Counts()
+
+
+NO_ROOM = Completion(token_ids=(), text="", confidences=(), finish_reason="no_room")
+"""What comes of a prompt that does not fit the context."""

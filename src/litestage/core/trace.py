@@ -12,7 +12,7 @@ class StageTrace(Record):
     name: str
     prompts: tuple[str, ...]
     prompt_tokens: tuple[int, ...]
-    """Length of each branch's prompt in tokens."""
+    """Length of each branch's prompt in tokens; 0 for one that did not fit the context and was not run."""
     shared_tokens: int
     """Leading prompt tokens that all branches of this question have in common with each other or an earlier stage."""
     header_tokens: int

@@ -35,6 +35,9 @@ class VoteAccuracy(Record):
     """Votes of the question that has the fewest."""
     percent: float
     """Mean accuracy of one run of the task."""
+    runs: int
+    correct: int
+    """Right runs."""
     standard_error: float | None
     """In points, clustered by question, because votes of one question agree; None for a single question."""
     low: float
@@ -42,6 +45,18 @@ class VoteAccuracy(Record):
     none_percent: float
     majority: dict[int, Accuracy]
     """maj@k by k."""
+
+    @property
+    def of_runs(self) -> Accuracy:
+        """All runs as one accuracy; its interval knows that runs of one question agree."""
+        return Accuracy(
+            n=self.runs,
+            correct=self.correct,
+            percent=self.percent,
+            low=self.low,
+            high=self.high,
+            none_percent=self.none_percent,
+        )
 
 
 def accuracy_of(outcomes: Sequence[bool], nones: int = 0) -> Accuracy:
@@ -85,6 +100,8 @@ def vote_accuracy(traces: Sequence[Trace], ks: Sequence[int]) -> VoteAccuracy:
         questions=len(by_question),
         votes=min(map(len, rights)),
         percent=percent,
+        runs=len(traces),
+        correct=sum(map(sum, rights)),
         standard_error=None if error is None else 100 * error,
         low=max(0.0, percent - margin),
         high=min(100.0, percent + margin),

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from litestage.core import ModelError
+from litestage.core.plan import content_hash
 from litestage.models.decoder import Attention, Block, Decoder, Ffn, Projection, Shape
 from litestage.models.families import FAMILIES, Family
 
@@ -50,9 +51,24 @@ def _check_rotary(config: Any) -> None:
         )
 
 
+LAYOUT = (
+    "model_type",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_parameters",
+    "sliding_window",
+    "layer_types",
+    "max_position_embeddings",
+)
+"""What shapes a model's tokens beside its weights, by the names of its config."""
+
+
 def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over names, shapes and all values, rounded to bf16 so that the dtype does not matter."""
-    digest = hashlib.sha256(model.config.model_type.encode())
+    """SHA-256 over layout, names, shapes and all values, rounded to bf16 so that the dtype does not matter."""
+    digest = hashlib.sha256(content_hash([(name, getattr(model.config, name, None)) for name in LAYOUT]).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy())
@@ -69,7 +85,6 @@ def to_decoder(model: PreTrainedModel, device: torch.device) -> Decoder:
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
         head_size=head_size,
-        vocabulary=config.vocab_size,
         norm_eps=config.rms_norm_eps,
         max_positions=config.max_position_embeddings,
     )

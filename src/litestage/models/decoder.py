@@ -69,7 +69,6 @@ class Shape:
     heads: int
     kv_heads: int
     head_size: int
-    vocabulary: int
     norm_eps: float
     max_positions: int
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from litestage.core import ModelError, ModelIdentity, OptionError
+from litestage.core.plan import content_hash
 from litestage.models import catalog
 from litestage.models.convert import check_supported, fingerprint, to_decoder
 from litestage.models.decoder import Decoder
@@ -33,6 +35,12 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     tuned_for: tuple[str, ...] = ()
     """Tasks that the model or its adapter was trained on: they need no worked examples in their prompts."""
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """SHA-256 of what makes token ids of a text, and of what ends one."""
+        chat = self.tokenizer.chat_template
+        return content_hash([self.tokenizer.get_vocab(), repr(self.tokenizer.backend_tokenizer), chat, self.eos_ids])
 
 
 def load_model(name: str, *, adapter: str | None = None, dtype: str = "fp32", device: str = "auto") -> LoadedModel:

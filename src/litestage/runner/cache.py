@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from litestage.core import Completion, Engine, LitestageError, ModelIdentity, OnToken, Request, TokenIds
@@ -63,9 +63,19 @@ class CachedEngine:
         known = {key: self._find(key) or self._cut(request) for key, request in zip(keys, requests, strict=True)}
         missing = {key: request for key, request in zip(keys, requests, strict=True) if known[key] is None}
         self.answered += len(requests) - len(missing)
+        if on_token is not None:
+            self._replay(keys, known, on_token)
         if missing:
-            known.update(self._generate(missing, prefixes, on_token))
+            users = [[i for i, key in enumerate(keys) if key == asked] for asked in missing]
+            known.update(self._generate(missing, prefixes, on_token and _to_all(on_token, users)))
         return [completion for key in keys if (completion := known[key]) is not None]
+
+    def _replay(self, keys: Sequence[str], known: Mapping[str, Completion | None], on_token: OnToken) -> None:
+        """Tell the tokens of the completions that are known."""
+        for index, key in enumerate(keys):
+            if (completion := known[key]) is not None:
+                for token in completion.token_ids:
+                    on_token(index, token)
 
     def _generate(
         self, missing: dict[str, Request], prefixes: Sequence[TokenIds], on_token: OnToken | None
@@ -114,3 +124,13 @@ class CachedEngine:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _to_all(on_token: OnToken, users: Sequence[Sequence[int]]) -> OnToken:
+    """Tell a token to every request that asked for the same."""
+
+    def tell(asked: int, token: int) -> None:
+        for index in users[asked]:
+            on_token(index, token)
+
+    return tell

@@ -20,6 +20,7 @@ class Prompts:
 
     texts: tuple[str, ...]
     ids: tuple[TokenIds, ...]
+    """Empty where the prompt does not fit the context."""
     header: TokenIds
     """What every question's prompt of this stage starts with."""
     shared: TokenIds
@@ -48,20 +49,25 @@ def encode_prompts(
     kept: Iterable[TokenIds],
     votes: int,
 ) -> Prompts:
-    """Render and encode a stage's prompts; ``kept`` are the beginnings that earlier stages had prefilled."""
-    prompts = task.prompts(stage, question, texts)
+    """Render and encode a stage's prompts; ``kept`` are the beginnings that earlier stages had prefilled.
+
+    Raises `DataError` for a question that is too long by itself. A prompt that earlier stages made too long has no ids.
+    """
+    prompts = tuple(task.prompts(stage, question, texts))
     ids = tuple(engine.encode(prompt, task.chat_template) for prompt in prompts)
     longest = max(map(len, ids))
-    if longest >= engine.max_context:
+    if longest >= engine.max_context and not texts:
         raise DataError(
             f"Question {question.id}: its {stage.name} prompt has {longest} tokens, but {engine.identity.id} takes "
             f"{engine.max_context} with its answer. Shorten the question, or use fewer worked examples (--shots)."
         )
+    if longest >= engine.max_context:
+        return Prompts(prompts, ((),) * len(prompts), (), (), ())
     shared = common_prefix(ids) if len(ids) > 1 else ids[0] if votes > 1 or _continued(task, stage) else ()
     first = shared or ids[0]
     continued = tuple(prefix for prefix in kept if first[: len(prefix)] == prefix)
     worth = len(shared) > max(map(len, (header, *continued)))
-    return Prompts(tuple(prompts), ids, header, shared if worth else (), continued)
+    return Prompts(prompts, ids, header, shared if worth else (), continued)
 
 
 def header_of(engine: Engine, task: Task, stage: Stage) -> TokenIds:

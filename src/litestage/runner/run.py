@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from litestage.core import GREEDY, Completion, Engine, OnToken, Plan, Request, StageTrace, TokenIds, Trace
+from litestage.core import GREEDY, NO_ROOM, Completion, Engine, OnToken, Plan, Request, StageTrace, TokenIds, Trace
 from litestage.runner.prompts import Prompts, encode_prompts, header_of
 from litestage.tasks.question import Question
 from litestage.tasks.task import Stage, Task
@@ -80,7 +80,7 @@ def _run_group(
         prefixes = list(dict.fromkeys(prefix for one in prompts for prefix in one.prefixes))
         completions = iter(engine.generate([request for some in requests for request in some], prefixes, on_token))
         for path, one, some in zip(paths, prompts, requests, strict=True):
-            _take(stage, path, one, [next(completions) for _ in some])
+            _take(stage, path, one, [next(completions) for _ in some] or [NO_ROOM] * len(one.ids))
         if on_stage is not None:
             on_stage(stage, [path.stages[-1] for path in paths])
     return [_trace(task, path) for path in paths]
@@ -100,6 +100,7 @@ def _requests(
             seed=0 if sampling.is_greedy else _seed(seed, path.question.id, path.vote, stage.name, branch),
         )
         for branch, ids in enumerate(prompts)
+        if ids
     ]
 
 

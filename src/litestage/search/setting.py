@@ -134,4 +134,9 @@ Measure = Callable[[Ask], Measurement]
 
 def hopeless(correct: int, measured: int, questions: int, needed: int) -> bool:
     """Whether ``needed`` right answers are out of reach: the one reason to cut a measurement short."""
-    return correct + questions - measured < needed
+    return misses_to_go(correct, measured, questions, needed) <= 0
+
+
+def misses_to_go(correct: int, measured: int, questions: int, needed: int) -> int:
+    """How many more wrong answers put ``needed`` right ones out of reach."""
+    return correct + questions - measured - needed + 1

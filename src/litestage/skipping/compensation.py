@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def fit_norm_ratio(engine: TorchEngine, prompts: Sequence[TokenIds]) -> tuple[Co
         layer: Affine(scale=torch.tensor(sum(seen) / len(seen), dtype=decoder.dtype, device=decoder.device))
         for layer, seen in ratios.items()
     }
-    return Compensation(kind="norm_ratio", content=_content(stand)), stand
+    return Compensation(kind="norm_ratio", content=_content(_tensors(stand))), stand
 
 
 def save_stand(folder: Path, compensation: Compensation, stand: Stand) -> None:
@@ -48,13 +49,20 @@ def load_stands(folder: Path, compensations: Sequence[Compensation], engine: Tor
                 f"{path} is missing: the plan's {compensation.kind} compensation needs its numbers. "
                 "Copy the whole plan folder."
             )
-        stand = {
-            SubLayer.parse(name.removesuffix(":scale")): Affine(scale=tensor.to(decoder.device, decoder.dtype))
-            for name, tensor in load_file(path).items()
-        }
-        if _content(stand) != compensation.content:
+        if _content(numbers := _read(path)) != compensation.content:
             raise PlanError(f"{path} does not hold the numbers that the plan was searched with. Search the plan again.")
-        engine.stands[compensation.content or ""] = stand
+        engine.stands[compensation.content or ""] = {
+            SubLayer.parse(name.removesuffix(":scale")): Affine(scale=tensor.to(decoder.device, decoder.dtype))
+            for name, tensor in numbers.items()
+        }
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        numbers: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise PlanError(f"{path} cannot be read ({error}). Copy the plan folder again, or search again.") from None
+    return numbers
 
 
 def _path(folder: Path, compensation: Compensation) -> Path:
@@ -66,8 +74,9 @@ def _tensors(stand: Stand) -> dict[str, Tensor]:
     return {f"{layer}:scale": affine.scale.float().cpu() for layer, affine in stand.items() if affine.scale is not None}
 
 
-def _content(stand: Stand) -> str:
+def _content(numbers: dict[str, Tensor]) -> str:
+    """SHA-256 of the numbers as they are stored, whatever the engine computes with."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(_tensors(stand).items()):
+    for name, tensor in sorted(numbers.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -24,6 +24,8 @@ class Ranking(Record):
     """Sub-layers from the most to the least redundant."""
 
     scores: tuple[Score, ...]
+    inputs: str = ""
+    """A hash of what it was computed from, for whoever keeps it."""
 
     def skip_set(self, budget: int) -> SkipSet:
         """The ``budget`` most redundant sub-layers; sets of growing budgets are nested."""

@@ -97,6 +97,15 @@ class Task(Record):
         return self
 
     @model_validator(mode="after")
+    def _one_answer(self) -> Task:
+        if (last := self.stages[-1]).fan_out != "none":
+            raise ValueError(
+                f"stage {last.name} is the last one and fans out, so a question would have several answers: "
+                "add a stage that sums up"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _complete_examples(self) -> Task:
         for example in self.examples:
             for stage in self.stages:

@@ -33,6 +33,7 @@ class Evaluation(Record):
     accuracy: float
     """Percent, 0 to 100; the mean over votes when there are several."""
     interval: Accuracy
+    """With several votes over all runs, and clustered by question."""
     votes: VoteAccuracy | None
     none_rate: float
     """Share of answers that did not parse, 0 to 1."""
@@ -105,10 +106,10 @@ def summarise(
     wall_seconds: float | None = None,
 ) -> Evaluation:
     """All figures of one system, from its traces."""
-    interval = score([trace for trace in traces if trace.vote == 0])
     voted = vote_accuracy(traces, [k for k in (1, 5, 10) if k <= votes]) if votes and votes > 1 else None
+    interval = voted.of_runs if voted else score(traces)
     return Evaluation(
-        accuracy=100 * sum(trace.correct for trace in traces) / len(traces),
+        accuracy=interval.percent,
         interval=interval,
         votes=voted,
         none_rate=sum(trace.answer is None for trace in traces) / len(traces),

@@ -34,17 +34,19 @@ def latency_model(
 ) -> LatencyModel:
     """Prices fitted to this machine at the sizes that the traces have.
 
-    A model already at ``path`` is taken as it is, so that a resumed job prices as it did before.
+    A model that is at ``path`` for the same sizes, machine and versions is taken, so that a resumed job prices as it
+    did before.
     """
-    if path is not None and path.is_file():
-        return LatencyModel.load(path)
-    progress.start("timing this machine", 8)
     rows, contexts = decode_sizes(traces)
+    prefills = prefill_sizes(traces, contexts[-1])
+    stamp = bench.stamp(rows, contexts, [str(work) for work in prefills])
+    if path is not None and path.is_file() and (kept := LatencyModel.load(path)).conditions.get("stamp") == stamp:
+        return kept
+    progress.start("timing this machine", 8)
     threads = best_threads(bench, rows[-1], contexts[-1])
     with torch_threads(threads):
-        prefills = prefill_sizes(traces, contexts[-1])
         times = time_passes(bench.engine, rows, contexts, prefills, on_progress=lambda done, of: progress.advance())
-    model = fit(times, bench.conditions | {"threads": threads})
+    model = fit(times, bench.conditions | {"threads": threads, "stamp": stamp})
     if path is not None:
         model.save(path)
     return model

@@ -24,7 +24,6 @@ from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.search import Found, search
 from litestage.workflows.workbench import Workbench, command_line
 
-WALL_FILE = "wall.json"
 EXAMPLES = 4
 _SAMPLES = TypeAdapter(list[Sample])
 
@@ -38,6 +37,12 @@ class Sizes:
     wall: int = 30
     """Test questions timed by the wall clock, full depth and plan in turn."""
 
+    def check(self) -> None:
+        """Raise `OptionError` for a part that would use no question."""
+        for option, count in (("--search-limit", self.search), ("--limit", self.test), ("--wall", self.wall)):
+            if count is not None and count < 1:
+                raise OptionError(f"{option} {count} would leave no question. Choose 1 or more.")
+
 
 def quickstart(
     bench: Workbench,
@@ -49,10 +54,14 @@ def quickstart(
     progress: Progress = SILENT,
 ) -> Results:
     """Search on dev, compare full depth with the plan on test, leave plan, results and report in ``out``."""
-    if sizes.wall < 1:
-        raise OptionError("At least one question must be timed by the wall clock.")
+    sizes.check()
     durations: dict[str, float] = {}
     dev, test = bench.questions("dev"), bench.questions("test")
+    if both := {question.id for question in dev} & {question.id for question in test}:
+        raise OptionError(
+            f"{len(both)} questions are in dev and in test, such as {min(both)}: the plan would be shown on what it was"
+            " tuned on. Give --data a folder with a dev.jsonl and a test.jsonl of its own."
+        )
     used = (dev[: sizes.search], test[: sizes.test])
     with _timed(durations, "search"):
         found = search(bench, used[0], out, options, exit_rule=exit_rule, progress=progress)
@@ -86,7 +95,8 @@ def _wall(
     progress: Progress,
 ) -> list[Sample]:
     """Wall-clock samples, kept, so that a resumed quickstart tells the same times."""
-    path = out / WALL_FILE
+    stages = [plan.model_dump(mode="json", include={"stages"}) for plan in plans.values()]
+    path = out / f"wall-{bench.stamp(stages, [question.id for question in questions])[:16]}.json"
     if not path.is_file():
         samples = wall_clock(bench, plans, questions, threads=threads, progress=progress)
         write_text(path, _SAMPLES.dump_json(samples, indent=1).decode() + "\n")

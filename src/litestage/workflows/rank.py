@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from litestage.core import COMPENSATIONS, Compensation, OptionError, StagePlan, TokenIds, Trace
+from litestage.core import COMPENSATIONS, Compensation, OptionError, StagePlan, StageTrace, TokenIds, Trace
 from litestage.core.files import write_text
 from litestage.runner import CachedEngine, header_of, run
 from litestage.skipping import Ranking, fit_norm_ratio, rank_sub_layers, redundancy
@@ -13,6 +13,7 @@ from litestage.tasks import Question, Stage
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
 
+RANKING_FILE = "ranking.json"
 ADASKIP_PROMPTS = 20
 """Prompts that the norm ratio is fitted on (REFERENCE, section 6)."""
 
@@ -38,16 +39,19 @@ def rank_traces(
     bench: Workbench, traces: Sequence[Trace], out: Path | None = None, progress: Progress = SILENT
 ) -> Ranking:
     """Score every sub-layer on the prompts of full-depth traces."""
-    path = out / "ranking.json" if out else None
+    path = out / RANKING_FILE if out else None
+    work = {stage.name: stage_prompts(bench, stage, i, traces) for i, stage in enumerate(bench.task.stages)}
+    inputs = bench.stamp(work)
     if path is not None and path.is_file():
-        return Ranking.model_validate_json(path.read_text(encoding="utf-8"))
-    progress.start("ranking sub-layers", len(bench.task.stages))
+        kept = Ranking.model_validate_json(path.read_text(encoding="utf-8"))
+        if kept.inputs == inputs:
+            return kept
+    progress.start("ranking sub-layers", len(work))
     by_stage = {}
-    for index, stage in enumerate(bench.task.stages):
-        prompts, prefixes = stage_prompts(bench, stage, index, traces)
-        by_stage[stage.name] = redundancy(bench.engine, prompts, prefixes)
+    for name, (prompts, prefixes) in work.items():
+        by_stage[name] = redundancy(bench.engine, prompts, prefixes)
         progress.advance()
-    ranking = rank_sub_layers(by_stage)
+    ranking = rank_sub_layers(by_stage).model_copy(update={"inputs": inputs})
     if path is not None:
         write_text(path, ranking.model_dump_json(indent=2) + "\n")
     return ranking
@@ -58,12 +62,17 @@ def stage_prompts(
 ) -> tuple[list[TokenIds], list[TokenIds]]:
     """The stage's prompts as token ids, and the beginnings that several of them share."""
     encoded = [
-        [bench.engine.encode(prompt, bench.task.chat_template) for prompt in trace.stages[index].prompts]
+        [bench.engine.encode(prompt, bench.task.chat_template) for prompt in prompts_run(trace.stages[index])]
         for trace in traces
     ]
-    shared = [ids[0][: trace.stages[index].shared_tokens] for trace, ids in zip(traces, encoded, strict=True)]
+    shared = [ids[0][: trace.stages[index].shared_tokens] for trace, ids in zip(traces, encoded, strict=True) if ids]
     prefixes = dict.fromkeys([header_of(bench.engine, bench.task, stage), *shared])
     return [ids for some in encoded for ids in some], [prefix for prefix in prefixes if prefix]
+
+
+def prompts_run(stage: StageTrace) -> list[str]:
+    """The stage's prompts without those that did not fit the context."""
+    return [prompt for prompt, tokens in zip(stage.prompts, stage.prompt_tokens, strict=True) if tokens]
 
 
 def check_compensation(kind: str) -> None:
@@ -76,7 +85,7 @@ def fit_compensation(bench: Workbench, kind: str, traces: Sequence[Trace]) -> Co
     """Fit what stands in for skipped sub-layers on the first prompts of the run, all stages, in question order."""
     if kind == "none":
         return StagePlan().compensation
-    prompts = [prompt for trace in traces[:ADASKIP_PROMPTS] for stage in trace.stages for prompt in stage.prompts]
+    prompts = [prompt for trace in traces[:ADASKIP_PROMPTS] for stage in trace.stages for prompt in prompts_run(stage)]
     ids = [bench.engine.encode(prompt, bench.task.chat_template) for prompt in prompts[:ADASKIP_PROMPTS]]
     compensation, stand = fit_norm_ratio(bench.engine, ids)
     bench.engine.stands[compensation.content or ""] = stand

@@ -17,7 +17,7 @@ from litestage.evaluation import LatencyModel, medians, price
 from litestage.evaluation.wall import Sample
 from litestage.runner import CachedEngine, run
 from litestage.search import Ask, Measurement, SearchOptions, SearchRecord, Setting, estimate_cost, search_budgets
-from litestage.search.setting import hopeless
+from litestage.search.setting import hopeless, misses_to_go
 from litestage.skipping import Ranking, save_stand
 from litestage.tasks import Question
 from litestage.workflows.evaluate import answer
@@ -60,6 +60,8 @@ def search(
     check_latency(latency)
     check_compensation(compensation)
     rule = exit_rule or ExitRule()
+    if split == "test":
+        progress.say("This tunes a plan on test questions: no figure on them will be honest afterwards. Use dev.")
     settings = {"options": options.model_dump(), "exit": rule.model_dump(), "compensation": compensation}
     _claim(bench, questions, out, settings | {"latency": latency})
     engine = bench.cached(out)
@@ -134,22 +136,31 @@ class _Measure:
     def _traces(self, plan: Plan, ask: Ask) -> dict[int, Trace]:
         """Traces by question; fewer than all when the rest could not save the point."""
         traces: dict[int, Trace] = {}
-        size = self.bench.options.batch_size
-        for start in range(0, len(ask.order), size):
-            group = ask.order[start : start + size]
+        size, right = self.bench.options.batch_size, 0
+        while len(traces) < len(ask.order):
+            # No group is smaller than what could settle the point, or than what fills a batch with branches.
+            to_settle = misses_to_go(right, len(traces), len(ask.order), ask.needed)
+            some = min(size, max(to_settle, size // self.branches))
+            group = ask.order[len(traces) : len(traces) + some]
             answered = run(
-                self.engine, self.bench.task, [self.questions[i] for i in group], plan, questions_at_once=size
+                self.engine, self.bench.task, [self.questions[i] for i in group], plan, questions_at_once=len(group)
             )
             traces.update(zip(group, answered, strict=True))
             right = sum(trace.correct for trace in traces.values())
             self.progress.advance(len(group), f"{right} of {len(traces)} right")
-            if hopeless(right, len(traces), len(self.questions), ask.needed):
+            if hopeless(right, len(traces), len(ask.order), ask.needed):
                 break
         return traces
 
+    @property
+    def branches(self) -> int:
+        """Most rows that a stage of a question has."""
+        return max(stage.branches(question) for stage in self.bench.task.stages for question in self.questions)
+
     def _wall(self, plan: Plan) -> float:
         """Seconds a question by the clock, from fresh runs; remembered, so that a resumed search decides alike."""
-        path = self.out / f"wall-{content_hash(plan.model_dump(mode='json', exclude={'evidence'}))[:16]}.json"
+        inputs = plan.model_dump(mode="json", include={"stages"}), [question.id for question in self.questions]
+        path = self.out / f"wall-{self.bench.stamp(*inputs)[:16]}.json"
         if not path.is_file():
             threads = self.model.conditions["threads"]
             samples = wall_clock(self.bench, {"plan": plan}, self.questions, threads=threads, progress=self.progress)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from litestage.core import ExitRule, OptionError, Plan, SkipSchedule, StagePlan
+from litestage.core.plan import content_hash
 from litestage.engine import TorchEngine
 from litestage.models import load_model
 from litestage.runner import CachedEngine
@@ -74,7 +75,7 @@ class Workbench:
     def load_plan(self, folder: str | Path) -> Plan:
         """Read a plan folder, check that it fits, and load its compensation."""
         plan = Plan.from_pretrained(folder)
-        plan.check_fits(self.engine.identity, self.task.name, self.task.fingerprint)
+        plan.check_fits(self.engine.identity, self.task.name, self.task.fingerprint, self.task.stage_names)
         place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
         load_stands(place, [stage.compensation for stage in plan.stages.values()], self.engine)
         return plan
@@ -101,8 +102,12 @@ class Workbench:
 
     def cached(self, out: Path) -> CachedEngine:
         """The engine behind a cache in ``out``, so that a killed run goes on where it was."""
-        conditions = f"{self.options.dtype} {self.engine.model.decoder.device.type} torch {torch.__version__}"
-        return CachedEngine(self.engine, out / COMPLETIONS, conditions)
+        conditions = {name: self.conditions[name] for name in ("dtype", "device", "versions", "tokenizer")}
+        return CachedEngine(self.engine, out / COMPLETIONS, content_hash(conditions))
+
+    def stamp(self, *inputs: object) -> str:
+        """A name for what is computed or timed from ``inputs`` here: another model, machine or version has another."""
+        return content_hash([{k: v for k, v in self.conditions.items() if k != "threads"}, *inputs])
 
     @cached_property
     def conditions(self) -> dict[str, Any]:
@@ -111,6 +116,7 @@ class Workbench:
         return {
             "model": self.engine.identity.id,
             "fingerprint": self.engine.identity.fingerprint,
+            "tokenizer": self.engine.model.tokenizer_fingerprint,
             "task": self.task.name,
             "shots": len(self.task.shots),
             "hardware": hardware(decoder.device),
