@@ -90,7 +90,7 @@ def test_a_plan_fits_its_own_model_and_task() -> None:
         (OTHER, "everyday", "t", r"on everyday \(weights f{12}\), .* is other \(weights e{12}\)"),
         ({}, "obqa", "t", r"searched for task everyday, but this is task obqa.*Use the plan's task"),
         ({}, "everyday", "u", r"task everyday, but this is a changed version of task everyday.*stages differ"),
-        ({"num_blocks": 3}, "everyday", "t", r"stage recall does not fit: 5\.attention cannot be skipped: .* 3 blocks"),
+        ({"num_blocks": 8}, "everyday", "t", r"says that its model has 6 blocks, but everyday has 8.*Search the"),
     ],
 )  # fmt: skip
 def test_a_plan_for_something_else_is_refused(
@@ -99,6 +99,17 @@ def test_a_plan_for_something_else_is_refused(
     with pytest.raises(PlanError, match=sentence) as error:
         PLAN.check_fits(MODEL.model_copy(update=model), task, 64 * fingerprint, STAGES)
     assert error.value.exit_code == 2
+
+
+def test_a_block_beyond_the_model_is_refused() -> None:
+    small = MODEL.model_copy(update={"num_blocks": 3})
+    with pytest.raises(PlanError, match=r"stage recall does not fit: 5\.attention cannot be skipped: .* 3 blocks"):
+        PLAN.model_copy(update={"model": small}).check_fits(small, "everyday", "t" * 64, STAGES)
+
+
+def test_a_stage_that_the_plan_lacks_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"lacks stage check of task everyday.*full depth unnoticed.*\"check\": \{\}"):
+        PLAN.check_fits(MODEL, "everyday", "t" * 64, (*STAGES, "check"))
 
 
 def test_a_stage_that_the_task_has_not_is_refused() -> None:
@@ -125,16 +136,17 @@ def change(*path: str, to: Any) -> dict[str, Any]:
         (change("schema_version", to=None), "has schema version None"),
         ({}, "has schema version None"),
         ([], "has schema version None"),
-        (change("speed", to=9), "speed: Extra inputs are not permitted.*not run"),
-        (change("stages", "recall", "turbo", to=True), r"stages\.recall\.turbo: Extra inputs"),
+        (change("speed", to=9), "speed is not a field there. The fields are schema_version, model"),
+        (change("stages", "recall", "turbo", to=True), r"recall\.turbo is not a field there. The fields are sch"),
         (change(*SEGMENTS, to=[]), r"stages\.recall\.schedule\.segments: .*start at decode step 0"),
-        (change(*SEGMENTS, to=[{"skipped": ["5.mlp"]}]), r"segments\.0\.skipped: .*'5\.mlp' is not a sub-layer"),
-        (change(*SEGMENTS, to=[{"skipped": "5.ffn"}]), r"segments\.0\.skipped: .*'5\.ffn' is not a list"),
-        (change(*SEGMENTS, to=[{"skipped": None}]), r"segments\.0\.skipped: .*None is not a list"),
-        (change("stages", "recall", "exit", to={"window": 0}), r"stages\.recall\.exit\.window"),
+        (change(*SEGMENTS, to=[{"skipped": ["5.mlp"]}]), r"segments\[0\]\.skipped: '5\.mlp' is not a sub-layer.*7\.ff"),
+        (change(*SEGMENTS, to=[{"skipped": "5.ffn"}]), r"segments\[0\]\.skipped: '5\.ffn' is not a list"),
+        (change(*SEGMENTS, to=[{"skipped": None}]), r"segments\[0\]\.skipped: None is not a list"),
+        (change("stages", "recall", "exit", to={"window": 0}), r"exit\.window should be greater .* but is 0"),
         (change("stages", "recall", "compensation", to={"kind": "magic"}), r"compensation\.kind.*or 'norm_ratio'"),
-        (change("stages", to={"recall": 7}), r"stages\.recall"),
-        (change("model", to={"id": "x"}), r"model\.fingerprint: Field required"),
+        (change("model", "num_blocks", to="6"), r"model\.num_blocks should be a whole number, but is '6'"),
+        (change("stages", to={"recall": 7}), r"stages\.recall should be an object, but is 7\. Correct it"),
+        (change("model", to={"id": "x"}), r"model\.fingerprint is missing"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: Any, sentence: str) -> None:

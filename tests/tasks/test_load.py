@@ -247,6 +247,8 @@ def stage(**change: Any) -> dict[str, Any]:
         (stage(fan_out="choice"), "stages.think.fan_out should be 'none' or 'choices', but is 'choice'"),
         (stage(stop="\n"), "stages.think.stop should be a list, but is '\\n'"),
         (stage(max_new_tokens=0), "stages.think.max_new_tokens should be greater than or equal to 1, but is 0"),
+        (stage(stop=["\n", ""]), "stages.think.stop[1] should have at least 1 character, but is ''"),
+        (stage(max_new_tokens="40"), "stages.think.max_new_tokens should be a whole number, but is '40'"),
         (stage(max_new_tokens="many"), "stages.think.max_new_tokens should be a whole number, but is 'many'"),
         (stage(sampling={"temprature": 1}), "stages.think.sampling.temprature is not a field there. Did you mean temp"),
         (stage(prompt="{questoin}"), "stage think: its prompt uses {questoin}, which is not known there"),
@@ -272,6 +274,17 @@ def test_what_is_wrong_with_a_file(tmp_path: Path, content: Any, message: str) -
 def test_a_toml_mistake_is_named_by_its_line(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"is not TOML: .*\(at line 2, column 7\)"):
         load_task(write(tmp_path, 'name = "t"\nstages\n', "t.toml"))
+
+
+def test_toml_that_ends_too_early_is_named_by_its_last_line(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"is not TOML: .*\(at line 3, the end of the file\)"):
+        load_task(write(tmp_path, 'name = "t"\n\nstages = [\n', "t.toml"))
+
+
+def test_a_file_without_its_suffix_is_offered(tmp_path: Path) -> None:
+    write(tmp_path, 'name = "t"\n', "own_task.toml")
+    with pytest.raises(TaskError, match=r"no task '.*own_task'. Did you mean .*own_task\.toml\?"):
+        load_task(tmp_path / "own_task")
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:

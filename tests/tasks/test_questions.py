@@ -93,6 +93,7 @@ def test_repeated_choices_line_separators_and_byte_order_marks_are_read(tmp_path
         (ROW | {"question": " "}, "question is empty"),
         (ROW | {"question": ["Q?"]}, "question should be a text, but is"),
         (ROW | {"choices": []}, "choices is empty"),
+        (ROW | {"choices": ["a"], "answer": 0}, "choices has 1 of at least 2 entries"),
         (ROW | {"choices": "abc"}, "choices should be a list, but is 'abc'"),
         (ROW | {"choices": ["a", 2, "c"]}, "choices[1] should be a text, but is 2"),
         (ROW | {"choices": ["a", "", "c"]}, "choices[1] is empty"),

@@ -93,7 +93,7 @@ def test_a_match_that_is_no_single_letter_is_no_answer(pattern: str, text: str) 
 PIECES = st.sampled_from(["the answer is option ", "A", "B", "Z", "b", ".", "the answer is "])
 
 
-@given(text=st.lists(PIECES, max_size=8).map("".join), choices=st.integers(1, 26))
+@given(text=st.lists(PIECES, max_size=8).map("".join), choices=st.integers(2, 26))
 def test_parse_against_a_slow_reading(text: str, choices: int) -> None:
     question = Question(id="q", question="?", choices=("x",) * choices)
     first = next(
@@ -130,7 +130,7 @@ def test_prompts_never_depend_on_gold(data: st.DataObject, shots: int) -> None:
     """Vary the answer, the targets and everything else that is not question or choices: not a letter changes."""
     task = OBQA.with_shots(shots)
     text = data.draw(WORDS)
-    choices = tuple(data.draw(st.lists(WORDS, min_size=1, max_size=6)))
+    choices = tuple(data.draw(st.lists(WORDS, min_size=2, max_size=6)))
     texts = {"recall": data.draw(WORDS), "analysis": data.draw(WORDS)}
     one, other = (
         Question(id=gold_id, question=text, choices=choices, **dataclasses.asdict(data.draw(golds(len(choices)))))
@@ -140,7 +140,7 @@ def test_prompts_never_depend_on_gold(data: st.DataObject, shots: int) -> None:
         assert task.prompts(stage, one, texts) == task.prompts(stage, other, texts)
 
 
-@given(text=WORDS, choices=st.lists(WORDS, min_size=1, max_size=26), recall=WORDS)
+@given(text=WORDS, choices=st.lists(WORDS, min_size=2, max_size=26), recall=WORDS)
 def test_braces_and_marks_in_texts_come_through_untouched(text: str, choices: list[str], recall: str) -> None:
     question = Question(id="q", question=text, choices=tuple(choices))
     listed = " ".join(f"({LETTERS[i]}) {choice}" for i, choice in enumerate(choices))

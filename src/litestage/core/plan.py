@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from litestage.core.errors import OptionError, PlanError
 from litestage.core.files import write_text
-from litestage.core.layers import Record, SkipSchedule
+from litestage.core.layers import Record, Segment, SkipSchedule
+from litestage.core.wording import problem
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
@@ -108,6 +109,11 @@ class Plan(Record):
                 f"The plan was searched for task {self.task}, but this is {what}: its stages differ. "
                 "Use the plan's task, or search a plan for this one."
             )
+        if self.model.num_blocks != model.num_blocks:
+            raise PlanError(
+                f"The plan says that its model has {self.model.num_blocks} blocks, but {model.id} has "
+                f"{model.num_blocks}: its budgets would mean something else. Search the plan again."
+            )
         for name, stage in self.stages.items():
             if name not in stages:
                 raise PlanError(
@@ -118,6 +124,12 @@ class Plan(Record):
                 stage.schedule.check_fits(model.num_blocks)
             except OptionError as error:
                 raise PlanError(f"The plan's stage {name} does not fit: {error}") from None
+        for name in stages:
+            if name not in self.stages:
+                raise PlanError(
+                    f"The plan lacks stage {name} of task {task}, which would run at full depth unnoticed. "
+                    f'Add it under "stages" ("{name}": {{}} is full depth), or search the plan again.'
+                )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write ``plan.json`` into ``folder``, whole or not at all; returns its path."""
@@ -131,15 +143,16 @@ class Plan(Record):
         path = Path(folder)
         path = path / PLAN_FILE if path.is_dir() else path
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text)
         except OSError as error:
             raise PlanError(f"No plan at {path} ({error.strerror}). `litestage search --out DIR` writes one.") from None
         except ValueError as error:
             raise PlanError(f"{path} is not JSON ({error}), so no plan can be read from it.") from None
-        return cls._parse(content, path)
+        return cls._parse(text, content, path)
 
     @classmethod
-    def _parse(cls, content: Any, path: Path) -> Plan:
+    def _parse(cls, text: str, content: Any, path: Path) -> Plan:
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
             raise PlanError(
@@ -147,13 +160,25 @@ class Plan(Record):
                 "Search the plan again with this version."
             )
         try:
-            return cls.model_validate(content)
+            return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise PlanError(
-                f"{path}: {where}: {first['msg']}. A plan with parts it does not know is not run."
+                f"{path}: {problem(error, content, _fields(content))}. Correct it, or search the plan again."
             ) from None
+
+
+def _fields(content: dict[str, Any]) -> dict[str, Iterable[str]]:
+    """The fields of each part of a plan file, for messages; a stage is called as its task likes."""
+    stages = content.get("stages")
+    return {
+        **dict.fromkeys(stages if isinstance(stages, dict) else (), StagePlan.model_fields),
+        "": Plan.model_fields,
+        "model": ModelIdentity.model_fields,
+        "schedule": SkipSchedule.model_fields,
+        "segments": Segment.model_fields,
+        "compensation": Compensation.model_fields,
+        "exit": ExitRule.model_fields,
+    }
 
 
 def content_hash(value: Any) -> str:

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from litestage.core.errors import TaskError
 from litestage.core.request import Sampling
+from litestage.core.wording import did_you_mean, problem, shown, toml_problem
 from litestage.tasks.question import Question
 from litestage.tasks.questions import EMBEDDED, question_from
 from litestage.tasks.task import Stage, Task
-from litestage.tasks.wording import did_you_mean, problem, shown
 
 BUILTIN = Path(__file__).parent / "builtin"
 BUILTIN_NAMES = ("everyday", "obqa", "csqa", "strategyqa", "three_stage")
@@ -49,8 +49,10 @@ def _find(name_or_path: str | Path, folder: Path) -> Path:
         return BUILTIN / f"{name_or_path}.toml"
     path = folder / name_or_path
     if path.suffix not in SUFFIXES:
+        files = [f"{name_or_path}{suffix}" for suffix in SUFFIXES if (folder / f"{name_or_path}{suffix}").is_file()]
+        near = did_you_mean(str(name_or_path), files or BUILTIN_NAMES)
         raise TaskError(
-            f"There is no task {str(name_or_path)!r}.{did_you_mean(str(name_or_path), BUILTIN_NAMES)} "
+            f"There is no task {str(name_or_path)!r}.{near} "
             f"Built in are {', '.join(BUILTIN_NAMES)}; a task of your own is the path of a .toml, .yaml or .yml file."
         )
     return path
@@ -85,9 +87,16 @@ def _task(content: Content, path: Path) -> Task:
     if "shots" in content:
         raise TaskError(f"{path}: shots is not a field there. Write examples as [[examples]]; --shots takes some.")
     try:
-        return Task.model_validate(content)
+        return Task.model_validate(_frozen(content), strict=True)
     except ValidationError as error:
         raise TaskError(f"{path}: {problem(error, content, FIELDS)}. Correct it and run the command again.") from None
+
+
+def _frozen(content: object) -> object:
+    """Lists as tuples: nothing else that a file holds is taken for something that it is not."""
+    if isinstance(content, dict):
+        return {name: _frozen(value) for name, value in content.items()}
+    return tuple(map(_frozen, content)) if isinstance(content, list) else content
 
 
 def _with_examples(task: Task, examples: object, path: Path) -> Task:
@@ -128,7 +137,9 @@ def _read(path: Path) -> Content:
     except UnicodeDecodeError as error:
         raise TaskError(f"{path} is not UTF-8 text (byte {error.start}), so no task can be read from it.") from None
     except tomllib.TOMLDecodeError as error:
-        raise TaskError(f"{path} is not TOML: {error}. No task can be read until that line is correct.") from None
+        raise TaskError(
+            f"{path} is not TOML: {toml_problem(error, text)}. No task can be read until that line is correct."
+        ) from None
     except yaml.YAMLError as error:
         raise TaskError(f"{path} is not YAML: {_one_line(error)}. No task can be read until that is correct.") from None
     if not isinstance(content, dict):

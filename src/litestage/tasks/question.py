@@ -16,7 +16,7 @@ class Question(Record):
 
     id: str
     question: str
-    choices: tuple[str, ...] = Field(min_length=1, max_length=len(LETTERS))
+    choices: tuple[str, ...] = Field(min_length=2, max_length=len(LETTERS))
     answer: int | None = None
     """0-based index of the right choice; None when unknown."""
     targets: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)

@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import ValidationError
 
 from litestage.core.errors import DataError, OptionError
+from litestage.core.wording import did_you_mean, problem, shown
 from litestage.tasks import everyday
 from litestage.tasks.hub import HUB, hub_rows
 from litestage.tasks.question import Question
 from litestage.tasks.task import Stage, Task
-from litestage.tasks.wording import did_you_mean, problem, shown
 
 T = TypeVar("T")
 Split = Literal["train", "dev", "test"]
@@ -91,6 +91,9 @@ def _named(known: Mapping[str, T], source: str, name: str) -> T:
 
 def _jsonl(source: Path, split: Split) -> Iterator[Entry]:
     path = source if source.suffix == ".jsonl" else source / f"{split}.jsonl"
+    if path == source and not path.exists():
+        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.jsonl")))
+        raise DataError(f"{path} is not there.{near} Give --data a folder or a .jsonl file.")
     # Not splitlines: a text may hold line separators of its own, such as U+2028.
     for number, line in enumerate(_read(path).split("\n"), 1):
         if line.strip():

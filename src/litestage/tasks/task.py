@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,8 +13,8 @@ from litestage.core.errors import OptionError
 from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.core.request import GREEDY, Sampling
+from litestage.core.wording import did_you_mean
 from litestage.tasks.question import LETTERS, Question
-from litestage.tasks.wording import did_you_mean
 
 BRANCH_FIELDS = frozenset({"letter", "choice"})
 QUESTION_FIELDS = frozenset({"question", "choices"})
@@ -37,7 +37,7 @@ class Stage(Record):
     end_sentence: bool = False
     """Append "." to a text that does not end in ``.``, ``"`` or ``'`` (REFERENCE, section 4)."""
     max_new_tokens: int = Field(default=200, ge=1)
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     sampling: Sampling = GREEDY
     """How votes are drawn; without votes every stage is greedy."""
     target: str | None = None
@@ -174,6 +174,29 @@ class Task(Record):
             return self.model_copy(update={"shots": ()})
         stages = tuple(stage.model_copy(update={"stop": _with_newline(stage.stop)}) for stage in self.stages)
         return self.model_copy(update={"shots": examples[:count], "stages": stages})
+
+    def without(self, name: str) -> Task:
+        """The task with one stage left out: later prompts say nothing where its text stood.
+
+        Raises `OptionError` for the last stage, which answers.
+        """
+        left_out = self.stage(name)
+        if left_out == self.stages[-1]:
+            raise OptionError(f"Stage {name} cannot be left out of task {self.name}: it gives the answer.")
+        stages = tuple(
+            stage.model_copy(update={"prompt": re.sub(rf" ?\{{{name}\}}", "", stage.prompt)})
+            for stage in self.stages
+            if stage != left_out
+        )
+        return self.model_copy(update={"stages": stages})
+
+    def with_limits(self, limits: Mapping[str, int]) -> Task:
+        """The task with other limits of new tokens for some stages, by name."""
+        stages = tuple(
+            stage.model_copy(update={"max_new_tokens": limits.get(stage.name, stage.max_new_tokens)})
+            for stage in self.stages
+        )
+        return self.model_copy(update={"stages": stages})
 
     def header(self, stage: Stage) -> str:
         """The worked examples in front of every prompt of the stage."""

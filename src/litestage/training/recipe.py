@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from litestage.core.errors import OptionError
 from litestage.core.layers import Record
+from litestage.core.wording import problem, toml_problem
 
 RECIPES = resources.files("litestage.training") / "recipes"
 
@@ -89,28 +90,33 @@ class Recipe(Record):
     training: TrainingRecipe
 
 
+FIELDS = {
+    "": tuple(Recipe.model_fields),
+    "tokenizer": tuple(TokenizerRecipe.model_fields),
+    "model": tuple(ModelRecipe.model_fields),
+    "training": tuple(TrainingRecipe.model_fields),
+}
+
+
 def load_recipe(name: str | Path) -> Recipe:
     """Read a recipe by short name (``everyday``) or path; raises `OptionError` that names file and field."""
     path = Path(name)
     try:
         named = RECIPES / f"{name}.toml"
         text = named.read_text("utf-8") if named.is_file() else path.read_text("utf-8")
-        return Recipe.model_validate(tomllib.loads(text))
+        content = tomllib.loads(text)
+        return Recipe.model_validate(content, strict=True)
     except OSError as error:
         raise OptionError(
             f"No recipe at {path} ({error.strerror}). Give --init a TOML file or one of: {', '.join(recipe_names())}."
         ) from None
     except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{path} is not TOML ({error}), so no recipe can be read from it.") from None
+        raise OptionError(
+            f"{path} is not TOML: {toml_problem(error, text)}, so no recipe can be read from it."
+        ) from None
     except ValidationError as error:
-        raise OptionError(f"{path} cannot be used as a recipe: {_first_fault(error)}.") from None
+        raise OptionError(f"{path} cannot be used as a recipe: {problem(error, content, FIELDS)}.") from None
 
 
 def recipe_names() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault: Any = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    return f"{where or 'recipe'}: {fault['msg']}" + (f" (got {fault['input']!r})" if fault["loc"] else "")

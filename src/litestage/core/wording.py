@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from tomllib import TOMLDecodeError
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 Place = tuple[int | str, ...]
-PLAIN_WORDS = (("tuple", "list"), ("string", "text"), ("integer", "whole number"), ("dictionary", "table of fields"))
+PLAIN_WORDS = (
+    ("tuple", "list"),
+    ("array", "list"),
+    ("string", "text"),
+    ("integer", "whole number"),
+    ("dictionary", "table of fields"),
+)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -39,6 +46,11 @@ def problem(error: ValidationError, content: object, fields: Mapping[str, Iterab
     return _complaint(where, first)
 
 
+def toml_problem(error: TOMLDecodeError, text: str) -> str:
+    """What tomllib says, with a line also where it names none because the file ended too early."""
+    return str(error).replace("at end of document", f"at line {len(text.splitlines())}, the end of the file")
+
+
 def place(loc: Place, content: object) -> str:
     """Where a field is: ``stages.analysis.prompt``, or ``stages[1].prompt`` for a stage without a name."""
     where = ""
@@ -65,11 +77,12 @@ def _complaint(where: str, error: ErrorDetails) -> str:
     context: dict[str, Any] = error.get("ctx", {})
     match error["type"]:
         case "value_error":
-            return f"{where}: {context['error']}" if where else str(context["error"])
+            sentence = str(context["error"]).rstrip(".")
+            return f"{where}: {sentence}" if where else sentence
         case "missing":
             return f"{where} is missing"
         case "too_short":
-            return f"{where} is empty"
+            return _few(where, context["actual_length"], context["min_length"])
         case "too_long":
             return f"{where} has {context['actual_length']} entries, but there are {context['max_length']} letters"
     return f"{where} {_expectation(error['msg'])}, but is {shown(error['input'])}"
@@ -87,3 +100,7 @@ def _unknown(where: str, loc: Place, fields: Mapping[str, Iterable[str]]) -> str
     part = next((step for step in reversed(loc[:-1]) if isinstance(step, str)), "")
     known = list(fields.get(part, ()))
     return f"{where} is not a field there.{did_you_mean(str(loc[-1]), known)} The fields are {', '.join(known)}"
+
+
+def _few(where: str, entries: int, needed: int) -> str:
+    return f"{where} has {entries} of at least {needed} entries" if entries else f"{where} is empty"
