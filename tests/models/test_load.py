@@ -142,20 +142,31 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
 
 
+def with_old_buffer(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 GPTQ = {"quant_method": "gptq", "bits": 4}
 CONFIG, TOKENIZER, WEIGHTS = (
     f"{what} of model '.*' could not be read: .* Give a folder, a .gguf file"
     for what in ("config", "tokenizer", "weights")
 )
 BROKEN = {
-    "no config": (lambda f: (f / "config.json").unlink(), CONFIG),
+    "no config": (lambda f: (f / "config.json").unlink(), r"folder '.*' has no configuration \(config.json\)"),
+    "fewer layers": (
+        lambda f: with_config(f, num_hidden_layers=3),
+        r"hold model.layers.3.* \(9 such in all\), for",
+    ),
     "broken config": (lambda f: (f / "config.json").write_text("{"), CONFIG),
     "unheard-of family": (lambda f: with_config(f, model_type="octopus"), "could not be read: .*octopus"),
     "other family": (lambda f: with_config(f, model_type="gpt2"), "family 'gpt2' is not supported. Supported: llama,"),
     "quantised": (lambda f: with_config(f, quantization_config=GPTQ), "stored quantised: packed numbers"),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), TOKENIZER),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), WEIGHTS),
-    "half the weights": (lambda f: cut_short(f / "model.safetensors"), WEIGHTS),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer \(tokenizer.json or"),
+    "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), TOKENIZER),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no weights \(\*.safetensors or"),
+    "half the weights": (lambda f: cut_short(f / "model.safetensors"), "/model.safetensors is cut short or damaged"),
     "a missing weight": (without_weight, r"lack lm_head.weight \(2 missing in all\), which would be random"),
     "another size": (lambda f: with_config(f, intermediate_size=64), WEIGHTS),
 }
@@ -169,6 +180,33 @@ def test_a_broken_folder_is_refused_with_a_sentence(folder: Path, what: str) -> 
         load_model(str(folder), device="cpu")
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_need_no_place_in_the_config_are_let_be(folder: Path, tmp_path: Path) -> None:
+    with_old_buffer(folder)
+    assert load_model(str(folder), device="cpu").identity == tiny.loaded("llama").identity.model_copy(
+        update={"id": str(folder)}
+    )
+    tied = tmp_path / "tied"
+    tiny.transformers_model("llama-tied").save_pretrained(tied)
+    tiny.tokenizer().save_pretrained(tied)
+    weights = load_file(tied / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tied / "model.safetensors", metadata={"format": "pt"})
+    assert load_model(str(tied), device="cpu").identity.fingerprint == tiny.loaded("llama-tied").identity.fingerprint
+
+
+def test_a_single_file_of_a_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.gguf").touch()
+    with pytest.raises(ModelError, match=r"empty.gguf' is an empty file.*Fetch it again"):
+        load_model(str(tmp_path / "empty.gguf"), device="cpu")
+    with pytest.raises(ModelError, match=r"model.safetensors' is one file of a model. Give the folder that holds it"):
+        load_model(str(folder / "model.safetensors"), device="cpu")
+
+
+def test_a_hub_that_cannot_be_reached_is_said_to_be_that() -> None:
+    with pytest.raises(ModelError, match=r"no folder 'org/name' here, and the Hugging Face hub could not be reached"):
+        load_model("org/name", device="cpu")
 
 
 def test_a_broken_gguf_is_refused(tmp_path: Path) -> None:

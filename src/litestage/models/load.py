@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,6 +27,14 @@ from litestage.models import catalog
 from litestage.models.convert import check_supported, fingerprint, to_decoder
 from litestage.models.decoder import Decoder
 
+NEEDED = {
+    "configuration": ("config.json",),
+    "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json"),
+    "weights": ("*.safetensors", "*.bin"),
+}
+"""What a model folder must hold, and the files that may be it."""
+DERIVED = ("rotary_emb.inv_freq",)
+"""Tensors of older files that are computed from the config."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -73,6 +86,8 @@ def load_transformers(
     if dtype not in DTYPES:
         raise OptionError(f"--dtype {dtype} is not known. Choose one of {', '.join(DTYPES)}.")
     place, options = _place(name)
+    if not options:
+        _check_files(name, Path(place))
     config = _read("config", name, AutoConfig.from_pretrained, place, **options)
     check_supported(config)
     _check_unquantised(config, name)
@@ -100,18 +115,53 @@ def _place(name: str) -> tuple[str, dict[str, Any]]:
     """Where transformers should look, and with which options."""
     path = catalog.resolve(name)
     if path.suffix == ".gguf":
+        if not path.stat().st_size:
+            raise ModelError(f"Model {name!r} is an empty file, perhaps a download that broke off. Fetch it again.")
         return str(path.parent), {"gguf_file": path.name}
+    if path.is_file():
+        raise ModelError(f"Model {name!r} is one file of a model. Give the folder that holds it and its config.json.")
     return str(path), {}
+
+
+def _check_files(name: str, folder: Path) -> None:
+    """Name what a model folder lacks, before transformers says it in its own words."""
+    if not folder.is_dir():
+        return  # a hub id
+    there = {file.name for file in folder.iterdir()}
+    for what, patterns in NEEDED.items():
+        if not any(fnmatch(file, pattern) for file in there for pattern in patterns):
+            raise ModelError(
+                f"Model folder {name!r} has no {what} ({' or '.join(patterns)}), so no model can be read from it. "
+                "Copy the whole folder, or give another --model."
+            )
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} is cut short or damaged ({error}). Copy or fetch it again.") from None
 
 
 def _read(what: str, name: str, reader: Any, place: str, **options: Any) -> Any:
     try:
         return reader(place, **options)
     except Exception as error:  # readers of other people's files raise whatever their format can go wrong with
+        if any(isinstance(one, LocalEntryNotFoundError | OfflineModeIsEnabled) for one in _causes(error)):
+            raise ModelError(
+                f"There is no folder {name!r} here, and the Hugging Face hub could not be reached to fetch a model of "
+                "that name. Check the network, or give --model a folder or a .gguf file."
+            ) from None
         raise ModelError(
             f"The {what} of model {name!r} could not be read: {_first_line(error)} "
             "Give a folder, a .gguf file, a hub id, or a name that `litestage models` lists."
         ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _check_unquantised(config: PretrainedConfig, name: str) -> None:
@@ -123,7 +173,8 @@ def _check_unquantised(config: PretrainedConfig, name: str) -> None:
 
 
 def _read_weights(name: str, place: str, **options: Any) -> PreTrainedModel:
-    """transformers fills weights that a file lacks with random numbers; here that is an error."""
+    """transformers fills weights that a file lacks with random numbers, and drops those that the config has no place
+    for; here both are errors."""
     model: PreTrainedModel
     model, info = _read(
         "weights", name, AutoModelForCausalLM.from_pretrained, place, output_loading_info=True, **options
@@ -132,6 +183,11 @@ def _read_weights(name: str, place: str, **options: Any) -> PreTrainedModel:
         raise ModelError(
             f"The weights of model {name!r} lack {missing[0]} ({len(missing)} missing in all), which would be random "
             "numbers. Check that the model's files are complete and belong to its config.json."
+        )
+    if unused := sorted(key for key in info["unexpected_keys"] if not key.endswith(DERIVED)):
+        raise ModelError(
+            f"The weights of model {name!r} hold {unused[0]} ({len(unused)} such in all), for which its config.json "
+            "has no place: another model than the trained one would run. Check that the two belong together."
         )
     return model
 
