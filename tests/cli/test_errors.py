@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from litestage import __version__, training
 from litestage.core import ModelIdentity, Plan
 from litestage.tasks import load_task
 
@@ -43,13 +45,43 @@ def data(folder: Path, *lines: object) -> str:
         (["evaluate", "--exit", "5"], "--exit 5"),
         (["evaluate", "--exit", "5,0.5", "--no-exit"], "contradict"),
         (["evaluate", "--skip", "recal=7.ffn"], "recall"),
-        (["evaluate", "--skip", "recall=7.mlp"], "7.attention or 7.ffn"),
+        (["evaluate", "--skip", "recall=7.mlp"], "--skip recall=7.mlp: '7.mlp' is not a sub-layer"),
+        (["evaluate", "--skip", "recall=99.ffn"], "--skip recall=99.ffn: 99.ffn cannot be skipped"),
+        (["evaluate", "--skip", "recall=1.ffn,,2.ffn"], "--skip recall=1.ffn,,2.ffn: '' is not a sub-layer"),
+        (["evaluate", "--skip", "recall=1.ffn,1.ffn"], "1.ffn is given twice"),
+        (
+            ["evaluate", "--skip", "recall=1.ffn", "--skip", "recall=2.ffn"],
+            "recall is given twice; put its sub-layers in",
+        ),
+        (["evaluate", "--skip", "recall="], "write a stage, = and sub-layers"),
         (["evaluate", "--adapter", "nope"], "No adapter is called"),
         (["evaluate", "--votes", "0", "--limit", "1"], "--votes 0"),
         (["evaluate", "--shots", "99"], "99"),
-        (["evaluate", "--limt", "3"], "--limit"),
+        (
+            ["evaluate", "--limt", "3"],
+            "No such option: --limt (Possible options: --exit, --limit, --split). See `litestage evaluate --help`.",
+        ),
+        (["evaluate", "--limit"], "Option '--limit' requires an argument."),
+        (["evaluate", "--limit", "1e3"], "--limit 1e3: it should be a whole number. See `litestage evaluate --help`."),
+        (["search", "--max-drop=abc"], "--max-drop abc: it should be a number."),
+        (["evaluate", "--seed", "-1"], "--seed -1: it should be greater than or equal to 0."),
+        (["evaluate", "--plan", ""], "--plan is empty; give it a value"),
+        (["evaluate", "--exit="], "--exit is empty;"),
+        (["evaluate", "--data", "", "--model", "x"], "--data is empty;"),
+        (["search", "--out", ""], "--out is empty;"),
+        (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'?"),
+        (["finetune", "--out", "x"], "Missing option '--init'."),
+        (["evaluate", "--out", "both.jsonl"], "--out both.jsonl: both.jsonl is a file"),
+        (["search", "--out", "both.jsonl/x/y"], "both.jsonl is a file, and results need a folder"),
+        (["quickstart", "--out", "both.jsonl"], "--out both.jsonl: both.jsonl is a file"),
+        (["finetune", "--init", "everyday", "--out", "both.jsonl/x"], "--out both.jsonl/x: "),
+        (["finetune", "--init", "everyday", "--out", "x", "--threads", "0"], "--threads 0: it should be greater"),
         (["search", "--max-drop", "-1"], "--max-drop -1"),
         (["search", "--step", "0"], "--step 0"),
+        (
+            ["search", "--step", "100", "--limit", "2"],
+            "--step 100 would try nothing: with 12 blocks, budgets end at 20",
+        ),
         (["search", "--latency", "clock", "--limit", "2"], "priced or wall"),
         (["evaluate", "--latency", "clock", "--limit", "2"], "priced or wall"),
         (["search", "--search-exit", "--no-exit"], "contradict"),
@@ -58,10 +90,15 @@ def data(folder: Path, *lines: object) -> str:
         (["quickstart", "--limit", "-5"], "--limit -5"),
         (["quickstart", "--exit", "5,0.5", "--no-exit"], "contradict"),
         (["quickstart", "--data", "both.jsonl"], "in dev and in test"),
+        (["evaluate", "--data", "bot.jsonl"], "bot.jsonl is not there. Did you mean both.jsonl?"),
         (["evaluate", "--data", "[/tmp]", "--split", "dev"], "[/tmp]"),
         (["evaluate", "--task", "obqa", "--data", "hub:nope"], "hub:nope"),
         (["run", "Which floats?"], "needs its choices"),
         (["run", "Which? (A) a cork (C) a stone"], "lettered A, C"),
+        (["run", "Which floats? (A) a cork"], "needs two choices or more, but this one has only 'a cork'"),
+        (["run", "Which? (A) a cork (B) a stone", "--choice", "a key"], "Give them in one way"),
+        (["run", "very " * 600 + "long? (A) a cork (B) a stone"], "litestage: Question typed: its recall prompt has"),
+        (["run", "Which? (A) a (B) b", "--model", "org/name"], "the Hugging Face hub could not be reached"),
         (["finetune", "--init", "nope", "--out", "x"], "No recipe at nope"),
         (["models", "pull", "gpt-5"], "cannot be pulled"),
     ],
@@ -118,6 +155,74 @@ def test_a_family_that_is_not_known_is_refused(litestage: Run, tmp_path: Path) -
     code, _, err = litestage("evaluate", "--model", str(tmp_path))
     assert code == 2
     assert "'gpt2' is not supported. Supported: llama, mistral, qwen2, qwen3" in err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_work(
+    litestage: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    for arguments in (["evaluate"], ["search", "--out", "new/folder"], ["quickstart"]):
+        code, _, err = litestage(*arguments)
+        assert code == 2
+        assert f"nothing may be written in {tmp_path}. Choose another --out." in err
+        assert "kept" not in err
+
+
+def test_a_plan_that_lacks_a_stage_is_refused(litestage: Run, tmp_path: Path) -> None:
+    from litestage.workflows import Options, Workbench
+
+    plan = Workbench(Options()).full_plan()
+    del plan.stages["analysis"]
+    plan.save_pretrained(tmp_path)
+    code, _, err = litestage("evaluate", "--plan", str(tmp_path), "--limit", "2")
+    assert code == 2
+    assert "lacks stage analysis of task everyday" in err
+
+
+def test_dev_questions_too_long_for_a_new_model_are_named_before_training(litestage: Run, tmp_path: Path) -> None:
+    """A tokenizer that saw few questions makes many tokens of the others."""
+    recipe = (Path(training.__file__).parent / "recipes" / "everyday.toml").read_text(encoding="utf-8")
+    (tmp_path / "short.toml").write_text(
+        re.sub(r"max_position_embeddings = \d+", "max_position_embeddings = 8", recipe)
+    )
+    arguments = ("finetune", "--init", str(tmp_path / "short.toml"), "--limit", "2", "--out", str(tmp_path / "out"))
+    code, _, err = litestage(*arguments)
+    assert code == 2
+    assert re.search(r"Dev question \S+: its recall prompt has \d+ tokens, .* reads 8 .* larger --limit", err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_is_130(litestage: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("litestage.cli.options.open_workbench", interrupted)
+    code, _, err = litestage("evaluate", "--limit", "2")
+    assert code == 130
+    assert "run the same command again" in err
+
+
+def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
+    for arguments in ("tasks", "models"):
+        command = f"{sys.executable} -c 'from litestage.cli import main; main()' {arguments}"
+        done = subprocess.run(
+            ["bash", "-c", f"(sleep 0.1; {command}; echo code $? >&2) | true"],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr == "code 141\n"
+
+
+def test_version(litestage: Run) -> None:
+    assert litestage("--version")[:2] == (0, f"litestage {__version__}\n")
+
+
+def test_paths_of_models_are_not_cut(litestage: Run) -> None:
+    _, out, _ = litestage("models")
+    assert "…" not in out
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:

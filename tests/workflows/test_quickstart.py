@@ -56,7 +56,7 @@ def test_the_plan_runs_where_it_belongs_alone(bench: Workbench, out: Path) -> No
 
 
 def test_a_folder_with_another_search_is_refused(bench: Workbench, out: Path) -> None:
-    with pytest.raises(OptionError, match="holds a search with another options"):
+    with pytest.raises(OptionError, match=r"holds another search \(its max_drop is 10.0, now 3.0\)"):
         search(bench, bench.questions("dev", 16), out, SearchOptions(max_drop=3, step=6))
 
 

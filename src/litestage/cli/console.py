@@ -17,7 +17,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-OUT = Console(markup=False)
+
+class _Printer(Console):
+    """A console that lets a broken pipe through; see `litestage.cli.command`."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+OUT = _Printer(markup=False)
 ERR = Console(stderr=True, markup=False)
 """Without markup: brackets in a question or a path are that, and no style."""
 

@@ -15,11 +15,13 @@ def command(
         ..., metavar="CONFIG", help="Recipe of a model from scratch: a name or a TOML file.", rich_help_panel=o.WHAT
     ),
     task: o.Task = "everyday",
-    data: o.Data = None,
+    data: str | None = typer.Option(
+        None, metavar="DIR", help="Folder with train.jsonl and dev.jsonl.", rich_help_panel=o.WHAT
+    ),
     limit: o.Limit = None,
     validation: int = typer.Option(100, help="Dev questions answered at each validation.", rich_help_panel=o.HOW),
-    threads: int | None = typer.Option(None, help="Processor threads; all without.", rich_help_panel=o.HOW),
-    seed: int | None = typer.Option(None, help="Overrides the recipe's.", rich_help_panel=o.HOW),
+    threads: int | None = typer.Option(None, min=1, help="Processor threads; all without.", rich_help_panel=o.HOW),
+    seed: int | None = typer.Option(None, min=0, help="Overrides the recipe's.", rich_help_panel=o.HOW),
     out: Path = typer.Option(..., metavar="DIR", help="Where the model goes.", rich_help_panel=o.WHERE),
     json: o.Json = False,
 ) -> None:
@@ -31,6 +33,7 @@ def command(
     """
     from litestage.workflows.finetune import FinetuneOptions, train_from_scratch
 
+    o.check_out(out)
     with Bars() as bars:
         report = train_from_scratch(FinetuneOptions(init, task, data, limit, validation, seed, threads), out, bars)
     if json:

@@ -8,7 +8,9 @@ import sys
 import typer
 from rich.text import Text
 
+from litestage import __version__
 from litestage.cli import evaluate, finetune, models, quickstart, rank, run, search, tasks
+from litestage.cli.command import Command, where_help_is
 from litestage.cli.console import ERR
 from litestage.core.errors import LitestageError
 
@@ -22,24 +24,55 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for module in (quickstart, search, evaluate, run, rank, finetune):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
+    app.command(module.__name__.rpartition(".")[2], cls=Command)(module.command)
 app.add_typer(models.app, name="models")
-app.command("tasks")(tasks.command)
+app.command("tasks", cls=Command)(tasks.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"litestage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say the version."),
+) -> None:
+    """What holds for all commands."""
 
 
 def main() -> None:
-    """Run a command; exit code 0 when it worked, 2 for a user's mistake, 1 for a failure, 130 on Ctrl-C."""
+    """Run a command; exit code 0 when it worked, 2 for a user's mistake, 1 for a failure, 130 on Ctrl-C.
+
+    As other programs, 141 when whoever reads the output goes away.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except typer.Abort:
+        _fail("stopped.", 130)
+    except typer.TyperException as error:
+        _fail(_usage(error), error.exit_code)
     except LitestageError as error:
         _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough; what is still to be written must not raise at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         _fail(f"{what}. What was done before is kept: mend this and run the same command again.", 1)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """A command line that cannot be read, in one sentence."""
+    context = getattr(error, "ctx", None)
+    return f"{error.format_message().rstrip('.')}." + (f" {where_help_is(context)}" if context else "")
 
 
 def _fail(sentence: str, code: int) -> None:

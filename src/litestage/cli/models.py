@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from litestage.cli.console import ERR, OUT
 
@@ -20,12 +20,13 @@ def command(context: typer.Context) -> None:
 
     if context.invoked_subcommand is not None:
         return
-    table = Table("name", "what it is", "where", box=None, header_style="bold", pad_edge=False)
+    where = Column("where", overflow="fold")
+    table = Table("name", "what it is", where, box=None, header_style="bold", pad_edge=False)
     for model in list_models():
-        where = str(model.place) if model.place else f"litestage models pull {model.name}"
-        table.add_row(model.name, model.description, where)
-    for name, place in embedded_adapters().items():
-        table.add_row(name, "adapter", str(place))
+        place = str(model.place) if model.place else f"litestage models pull {model.name}"
+        table.add_row(model.name, model.description, place)
+    for name, folder in embedded_adapters().items():
+        table.add_row(name, "adapter", str(folder))
     OUT.print(table)
     OUT.print("Any folder, .gguf file or hub id of a supported family works as --model too.", style="dim")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,23 +36,30 @@ PlanFolder = Annotated[
 Skip = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="STAGE=LAYERS", help="Skip a set by hand: recall=7.attention,9.ffn. Once a stage.", rich_help_panel=HOW
+        metavar="STAGE=LAYERS",
+        help="Skip a set by hand: recall=7.attention,9.ffn. Once a stage; replaces the plan's own set there.",
+        rich_help_panel=HOW,
     ),
 ]
+UNSURE = "End a text when its last tokens are unsure: 5,0.5."
 Exit = Annotated[
     str | None,
     typer.Option(
         "--exit",
         metavar="WINDOW,THRESHOLD",
-        help="End a text when its last tokens are unsure: 5,0.5.",
+        help=f"{UNSURE} Replaces the plan's own rule in all stages. Default: as in the plan; off without one.",
         rich_help_panel=HOW,
     ),
+]
+TriedExit = Annotated[
+    str | None,
+    typer.Option("--exit", metavar="WINDOW,THRESHOLD", help=f"{UNSURE} Default: 5,0.5 is tried.", rich_help_panel=HOW),
 ]
 NoExit = Annotated[bool, typer.Option("--no-exit", help="Never end a text early.", rich_help_panel=HOW)]
 MaxDrop = Annotated[
     float, typer.Option(metavar="POINTS", help="Accuracy points the plan may lose (epsilon).", rich_help_panel=HOW)
 ]
-Step = Annotated[int, typer.Option(help="Sub-layers between two budgets tried: 1 or 2.", rich_help_panel=HOW)]
+Step = Annotated[int, typer.Option(help="Sub-layers between two budgets tried.", rich_help_panel=HOW)]
 Latency = Annotated[
     str, typer.Option(metavar="priced|wall", help="Price counted work, or time every run.", rich_help_panel=HOW)
 ]
@@ -60,7 +68,7 @@ Dtype = Annotated[
     str, typer.Option(metavar="fp32|bf16", help="Number format of weights and cache.", rich_help_panel=HOW)
 ]
 BatchSize = Annotated[int, typer.Option(help="Rows that decode together.", rich_help_panel=HOW)]
-Seed = Annotated[int, typer.Option(help="For all that is drawn at random.", rich_help_panel=HOW)]
+Seed = Annotated[int, typer.Option(min=0, help="For all that is drawn at random.", rich_help_panel=HOW)]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where results go. Default: under runs/.", rich_help_panel=WHERE)
 ]
@@ -81,9 +89,17 @@ def open_workbench(options: Options) -> Workbench:
 def out_folder(out: Path | None, command: str, options: Options, *settings: object) -> Path:
     """The folder given, or one under ``runs/`` that the same settings always get, so that a killed run goes on."""
     if out is not None:
-        if out.exists() and not out.is_dir():
-            raise OptionError(f"--out {out} is a file; results need a folder. Choose another.")
-        return out
+        return check_out(out)
     name = Path(options.model).name + (f"+{Path(options.adapter).name}" if options.adapter else "")
     task = Path(options.task).stem
-    return Path("runs") / f"{command}-{task}-{name}-{content_hash([repr(options), repr(settings)])[:8]}"
+    return check_out(Path("runs") / f"{command}-{task}-{name}-{content_hash([repr(options), repr(settings)])[:8]}")
+
+
+def check_out(folder: Path) -> Path:
+    """The folder, when results can be written there; raises `OptionError` before any work is done."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise OptionError(f"--out {folder}: {there} is a file, and results need a folder. Choose another --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OptionError(f"--out {folder}: nothing may be written in {there.absolute()}. Choose another --out.")
+    return folder

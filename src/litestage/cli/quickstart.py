@@ -19,9 +19,9 @@ def command(
     max_drop: o.MaxDrop = 1.0,
     step: o.Step = 2,
     search_limit: int = typer.Option(200, help="Dev questions that the search uses.", rich_help_panel=o.WHAT),
-    limit: o.Limit = 300,
+    limit: int = typer.Option(300, help="Test questions that the result is shown on.", rich_help_panel=o.WHAT),
     wall: int = typer.Option(30, help="Test questions timed by the wall clock.", rich_help_panel=o.HOW),
-    exit_rule: o.Exit = None,
+    exit_rule: o.TriedExit = None,
     no_exit: o.NoExit = False,
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
@@ -48,6 +48,7 @@ def command(
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
     wanted = SearchOptions(max_drop=max_drop, step=step, use_exit=not no_exit)
     rule = parse_exit(exit_rule) if exit_rule else None
+    o.check_out(out)
     with Bars() as bars:
         bench = o.open_workbench(options)
         results = quickstart(bench, out, wanted, Sizes(search_limit, limit, wall), exit_rule=rule, progress=bars)

@@ -24,7 +24,7 @@ def command(
     compensation: str = typer.Option(
         "none", metavar="none|norm_ratio", help="What stands in for a skipped sub-layer.", rich_help_panel=o.HOW
     ),
-    exit_rule: o.Exit = None,
+    exit_rule: o.TriedExit = None,
     no_exit: o.NoExit = False,
     search_exit: bool = typer.Option(False, help="Profile with exit on already.", rich_help_panel=o.HOW),
     latency: o.Latency = "priced",

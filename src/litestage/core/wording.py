@@ -85,10 +85,10 @@ def _complaint(where: str, error: ErrorDetails) -> str:
             return _few(where, context["actual_length"], context["min_length"])
         case "too_long":
             return f"{where} has {context['actual_length']} entries, but there are {context['max_length']} letters"
-    return f"{where} {_expectation(error['msg'])}, but is {shown(error['input'])}"
+    return f"{where} {expectation(error['msg'])}, but is {shown(error['input'])}"
 
 
-def _expectation(message: str) -> str:
+def expectation(message: str) -> str:
     """``should be a list`` from pydantic's "Input should be a valid tuple"."""
     words = message.removeprefix("Input ").removeprefix("String ").split(", unable")[0].split(" or instance")[0]
     for theirs, ours in PLAIN_WORDS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,11 +85,13 @@ def load_transformers(
     if dtype not in DTYPES:
         raise OptionError(f"--dtype {dtype} is not known. Choose one of {', '.join(DTYPES)}.")
     place, options = _place(name)
-    if not options:
-        _check_files(name, Path(place))
+    folder = Path(place) if not options else None
+    _check_holds(name, folder, "configuration")
     config = _read("config", name, AutoConfig.from_pretrained, place, **options)
     check_supported(config)
     _check_unquantised(config, name)
+    _check_holds(name, folder, "tokenizer")
+    _check_holds(name, folder, "weights")
     tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, place, **options)
     model = _read_weights(name, place, dtype=DTYPES[dtype], **options)
     if adapter is not None:
@@ -123,18 +124,16 @@ def _place(name: str) -> tuple[str, dict[str, Any]]:
     return str(path), {}
 
 
-def _check_files(name: str, folder: Path) -> None:
-    """Name what a model folder lacks, before transformers says it in its own words."""
-    if not folder.is_dir():
-        return  # a hub id
-    there = {file.name for file in folder.iterdir()}
-    for what, patterns in NEEDED.items():
-        if not any(fnmatch(file, pattern) for file in there for pattern in patterns):
-            raise ModelError(
-                f"Model folder {name!r} has no {what} ({' or '.join(patterns)}), so no model can be read from it. "
-                "Copy the whole folder, or give another --model."
-            )
-    for file in sorted(folder.glob("*.safetensors")):
+def _check_holds(name: str, folder: Path | None, what: str) -> None:
+    """Name what a model folder lacks, before transformers says it in its own words (hub ids have no folder)."""
+    if folder is None or not folder.is_dir():
+        return
+    if not any(any(folder.glob(pattern)) for pattern in NEEDED[what]):
+        raise ModelError(
+            f"Model folder {name!r} has no {what} ({' or '.join(NEEDED[what])}), so no model can be read from it. "
+            "Copy the whole folder, or give another --model."
+        )
+    for file in sorted(folder.glob("*.safetensors")) if what == "weights" else ():
         try:
             with safe_open(file, framework="pt"):
                 pass

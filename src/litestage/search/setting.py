@@ -46,6 +46,14 @@ class SearchOptions(Record):
             raise OptionError("--search-exit and --no-exit contradict each other. Leave one out.")
         return self
 
+    def check_fits(self, num_blocks: int) -> None:
+        """Raise `OptionError` for a step that tries no budget on a model of so many blocks."""
+        if self.step > 2 * num_blocks - 4:
+            raise OptionError(
+                f"--step {self.step} would try nothing: with {num_blocks} blocks, budgets end at {2 * num_blocks - 4} "
+                "sub-layers. Give a smaller --step."
+            )
+
 
 class StageSetting(Record):
     """One stage: how many sub-layers it skips, and whether it may exit early."""

@@ -66,7 +66,7 @@ def _split(split: str) -> Split:
     for known in SPLITS:
         if split == known:
             return known
-    raise OptionError(f"{split!r} is not a split.{did_you_mean(split, SPLITS)} Choose {', '.join(SPLITS)}.")
+    raise OptionError(f"--split {split} is not known.{did_you_mean(split, SPLITS)} Choose {', '.join(SPLITS)}.")
 
 
 def _entries(source: str, split: Split) -> Iterable[Entry]:

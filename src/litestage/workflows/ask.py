@@ -16,6 +16,9 @@ OnText = Callable[[str, int, str], None]
 
 def read_question(text: str, choices: Sequence[str]) -> Question:
     """A question with its choices, given apart or inside the text as "(A) first (B) second"."""
+    inside = re.findall(r"\(([A-Z])\)", text)
+    if choices and inside[:2] == ["A", "B"]:
+        raise DataError("The question has choices of its own, (A) and (B), beside each --choice. Give them in one way.")
     if not choices:
         parts = re.split(r"\s*\(([A-Z])\)\s*", text.strip())
         text, letters, choices = parts[0], parts[1::2], parts[2::2]
@@ -26,6 +29,8 @@ def read_question(text: str, choices: Sequence[str]) -> Question:
             'A question needs its choices: litestage run "Which of these floats? (A) a cork (B) a stone", '
             "or one --choice for each."
         )
+    if len(choices) < 2:
+        raise DataError(f"A question needs two choices or more, but this one has only {choices[0].strip()!r}.")
     if len(choices) > len(LETTERS):
         raise DataError(f"{len(choices)} choices are more than there are letters for.")
     return Question(id="typed", question=text.strip(), choices=tuple(choice.strip() for choice in choices))

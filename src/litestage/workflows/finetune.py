@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from litestage.core import OptionError, Plan
+from litestage.core import DataError, OptionError, Plan
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
 from litestage.models import from_transformers
@@ -48,6 +48,7 @@ def train_from_scratch(options: FinetuneOptions, out: Path, progress: Progress =
     questions = load_questions(task, "train", data=options.data, limit=options.limit)
     dev = load_questions(task, "dev", data=options.data, limit=options.validation) if options.validation else []
     model, tokenizer = initialise(recipe, task, questions)
+    _check_fits(task, dev, tokenizer, recipe.model.max_position_embeddings)
     return finetune(
         model,
         tokenizer,
@@ -60,13 +61,27 @@ def train_from_scratch(options: FinetuneOptions, out: Path, progress: Progress =
     )
 
 
+def _check_fits(task: Task, dev: Sequence[Question], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+    """Raise `DataError` for a dev question that the new model could not read: long training should not end there."""
+    first = task.stages[0]
+    for question in dev:
+        longest = max(len(tokenizer(prompt)["input_ids"]) for prompt in task.prompts(first, question, {}))
+        if longest >= context:
+            raise DataError(
+                f"Dev question {question.id}: its {first.name} prompt has {longest} tokens, but the recipe's model "
+                f"reads {context} with its answer. A tokenizer that saw more questions needs fewer tokens: give a "
+                "larger --limit, or raise max_position_embeddings in the recipe."
+            )
+
+
 def generated_accuracy(
     tokenizer: PreTrainedTokenizerBase, task: Task, questions: Sequence[Question], batch_size: int = 32
 ) -> Callable[[PreTrainedModel], float]:
     """A judge of models: percent of questions answered right, greedily, through all stages."""
 
     def judge(model: PreTrainedModel) -> float:
-        engine = TorchEngine(from_transformers(merged_copy(model), tokenizer, "in training"), batch_size=batch_size)
+        trained = from_transformers(merged_copy(model), tokenizer, "the model in training")
+        engine = TorchEngine(trained, batch_size=batch_size)
         traces = run(
             engine,
             task,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ _SAMPLES = TypeAdapter(list[Sample])
 
 SEARCH_FILE = "search.json"
 SETTINGS_FILE = "settings.json"
+HASHED = ("model", "task", "questions")
+"""Settings that are kept as a hash of their content."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def search(
     """Find a plan on ``questions`` and leave it in ``out``; the same call goes on where a killed one stopped."""
     check_latency(latency)
     check_compensation(compensation)
+    options.check_fits(bench.engine.identity.num_blocks)
     rule = exit_rule or ExitRule()
     if split == "test":
         progress.say("This tunes a plan on test questions: no figure on them will be honest afterwards. Use dev.")
@@ -190,13 +193,23 @@ def _claim(bench: Workbench, questions: Sequence[Question], out: Path, settings:
     path = out / SETTINGS_FILE
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        if differing := sorted(key for key in described if before.get(key) != described[key]):
+        if differing := list(_differing(before, described)):
             raise OptionError(
-                f"{out} holds a search with another {' and '.join(differing)}; going on there would mix the two. "
+                f"{out} holds another search ({'; '.join(differing)}): going on there would mix the two. "
                 "Choose another --out, or delete that folder."
             )
     else:
         write_text(path, json.dumps(described, indent=2) + "\n")
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Settings that changed, with their values where those say something to a person."""
+    for name, value in now.items():
+        was = before.get(name)
+        if isinstance(value, dict) and isinstance(was, dict):
+            yield from _differing(was, value)
+        elif was != value:
+            yield f"other {name}" if name in HASHED else f"its {name} is {was}, now {value}"
 
 
 def _announce(bench: Workbench, options: SearchOptions, n: int, seconds: float, progress: Progress) -> None:
