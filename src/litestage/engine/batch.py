@@ -20,6 +20,8 @@ from litestage.models.cache import Cache
 from litestage.models.decoder import FULL, Decoder, Observer, Skips, Stand
 
 OnPass = Callable[[Prefill | Decode], None]
+OnLogits = Callable[[Sequence[int], Float[Tensor, "B V"]], None]
+"""Called with the rows' request indices and the raw logits that decide their next token."""
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Batch:
     on_token: OnToken | None = None
     on_pass: OnPass | None = None
     active: list[Row] = field(default_factory=list)
+    on_logits: OnLogits | None = None
 
     def run(self, rows: Sequence[Row]) -> None:
         """Bring every row to its end."""
@@ -76,6 +79,8 @@ class Batch:
         self._decide(rows, logits)
 
     def _decide(self, rows: list[Row], logits: Float[Tensor, "B V"]) -> None:
+        if self.on_logits is not None:
+            self.on_logits([row.index for row in rows], logits)
         uniforms = self._uniforms(rows)
         tokens = next_tokens(logits, self.sampling, uniforms).tolist()
         for row, token, sure in zip(rows, tokens, confidence(logits).tolist(), strict=True):

@@ -23,7 +23,7 @@ from litestage.core import (
     TokenIds,
 )
 from litestage.core.rows import rows_to_admit
-from litestage.engine.batch import Batch, OnPass, prefill
+from litestage.engine.batch import Batch, OnLogits, OnPass, prefill
 from litestage.engine.prefixes import Prefix, PrefixStore, waves
 from litestage.engine.row import Row
 from litestage.engine.sampling import uniforms_of
@@ -59,6 +59,8 @@ class TorchEngine:
         """What stands in for skipped sub-layers, by the content hash that stage plans name."""
         self.on_pass: OnPass | None = None
         """Called with every forward that is run, for those who count."""
+        self.on_logits: OnLogits | None = None
+        """Called with what decides each generated token, for those who want more of it than its confidence."""
         self._store = PrefixStore(prefix_tokens)
         self._cache: Cache | None = None
 
@@ -189,6 +191,7 @@ class TorchEngine:
             self.batch_size,
             on_token,
             self.on_pass,
+            on_logits=self.on_logits,
         )
 
     def _stand(self, stage_plan: StagePlan) -> Stand:
