@@ -78,6 +78,17 @@ _SYMBOLS = {
     "attention-dot": ("circle", "attention", "attention"),
     "ffn-dot": ("square", "ffn", "ffn"),
     "open-dot": ("circle", "muted", "surface"),
+    "together": ("circle", "ink", "ink"),
+    "stage-1": ("circle", "plan", "plan"),
+    "stage-2": ("square", "ffn", "ffn"),
+    "stage-3": ("triangle-up", "attention", "attention"),
+    "stage-4": ("diamond", "full", "full"),
+    "without-exit": ("circle", "full", "full"),
+    "with-exit": ("square", "plan", "plan"),
+    "depth-0": ("M-1.5,0L-.5,0M.5,0L1.5,0", "full", "full"),
+    "depth-1": ("M-1.5,0L1.5,0", "plan", "plan"),
+    "depth-2": ("M-1.5,-.08H1.5V.08H-1.5Z", "plan", "plan"),
+    "depth-3": ("M-1.5,-.24H1.5V.24H-1.5Z", "plan", "plan"),
 }
 """Shape, stroke and fill of each mark of a legend."""
 

@@ -35,6 +35,8 @@ class StageView:
     name: str
     full: tuple[Branch, ...]
     plan: tuple[Branch, ...]
+    middle: tuple[Branch, ...] = ()
+    """A third version that stands between the two, if there is one."""
 
 
 def stage_views(example: Example) -> list[StageView]:

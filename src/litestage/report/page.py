@@ -59,7 +59,7 @@ class Card:
 
 @dataclass(frozen=True)
 class ExampleView:
-    """A question answered twice."""
+    """A question answered twice, or three times."""
 
     question: str
     choices: tuple[tuple[str, str, bool], ...]
@@ -69,6 +69,10 @@ class ExampleView:
     same: bool
     stages: tuple[tuple[StageView, str], ...]
     """Each with a remark on what the plan leaves out."""
+    sides: tuple[str, ...] = ("Full depth", "Plan")
+    """What the versions of a stage are called."""
+    answers: str = ""
+    """What the versions answer, where it takes more than the two answers to say."""
 
 
 @dataclass(frozen=True)

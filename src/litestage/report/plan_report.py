@@ -228,10 +228,11 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
         listed.append(
             ("Searched on", f"{split.used} of {split.available} {split.name} questions, {results.search.latency}")
         )
-    return (*listed, *_machine(came))
+    return (*listed, *machine_facts(came))
 
 
-def _machine(came: Provenance) -> list[tuple[str, str]]:
+def machine_facts(came: Provenance) -> list[tuple[str, str]]:
+    """On what and with what the figures were made."""
     fits = [
         f"{name} {words.percent(100 * fit.median)} in the median, {words.percent(100 * fit.max)} at most"
         for name, fit in (("prefill", came.prefill_fit), ("decode", came.decode_fit))

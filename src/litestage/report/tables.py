@@ -23,8 +23,8 @@ KIND_STYLES = {ATTENTION: "green", FFN: "yellow"}
 def report(results: Results) -> RenderableType:
     """The whole result: in words, in all, per stage, what is skipped, and the conditions."""
     parts = [
-        _paragraph(" ".join(words.summary(results))),
-        *(_paragraph(note, style="yellow") for note in results.notes),
+        paragraph(" ".join(words.summary(results))),
+        *(paragraph(note, style="yellow") for note in results.notes),
         comparison(results),
         plan_map(results.stage_plans, results.model.num_blocks),
         provenance_line(results.provenance),
@@ -86,7 +86,7 @@ def provenance_line(came: Provenance) -> RenderableType:
         ", ".join(f"{name} {version}" for name, version in came.versions.items()),
         came.date,
     ]
-    return _paragraph("; ".join(parts), style="dim")
+    return paragraph("; ".join(parts), style="dim")
 
 
 def to_rich(table: tabular.Table) -> RenderableType:
@@ -110,7 +110,8 @@ def to_rich(table: tabular.Table) -> RenderableType:
     return _spaced(Group(drawn, *note))
 
 
-def _paragraph(text: str, style: str = "") -> RenderableType:
+def paragraph(text: str, style: str = "") -> RenderableType:
+    """Running text, with a line of air below."""
     return _spaced(Text(text, style=style))
 
 

@@ -1,0 +1,195 @@
+"""A diagnosis in words, rows and tables, from made-up numbers: a fixture, not a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from litestage.core import DataError, ExitRule, ModelIdentity
+from litestage.evaluation import Paired, accuracy_of
+from litestage.evaluation.entropy import Step, TokenEntropy
+from litestage.report import (
+    Provenance,
+    RankedLayer,
+    Split,
+    System,
+    diagnosis_figures,
+    diagnosis_tables,
+    diagnosis_words,
+)
+from litestage.report.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy, Sweep
+from litestage.report.results import StageCost
+
+Numbers = Sequence[tuple[int, float]]
+"""Right answers of 100 and seconds, a pair a budget of 0, 4, 8, ..."""
+STAGES = ("recall", "summary")
+N = 100
+
+
+def cost(name: str, seconds: float, steps: float, exits: float = 0.0) -> StageCost:
+    return StageCost(
+        name=name, seconds=seconds, prefill_share=0.2, tokens=steps + 1, decode_steps=steps, prompt_tokens=50,
+        early_exit_share=exits,
+    )  # fmt: skip
+
+
+def point(budget: int, right: int, seconds: float, against: int, steps: float = 60, exits: float = 0.0) -> Point:
+    """Losses of ten points and more are called beyond chance."""
+    system = System(
+        accuracy=accuracy_of([True] * right + [False] * (N - right)),
+        stages=tuple(cost(name, seconds / 2, steps / 2, exits) for name in STAGES),
+        total=cost("all", seconds, steps, exits),
+    )
+    difference = right - against
+    paired = Paired(
+        n=N, baseline_percent=against, percent=right, difference=difference, low=difference - 6, high=difference + 6,
+        gained=max(difference, 0), lost=max(-difference, 0), p_value=0.01, can_tell=abs(difference) >= 10,
+    )  # fmt: skip
+    return Point(budget=budget, system=system, paired=paired)
+
+
+def sweep(stage: str, numbers: Numbers, steps: Sequence[float] = ()) -> Sweep:
+    return Sweep(
+        stage=stage,
+        points=tuple(
+            point(4 * place, right, seconds, numbers[0][0], steps[place] if steps else 60)
+            for place, (right, seconds) in enumerate(numbers)
+        ),
+    )
+
+
+def made_up(
+    alone: Mapping[str, Numbers],
+    together: Numbers,
+    with_exit: Sequence[tuple[int, float, float]],
+    bits: Sequence[float] = (6.0, 3.0),
+    steps: Sequence[float] = (),
+) -> Diagnosis:
+    """``with_exit``: right answers, decode steps and the share of texts ended, a triple a budget."""
+    return Diagnosis(
+        model=ModelIdentity(id="made-up", fingerprint="f" * 64, num_blocks=8),
+        task="made-up",
+        measured_on=Split(name="dev", used=N, available=400),
+        exit_rule=ExitRule(),
+        entropy=tuple(
+            StageEntropy(name=name, written=TokenEntropy(tokens=1000, distinct=100, bits=b), next_token=b / 10)
+            for name, b in zip(STAGES, bits, strict=True)
+        ),
+        sweeps=(sweep(ALL, together, steps), *(sweep(name, numbers) for name, numbers in alone.items())),
+        with_exit=tuple(
+            point(4 * place, right, 1.0, together[place][0], count, share)
+            for place, (right, count, share) in enumerate(with_exit)
+        ),
+        looked_at="recall",
+        curves=(
+            Curve(budget=0, steps=(Step(token=1, rows=9, confidence=0.9), Step(token=2, rows=4, confidence=0.8))),
+            Curve(budget=8, steps=(Step(token=1, rows=9, confidence=0.6),)),
+        ),
+        ranking=tuple(
+            RankedLayer(layer=layer, redundancy=score, by_stage=dict.fromkeys(STAGES, score))
+            for layer, score in (("1.ffn", 0.99), ("0.attention", 0.9), ("0.ffn", 0.5))
+        ),
+        provenance=Provenance(
+            command="litestage diagnose", date="2026-01-01", hardware="a made-up processor", device="cpu", threads=1,
+            dtype="fp32", batch_size=64, seed=0, shots=0, versions={"litestage": "0"},
+        ),
+    )  # fmt: skip
+
+
+FLAT: Numbers = [(80, 1.0), (80, 0.9), (79, 0.8)]
+NO_EXIT = [(80, 60, 0.0), (80, 60, 0.0), (79, 60, 0.0)]
+
+
+@pytest.fixture
+def uneven() -> Diagnosis:
+    """Recall bears what was tried; summary, whose tokens vary least, loses at 4; all together grow slower at 8."""
+    return made_up(
+        {"recall": FLAT, "summary": [(80, 1.0), (60, 0.95), (10, 0.9)]},
+        together=[(80, 1.0), (59, 0.9), (8, 1.2)],
+        with_exit=[(80, 60, 0.0), (59, 60, 0.0), (6, 90, 0.4)],
+        steps=(60, 60, 120),
+    )
+
+
+def test_stages_that_bear_unlike_amounts(uneven: Diagnosis) -> None:
+    assert diagnosis_words.headline(uneven) == "Recall bears 8 of 16 sub-layers skipped, summary none"
+    assert diagnosis_words.summary(uneven) == [
+        "On 100 dev questions full depth is right on 80.0 %, in 1.00 s each. Where a stage skips alone, a loss beyond "
+        "chance first shows at 4 sub-layers in summary; where all skip together, at 4.",
+        "Below that, skipping saves at most this share of a question's time: 20 % in recall and 0 % in summary.",
+        "Skipping more is not always faster: from 4 to 8 sub-layers in all stages a question goes from 900 ms to "
+        "1.20 s, as the model writes 121 tokens instead of 61.",
+        "The tokens of summary vary least (3.00 bits; 6.00 in recall), and yet no stage bears less skipping: entropy "
+        "alone would mislead.",
+        "The exit rule saves at most 25.0 % of the decode steps (at 8 sub-layers in all stages); accuracy changes by "
+        "−2.0 points (−8.0 to 4.0) there.",
+    ]
+
+
+def test_stages_that_bear_the_same() -> None:
+    same = made_up({"recall": FLAT, "summary": FLAT}, FLAT, NO_EXIT)
+    assert diagnosis_words.headline(same) == "Every stage bears 8 of 16 sub-layers skipped"
+    summary = diagnosis_words.summary(same)
+    assert summary[0].endswith("No stage alone loses accuracy that so many questions could tell from chance.")
+    assert "not always faster" not in " ".join(summary)
+    assert summary[-2].endswith("but the stages bear the same.")
+    assert summary[-1] == "The exit rule ends no text at any budget: the model stays sure of what it writes."
+
+
+def test_stages_that_bear_nothing() -> None:
+    steep: Numbers = [(80, 1.0), (40, 0.9), (90, 0.8)]
+    fragile = made_up({"recall": steep, "summary": steep}, steep, [(80, 60, 0), (40, 60, 0), (90, 60, 0)])
+    assert diagnosis_words.headline(fragile) == "No stage bears even 4 of 16 sub-layers skipped"
+    assert diagnosis_words.borne(fragile.together) == 0  # a budget that recovers by luck is not borne
+
+
+@pytest.mark.parametrize(
+    ("bits", "said"),
+    [((3.0, 6.0), "The tokens of recall vary least"), ((6.0, 3.0), "and yet no stage bears less skipping")],
+)
+def test_entropy_is_held_against_what_is_borne(uneven: Diagnosis, bits: tuple[float, float], said: str) -> None:
+    entropy = tuple(
+        stage.model_copy(update={"written": stage.written.model_copy(update={"bits": b})})
+        for stage, b in zip(uneven.entropy, bits, strict=True)
+    )
+    sentences = diagnosis_words.summary(uneven.model_copy(update={"entropy": entropy}))
+    assert said in sentences[3]
+    assert ("bears as much skipping as any" in sentences[3]) == (bits[0] < bits[1])
+
+
+def test_rows_of_the_charts(uneven: Diagnosis) -> None:
+    rows = diagnosis_figures.sweep_rows(uneven)
+    assert len(rows) == 9
+    last = rows[-1]
+    assert (last["where"], last["budget"], last["accuracy"], last["seconds"]) == ("summary", 8, 10, 0.9)
+    assert last["verdict"] == diagnosis_figures.SURE
+    assert [row["verdict"] for row in rows if row["where"] == "recall"][1:] == [diagnosis_figures.UNSURE] * 2
+    assert [row["confidence"] for row in diagnosis_figures.curve_rows(uneven.curves)] == [0.9, None, 0.6]
+    redundancy = diagnosis_figures.redundancy_rows(uneven.ranking, STAGES)
+    assert [(row["stage"], row["block"], row["kind"], row["place"]) for row in redundancy[:3]] == [
+        ("recall", 0, "attention", "2 of 3"),
+        ("recall", 0, "FFN", "3 of 3"),
+        ("recall", 1, "FFN", "1 of 3"),
+    ]
+
+
+def test_tables_tell_what_differs_beyond_chance(uneven: Diagnosis) -> None:
+    cells = {line.cells[0]: line.cells[1:] for line in diagnosis_tables.accuracies(uneven).lines}
+    assert cells["recall"] == ("80.0", "80.0", "79.0")
+    assert cells["summary"] == ("80.0", "60.0*", "10.0*")
+    exits = diagnosis_tables.exits(uneven).lines[-1].cells
+    assert exits == ("8 skipped", "120.0", "90.0", "8.0 %", "6.0 %", "−2.0 (−8.0 to 4.0)", "40 %")
+    assert diagnosis_tables.thinned(range(0, 44, 2), 7) == (0, 8, 16, 24, 32, 40)
+
+
+def test_parts_that_do_not_fit_each_other_are_refused(uneven: Diagnosis, tmp_path: Path) -> None:
+    for changed in ({"sweeps": uneven.sweeps[1:]}, {"with_exit": uneven.with_exit[:2]}):
+        uneven.model_copy(update=changed).save(tmp_path)
+        with pytest.raises(DataError, match="no diagnosis of this version: Value error, "):
+            Diagnosis.load(tmp_path)
+    uneven.save(tmp_path)
+    assert Diagnosis.load(tmp_path) == uneven
+    with pytest.raises(DataError, match="No results at"):
+        Diagnosis.load(tmp_path / "nowhere")
