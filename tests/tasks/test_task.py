@@ -268,3 +268,20 @@ def test_an_example_shows_every_stage_on_one_line(task: Task, targets: dict[str,
 def test_a_question_that_cannot_be(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Question(**dict(CAR) | fields)
+
+
+def test_a_stage_can_be_left_out() -> None:
+    task = load_task("three_stage")
+    shorter = task.without("recall")
+    assert shorter.stage_names == ("analysis", "summary")
+    question = Question(id="q", question="Q?", choices=("a", "b"))
+    prompts = shorter.prompts(shorter.stages[0], question, {})
+    assert prompts == [f"Q?\n(A) a (B) b\nRecall:\nAnalyze: For option {letter}," for letter in "AB"]
+    assert shorter.fingerprint != task.fingerprint
+    with pytest.raises(OptionError, match="gives the answer"):
+        task.without("summary")
+
+
+def test_limits_can_be_changed_by_stage() -> None:
+    task = load_task("three_stage").with_limits({"recall": 7})
+    assert [stage.max_new_tokens for stage in task.stages] == [7, 200, 200]

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from litestage import __version__
-from litestage.cli import diagnose, evaluate, finetune, models, quickstart, rank, run, search, tasks
+from litestage.cli import compare, diagnose, evaluate, finetune, models, quickstart, rank, report, run, search, tasks
 from litestage.cli.command import Command, where_help_is
 from litestage.cli.console import ERR
 from litestage.core.errors import LitestageError
@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for module in (quickstart, search, evaluate, diagnose, run, rank, finetune):
+for module in (quickstart, search, evaluate, compare, diagnose, run, rank, report, finetune):
     app.command(module.__name__.rpartition(".")[2], cls=Command)(module.command)
 app.add_typer(models.app, name="models")
 app.command("tasks", cls=Command)(tasks.command)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +14,8 @@ from litestage.core.plan import content_hash
 
 if TYPE_CHECKING:
     from litestage.workflows import Options, Workbench
+
+Number = TypeVar("Number", int, float)
 
 WHAT, HOW, WHERE = "What to run", "How to run it", "What comes out"
 
@@ -103,3 +106,14 @@ def check_out(folder: Path) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise OptionError(f"--out {folder}: nothing may be written in {there.absolute()}. Choose another --out.")
     return folder
+
+
+def numbers(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    """Read ``1,2,3``: one positive number or more, ascending and none twice."""
+    try:
+        found = tuple(sorted({kind(part) for part in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] <= 0:
+        raise OptionError(f"{option} {text}: write numbers above 0 with commas between them: {option} 1,2,3.")
+    return found

@@ -10,6 +10,7 @@ from litestage.evaluation.accuracy import (
     score,
     vote_accuracy,
 )
+from litestage.evaluation.frontier import FrontierPoint, frontier
 from litestage.evaluation.latency import FitError, LatencyModel, Timing, fit
 from litestage.evaluation.paired import Paired, compare
 from litestage.evaluation.pricing import Price, StagePrice, price
@@ -19,6 +20,7 @@ from litestage.evaluation.wall import PriceError, Sample, Speedup, medians, pric
 __all__ = [
     "Accuracy",
     "FitError",
+    "FrontierPoint",
     "LatencyModel",
     "Paired",
     "Price",
@@ -33,6 +35,7 @@ __all__ = [
     "accuracy_of",
     "compare",
     "fit",
+    "frontier",
     "majority",
     "majority_scores",
     "medians",

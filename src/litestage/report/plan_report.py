@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 from pathlib import Path
 
 from litestage.report import charts, figures, tabular, words
@@ -184,11 +185,12 @@ def _examples(results: Results) -> Section:
         "The same questions, answered twice",
         "The plan's words are marked where they differ from full depth's; a mark shows where the exit rule ended a "
         "generation, and what it cut where that is known.",
-        examples=tuple(_example(example, results) for example in results.examples),
+        examples=tuple(example_view(example, results.num_skipped) for example in results.examples),
     )
 
 
-def _example(example: Example, results: Results) -> ExampleView:
+def example_view(example: Example, num_skipped: Mapping[str, int]) -> ExampleView:
+    """A question answered twice, with what each stage leaves out."""
     return ExampleView(
         question=example.question,
         choices=tuple(
@@ -198,7 +200,7 @@ def _example(example: Example, results: Results) -> ExampleView:
         full_answer=_answer(example.full_answer, example.gold),
         plan_answer=_answer(example.plan_answer, example.gold),
         same=example.full_answer == example.plan_answer,
-        stages=tuple((view, _remark(view, results)) for view in stage_views(example)),
+        stages=tuple((view, _remark(view, num_skipped)) for view in stage_views(example)),
     )
 
 
@@ -207,9 +209,9 @@ def _answer(answer: int | None, gold: int | None) -> str:
     return f"{letter(answer)}{verdict}"
 
 
-def _remark(view: StageView, results: Results) -> str:
+def _remark(view: StageView, num_skipped: Mapping[str, int]) -> str:
     tokens = [sum(branch.tokens for branch in side) for side in (view.full, view.plan)]
-    skipped = results.num_skipped[view.name]
+    skipped = num_skipped[view.name]
     what = f"{words.sub_layers(skipped)} skipped" if skipped else "full depth"
     return f"{what}, {tokens[0]} → {tokens[1]} tokens"
 

@@ -36,6 +36,8 @@ class Table:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     note: str = ""
+    sortable: bool = False
+    """Whether a page lets the reader sort its lines by a column."""
 
 
 def overview(results: Results) -> Table:

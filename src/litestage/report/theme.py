@@ -20,6 +20,10 @@ class Theme:
     attention: str
     ffn: str
     kept: str
+    vermilion: str
+    purple: str
+    brown: str
+    sky: str
     background: str
     font: str
 
@@ -71,6 +75,10 @@ PAPER = Theme(
     attention="#009e73",
     ffn="#e69f00",
     kept="#dcdee1",
+    vermilion="#d55e00",
+    purple="#cc79a7",
+    brown="#8c6d31",
+    sky="#56b4e9",
     background="#ffffff",
     font="Helvetica, Arial, Liberation Sans, sans-serif",
 )

@@ -21,7 +21,7 @@ from litestage.evaluation import (
     vote_accuracy,
 )
 from litestage.runner import CachedEngine, run
-from litestage.tasks import Question
+from litestage.tasks import Question, Task
 from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_model, wall_clock
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
@@ -72,11 +72,12 @@ def answer(
     plan: Plan,
     engine: CachedEngine,
     *,
+    task: Task | None = None,
     votes: int | None = None,
     what: str,
     progress: Progress = SILENT,
 ) -> list[Trace]:
-    """Traces of all questions, decoding only what the cache does not hold."""
+    """Traces of all questions, decoding only what the cache does not hold; ``task`` is another form of the bench's."""
     progress.start(what, len(questions))
     right = seen = 0
 
@@ -87,7 +88,7 @@ def answer(
 
     return run(
         engine,
-        bench.task,
+        task or bench.task,
         questions,
         plan,
         votes=votes,

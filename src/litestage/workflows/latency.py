@@ -15,7 +15,7 @@ from litestage.engine import time_passes
 from litestage.evaluation import LatencyModel, Sample, fit
 from litestage.evaluation.pricing import work_of
 from litestage.runner import header_of, run
-from litestage.tasks import Question
+from litestage.tasks import Question, Task
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
 
@@ -119,43 +119,55 @@ def wall_clock(
     *,
     threads: int,
     repeats: int = 1,
+    tasks: Mapping[str, Task] | None = None,
     progress: Progress = SILENT,
 ) -> list[Sample]:
     """Time fresh runs, one question at a time, the plans in turn on each question.
 
-    Which plan goes first alternates. A question's own prompts are never warm; what every question shares is.
+    Which plan goes first alternates. A question's own prompts are never warm; what every question shares is. ``tasks``
+    are other forms of the task that some plans run, by the plan's name.
     """
     with torch_threads(threads):
-        return _turns(bench, plans, questions, repeats, progress)
+        return _turns(bench, plans, tasks or {}, questions, repeats, progress)
 
 
 def _turns(
-    bench: Workbench, plans: Mapping[str, Plan], questions: Sequence[Question], repeats: int, progress: Progress
+    bench: Workbench,
+    plans: Mapping[str, Plan],
+    tasks: Mapping[str, Task],
+    questions: Sequence[Question],
+    repeats: int,
+    progress: Progress,
 ) -> list[Sample]:
     names = list(plans)
-    for plan in plans.values():
-        run(bench.engine, bench.task, questions[:1], plan, seed=bench.options.seed)
+    for name, plan in plans.items():
+        _seconds(bench, tasks.get(name, bench.task), questions[0], plan)
     samples = []
     progress.start("timing by the wall clock", len(questions) * repeats)
     for repeat in range(repeats):
         for index, question in enumerate(questions):
             turn = names if (index + repeat) % 2 == 0 else names[::-1]
             samples += [
-                Sample(system=n, question_id=question.id, seconds=_seconds(bench, question, plans[n])) for n in turn
+                Sample(
+                    system=name,
+                    question_id=question.id,
+                    seconds=_seconds(bench, tasks.get(name, bench.task), question, plans[name]),
+                )
+                for name in turn
             ]
             progress.advance()
     return samples
 
 
-def _seconds(bench: Workbench, question: Question, plan: Plan) -> float:
-    bench.engine.forget(_headers(bench))
+def _seconds(bench: Workbench, task: Task, question: Question, plan: Plan) -> float:
+    bench.engine.forget(_headers(bench, task))
     start = time.perf_counter()
-    run(bench.engine, bench.task, [question], plan, seed=bench.options.seed)
+    run(bench.engine, task, [question], plan, seed=bench.options.seed)
     if bench.engine.model.decoder.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def _headers(bench: Workbench) -> list[tuple[int, ...]]:
+def _headers(bench: Workbench, task: Task) -> list[tuple[int, ...]]:
     """The prompt beginnings that every question shares."""
-    return [header_of(bench.engine, bench.task, stage) for stage in bench.task.stages]
+    return [header_of(bench.engine, task, stage) for stage in task.stages]

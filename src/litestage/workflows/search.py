@@ -35,6 +35,16 @@ HASHED = ("model", "task", "questions")
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What every search over the same questions stands on: full depth's answers, prices and the ranking."""
+
+    engine: CachedEngine
+    full: list[Trace]
+    latency: LatencyModel
+    ranking: Ranking
+
+
+@dataclass(frozen=True)
 class Found:
     """A finished search."""
 
@@ -56,9 +66,13 @@ def search(
     exit_rule: ExitRule | None = None,
     compensation: str = "none",
     latency: str = "priced",
+    ground: Ground | None = None,
     progress: Progress = SILENT,
 ) -> Found:
-    """Find a plan on ``questions`` and leave it in ``out``; the same call goes on where a killed one stopped."""
+    """Find a plan on ``questions`` and leave it in ``out``; the same call goes on where a killed one stopped.
+
+    Several searches of the same questions may share their ``ground``.
+    """
     check_latency(latency)
     check_compensation(compensation)
     options.check_fits(bench.engine.identity.num_blocks)
@@ -67,6 +81,28 @@ def search(
         progress.say("This tunes a plan on test questions: no figure on them will be honest afterwards. Use dev.")
     settings = {"options": options.model_dump(), "exit": rule.model_dump(), "compensation": compensation}
     _claim(bench, questions, out, settings | {"latency": latency})
+    ground = ground or lay_ground(bench, questions, out, progress)
+    measure = _Measure(
+        bench,
+        ground,
+        questions,
+        rule,
+        fit_compensation(bench, compensation, ground.full),
+        latency,
+        out,
+        progress,
+    )
+    seconds = price(ground.latency, ground.full, bench.full_plan()).seconds
+    _announce(bench, options, len(questions), seconds, progress)
+    stages = bench.task.stage_names
+    record = search_budgets(stages, bench.engine.identity.num_blocks, len(questions), options, measure)
+    plan = _evidence(bench, measure.plan(record.setting), record, split, ground.latency, latency)
+    _save(bench, out, plan, record)
+    return Found(plan, record, ground.ranking, ground.latency, ground.full)
+
+
+def lay_ground(bench: Workbench, questions: Sequence[Question], out: Path, progress: Progress = SILENT) -> Ground:
+    """Answer the questions at full depth, price the work and rank the sub-layers; kept in ``out``."""
     engine = bench.cached(out)
     full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
     if not any(trace.correct for trace in full):
@@ -74,27 +110,8 @@ def search(
             "The full model answers none of these questions, so any plan keeps its accuracy. Check the task, "
             "the model and --shots before trusting this search."
         )
-    model = latency_model(bench, full, out / LATENCY_FILE, progress)
-    ranking = rank_traces(bench, full, out, progress)
-    measure = _Measure(
-        bench,
-        engine,
-        questions,
-        ranking,
-        model,
-        rule,
-        fit_compensation(bench, compensation, full),
-        latency,
-        out,
-        progress,
-    )
-    seconds = price(model, full, bench.full_plan()).seconds
-    _announce(bench, options, len(questions), seconds, progress)
-    stages = bench.task.stage_names
-    record = search_budgets(stages, bench.engine.identity.num_blocks, len(questions), options, measure)
-    plan = _evidence(bench, measure.plan(record.setting), record, split, model, latency)
-    _save(bench, out, plan, record)
-    return Found(plan, record, ranking, model, full)
+    latency = latency_model(bench, full, out / LATENCY_FILE, progress)
+    return Ground(engine, full, latency, rank_traces(bench, full, out, progress))
 
 
 @dataclass
@@ -102,10 +119,8 @@ class _Measure:
     """Runs a setting over the questions, in the order asked for, until it is done or hopeless."""
 
     bench: Workbench
-    engine: CachedEngine
+    ground: Ground
     questions: Sequence[Question]
-    ranking: Ranking
-    model: LatencyModel
     exit_rule: ExitRule
     compensation: Compensation
     latency: str
@@ -121,7 +136,7 @@ class _Measure:
             self.progress.advance(len(self.questions) - len(traces), "cannot keep the target")
             return Measurement(outcomes=outcomes)
         done = [traces[i] for i in range(len(self.questions))]
-        priced = price(self.model, done, plan)
+        priced = price(self.ground.latency, done, plan)
         seconds = priced.seconds if self.latency == "priced" else self._wall(plan)
         return Measurement(outcomes=outcomes, seconds=seconds, stage_seconds=priced.stage_seconds)
 
@@ -131,7 +146,7 @@ class _Measure:
 
     def _stage(self, budget: int, exit_on: bool) -> StagePlan:
         return StagePlan(
-            schedule=SkipSchedule.fixed(self.ranking.skip_set(budget)),
+            schedule=SkipSchedule.fixed(self.ground.ranking.skip_set(budget)),
             compensation=self.compensation if budget else Compensation(),
             exit=self.exit_rule if exit_on else None,
         )
@@ -146,7 +161,11 @@ class _Measure:
             some = min(size, max(to_settle, size // self.branches))
             group = ask.order[len(traces) : len(traces) + some]
             answered = run(
-                self.engine, self.bench.task, [self.questions[i] for i in group], plan, questions_at_once=len(group)
+                self.ground.engine,
+                self.bench.task,
+                [self.questions[i] for i in group],
+                plan,
+                questions_at_once=len(group),
             )
             traces.update(zip(group, answered, strict=True))
             right = sum(trace.correct for trace in traces.values())
@@ -165,7 +184,7 @@ class _Measure:
         inputs = plan.model_dump(mode="json", include={"stages"}), [question.id for question in self.questions]
         path = self.out / f"wall-{self.bench.stamp(*inputs)[:16]}.json"
         if not path.is_file():
-            threads = self.model.conditions["threads"]
+            threads = self.ground.latency.conditions["threads"]
             samples = wall_clock(self.bench, {"plan": plan}, self.questions, threads=threads, progress=self.progress)
             write_text(path, "[" + ",\n".join(sample.model_dump_json() for sample in samples) + "]\n")
         samples = _SAMPLES.validate_json(path.read_text(encoding="utf-8"))

@@ -1,0 +1,84 @@
+"""``litestage compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from litestage.cli import options as o
+from litestage.cli.console import ERR, OUT, Bars
+
+
+def command(
+    model: o.Model = "everyday",
+    adapter: o.Adapter = None,
+    task: o.Task = "everyday",
+    data: o.Data = None,
+    shots: o.Shots = None,
+    methods: str = typer.Option(
+        "all", metavar="all|NAME,NAME", help="Methods to compare, by name.", rich_help_panel=o.WHAT
+    ),
+    blocks: str = typer.Option(
+        "1,2,3,4", metavar="N,N", help="What each method is asked to skip, in blocks.", rich_help_panel=o.WHAT
+    ),
+    max_drops: str = typer.Option(
+        "1,3,5,10", metavar="POINTS,POINTS", help="Points that LiteStage's plans may lose.", rich_help_panel=o.WHAT
+    ),
+    search_limit: int = typer.Option(150, help="Dev questions that LiteStage searches on.", rich_help_panel=o.WHAT),
+    limit: int = typer.Option(200, help="Test questions that all systems answer.", rich_help_panel=o.WHAT),
+    wall: int = typer.Option(6, help="Test questions timed by the wall clock.", rich_help_panel=o.HOW),
+    full: bool = typer.Option(
+        False,
+        "--full",
+        help="All dev and test questions, and every budget up to half the blocks.",
+        rich_help_panel=o.WHAT,
+    ),
+    step: o.Step = 2,
+    exit_rule: o.Exit = None,
+    workers: int = typer.Option(2, help="Processes that answer side by side on a processor.", rich_help_panel=o.HOW),
+    device: o.Device = "auto",
+    dtype: o.Dtype = "fp32",
+    batch_size: o.BatchSize = 64,
+    seed: o.Seed = 0,
+    out: Path = typer.Option(Path("comparison"), metavar="DIR", help="Where results go.", rich_help_panel=o.WHERE),
+    json: o.Json = False,
+) -> None:
+    """Compare LiteStage with the other methods and with controls, on the same questions and engine.
+
+    Leaves results.json and report.html. A killed comparison goes on when you give the same command again.
+
+    Example: [bold]litestage compare --out comparison[/]
+    """
+    from litestage.core import ExitRule
+    from litestage.report import comparison_report, comparison_tables
+    from litestage.search import SearchOptions
+    from litestage.skipping.rules import RULES
+    from litestage.workflows import Options
+    from litestage.workflows.compare import Sizes, check_methods, compare_methods
+    from litestage.workflows.workbench import parse_exit
+
+    chosen = list(RULES) if methods == "all" else [name.strip() for name in methods.split(",")]
+    check_methods(chosen)
+    amounts, drops = o.numbers("--blocks", blocks, int), o.numbers("--max-drops", max_drops, float)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
+    o.check_out(out)
+    with Bars() as bars:
+        bench = o.open_workbench(options)
+        every = tuple(range(1, bench.engine.identity.num_blocks // 2 + 1))
+        result = compare_methods(
+            bench,
+            out,
+            methods=chosen,
+            sizes=Sizes(None, None, wall, every, drops) if full else Sizes(search_limit, limit, wall, amounts, drops),
+            options=SearchOptions(step=step),
+            exit_rule=parse_exit(exit_rule) if exit_rule else ExitRule(),
+            workers=workers,
+            progress=bars,
+        )
+        comparison_report.write_report(result, out)
+    if json:
+        typer.echo(result.model_dump_json(indent=2))
+        return
+    OUT.print(comparison_tables.report(result))
+    ERR.print(f"Open {out / 'report.html'} for the charts.", highlight=False)

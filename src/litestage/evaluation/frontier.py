@@ -1,0 +1,49 @@
+"""Which systems are worth having: none other is at least as fast and as accurate, and better in one of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from litestage.core.layers import Record
+from litestage.evaluation.paired import compare
+
+
+class FrontierPoint(Record):
+    """A system that no other beats, and those of other methods that the data cannot tell from it."""
+
+    name: str
+    speedup: float
+    accuracy: float
+    rivals: tuple[str, ...]
+    """Systems at least as fast (within ``slack``) whose loss of accuracy against this one is not beyond chance."""
+
+
+def frontier(
+    speedups: Mapping[str, float], scores: Mapping[str, Mapping[str, float]], slack: float = 0.02
+) -> tuple[FrontierPoint, ...]:
+    """The frontier from the slowest to the fastest; scores (0 to 1) by system and question id, paired.
+
+    ``slack`` is the share by which a rival may be slower and still count as as fast.
+    """
+    accuracy = {name: 100 * sum(scores[name].values()) / len(scores[name]) for name in speedups}
+    best = [name for name in speedups if not any(_beats(speedups, accuracy, other, name) for other in speedups)]
+    return tuple(
+        FrontierPoint(
+            name=name,
+            speedup=speedups[name],
+            accuracy=accuracy[name],
+            rivals=tuple(
+                other
+                for other in speedups
+                if other not in best
+                and speedups[other] >= (1 - slack) * speedups[name]
+                and not compare(scores[name], scores[other]).can_tell
+            ),
+        )
+        for name in sorted(best, key=lambda name: speedups[name])
+    )
+
+
+def _beats(speedups: Mapping[str, float], accuracy: Mapping[str, float], one: str, other: str) -> bool:
+    ahead, behind = (speedups[one], accuracy[one]), (speedups[other], accuracy[other])
+    return ahead != behind and all(a >= b for a, b in zip(ahead, behind, strict=True))

@@ -1,0 +1,117 @@
+"""What a comparison leaves: every system on the same questions, with its outcomes, so that all can be paired again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import ValidationError, model_validator
+
+from litestage.core import DataError, ModelIdentity, StagePlan
+from litestage.core.files import write_text
+from litestage.core.layers import Record
+from litestage.evaluation import FrontierPoint, Paired, Speedup
+from litestage.report.results import RESULTS_FILE, Example, Provenance, RankedLayer, Split, System
+
+SystemKind = Literal["full", "litestage", "rule", "ablation", "control"]
+
+
+class Compared(Record):
+    """One system of a comparison."""
+
+    name: str
+    method: str
+    title: str
+    """The method, as charts and tables call it."""
+    kind: SystemKind
+    requested: str
+    """What was asked for, in words."""
+    skipped: dict[str, float]
+    """Sub-layers that a decode step really skips, by stage: the mean over all steps."""
+    system: System
+    speedup: float
+    """Full depth's price over this one's, all questions; the clock's is in ``wall``."""
+    paired: Paired
+    """Against full depth."""
+    wall: Speedup
+    answers: tuple[int | None, ...]
+    """In the order of the comparison's questions."""
+
+    @property
+    def blocks_skipped(self) -> float:
+        """The paper's "# Skip": full layers (two sub-layers), the mean over stages."""
+        return sum(self.skipped.values()) / 2 / len(self.skipped) if self.skipped else 0.0
+
+    @property
+    def accuracy(self) -> float:
+        return self.system.accuracy.percent
+
+
+class Duel(Record):
+    """A plan of LiteStage against another system, on the same questions."""
+
+    by: Literal["budget", "speed", "exit", "control"]
+    """The nearest budget of a uniform method; the best uniform system that is as fast; the same plan without exit; a
+    control."""
+    plan: str
+    other: str
+    paired: Paired
+    """The plan minus the other."""
+
+
+class Comparison(Record):
+    """All systems on one split; ``systems`` begins with full depth."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["comparison"] = "comparison"
+    model: ModelIdentity
+    task: str
+    tested_on: Split
+    searched_on: Split
+    question_ids: tuple[str, ...]
+    gold: tuple[int | None, ...]
+    systems: tuple[Compared, ...]
+    frontier: tuple[FrontierPoint, ...]
+    """By price, from the slowest to the fastest."""
+    duels: tuple[Duel, ...]
+    plans: dict[str, dict[str, StagePlan]]
+    """LiteStage's plans by system and stage."""
+    ranking: tuple[RankedLayer, ...] = ()
+    examples: tuple[Example, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.systems or self.systems[0].kind != "full":
+            raise ValueError("systems must begin with full depth")
+        if any(len(system.answers) != len(self.question_ids) for system in self.systems):
+            raise ValueError("every system needs an answer, or none that parsed, for every question")
+        return self
+
+    @property
+    def full(self) -> Compared:
+        return self.systems[0]
+
+    def of_kind(self, *kinds: SystemKind) -> tuple[Compared, ...]:
+        return tuple(system for system in self.systems if system.kind in kinds)
+
+    def system(self, name: str) -> Compared:
+        return next(system for system in self.systems if system.name == name)
+
+    def save(self, folder: Path) -> Path:
+        """Write ``results.json``, whole or not at all."""
+        path = folder / RESULTS_FILE
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, place: Path) -> Self:
+        """Read a folder's ``results.json``; raises `DataError` that says what is wrong with it."""
+        path = place / RESULTS_FILE if place.is_dir() else place
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"No results at {path} ({error.strerror}). Give the folder of a job's --out.") from None
+        except ValidationError as error:
+            raise DataError(f"{path} is no comparison of this version: {error.errors()[0]['msg']}.") from None

@@ -1,0 +1,170 @@
+"""Charts of a comparison: accuracy against speedup, and what the exit rule cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from litestage.report import words
+from litestage.report.charts import Draw, Width
+from litestage.report.comparison import Compared, Comparison
+from litestage.report.figures import Row
+from litestage.report.theme import Theme
+
+COLOURS = ("plan", "ffn", "attention", "vermilion", "purple", "sky", "brown", "full", "ink")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "circle", "square")
+"""By order of the methods in a chart: hue and shape say the same, so that neither is needed alone."""
+
+ON_FRONTIER = "on the frontier"
+
+
+def points(systems: Sequence[Compared], comparison: Comparison) -> list[Row]:
+    """Every system's accuracy and speedup, with what a tooltip says of it; full depth begins every line."""
+    on_frontier = {point.name for point in comparison.frontier}
+    return [
+        {
+            "method": system.title,
+            "order": system.blocks_skipped,
+            "speedup": system.speedup,
+            "accuracy": system.accuracy,
+            "low": system.accuracy + system.paired.low - system.paired.difference,
+            "high": system.accuracy + system.paired.high - system.paired.difference,
+            "frontier": ON_FRONTIER if system.name in on_frontier else "not on it",
+            "requested": system.requested or "nothing",
+            "skipped": f"{system.blocks_skipped:.1f} blocks, the mean over stages",
+            "speedup_text": f"{words.times(system.speedup)} priced, {words.times(system.wall.speedup)} by the clock",
+            "accuracy_text": words.percent(system.accuracy),
+            "change_text": f"{words.signed(system.paired.difference)} points "
+            f"({words.interval(system.paired.low, system.paired.high)})",
+        }
+        for system in systems
+    ]
+
+
+def trade_off(rows: Sequence[Row], full: Compared, methods: Sequence[str], *, joined: bool = True) -> Draw:
+    """Accuracy (percent) against speedup: a line a method, full depth as the lines that cross at 1."""
+    start: Row = {"speedup": 1.0, "accuracy": full.accuracy, "order": 0}
+
+    def draw(theme: Theme, width: Width) -> Any:
+        colour, shape = _by_method(methods, theme)
+        lines = [*rows, *(start | {"method": method} for method in methods)]
+        style = {"color": theme.ink, "strokeDash": [4, 3], "opacity": 0.55}
+        cross = alt.Chart(alt.Data(values=[start]))
+        layers = [
+            cross.mark_rule(**style).encode(x="speedup:Q"),
+            cross.mark_rule(**style).encode(y="accuracy:Q"),
+            *([_joins(lines, colour)] if joined else []),
+            _dots(rows, colour, shape, theme),
+        ]
+        return alt.layer(*layers).properties(width=width, height=360 if joined else 300)
+
+    return draw
+
+
+def _by_method(methods: Sequence[str], theme: Theme) -> tuple[Any, Any]:
+    """Hue and shape, with one legend for both."""
+    legend = _legend(theme, "width > 560 ? 4 : width > 340 ? 2 : 1")
+    hues = [getattr(theme, name) for name in COLOURS[: len(methods)]]
+    scales = (alt.Scale(domain=list(methods), range=some) for some in (hues, list(SHAPES[: len(methods)])))
+    colour, shape = scales
+    return (
+        alt.Color("method:N", scale=colour, legend=legend, sort=list(methods)),
+        alt.Shape("method:N", scale=shape, legend=legend, sort=list(methods)),
+    )
+
+
+def _legend(theme: Theme, columns: str) -> Any:
+    """Above the chart, in as many columns as its width has room for."""
+    return alt.Legend(
+        orient="top",
+        title=None,
+        columns=alt.ExprRef(columns),
+        labelFontSize=11,
+        symbolSize=70,
+        labelColor=theme.muted,
+        labelLimit=180,
+    )
+
+
+def _joins(rows: Sequence[Row], colour: Any) -> Any:
+    """A method's systems in the order of their budgets."""
+    lines = alt.Chart(alt.Data(values=list(rows))).mark_line(strokeWidth=1.8, opacity=0.85)
+    return lines.encode(x="speedup:Q", y="accuracy:Q", order="order:Q", color=colour)
+
+
+def _dots(rows: Sequence[Row], colour: Any, shape: Any, theme: Theme) -> Any:
+    """A mark a system, filled on the frontier."""
+    titles = {
+        "method": "method",
+        "requested": "asked for",
+        "skipped": "skips",
+        "accuracy_text": "accuracy",
+        "change_text": "against full depth",
+        "speedup_text": "speedup",
+        "frontier": "frontier",
+    }
+    axis = alt.Axis(tickCount=8, format=".2f", labelOverlap=True)
+    across = alt.Scale(zero=False, padding=14)
+    encoding = {
+        "x": alt.X("speedup:Q", title="speedup over full depth (priced)", scale=across, axis=axis),
+        "y": alt.Y(
+            "accuracy:Q", title="accuracy, %", scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=6)
+        ),
+        "color": colour,
+        "shape": shape,
+        "tooltip": [alt.Tooltip(f"{field}:N", title=title) for field, title in titles.items()],
+    }
+    groups = (
+        (False, {"size": 75, "strokeWidth": 2, "opacity": 1, "fill": theme.surface}),
+        (True, {"size": 95, "filled": True, "opacity": 1}),
+    )
+    return alt.layer(
+        *(
+            alt.Chart(alt.Data(values=some)).mark_point(**style).encode(**encoding)
+            for on, style in groups
+            if (some := [row for row in rows if (row["frontier"] == ON_FRONTIER) == on])
+        )
+    )
+
+
+def exit_effect(pairs: Sequence[tuple[str, Compared, Compared]], field: str, title: str) -> Draw:
+    """A measure of systems with and without exit, by blocks skipped (the paper's Figure 6)."""
+    rows = [
+        {
+            "family": family,
+            "exit": state,
+            "blocks": round(system.blocks_skipped, 2),
+            "value": system.system.total.decode_steps if field == "steps" else system.accuracy,
+            "requested": system.requested,
+        }
+        for family, without, with_exit in pairs
+        for state, system in (("without exit", without), ("with exit", with_exit))
+    ]
+    families = list(dict.fromkeys(family for family, _, _ in pairs))
+
+    def draw(theme: Theme, width: Width) -> Any:
+        legend = _legend(theme, "width > 340 ? 2 : 1")
+        base = alt.Chart(alt.Data(values=rows)).encode(
+            x=alt.X("blocks:Q", title="blocks skipped, the mean over stages"),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, padding=10)),
+            color=alt.Color(
+                "family:N",
+                legend=legend,
+                scale=alt.Scale(domain=families, range=[theme.plan, theme.ffn][: len(families)]),
+            ),
+            strokeDash=alt.StrokeDash(
+                "exit:N", legend=legend, scale=alt.Scale(domain=["with exit", "without exit"], range=[[1, 0], [4, 3]])
+            ),
+            tooltip=[
+                alt.Tooltip("family:N", title="budgets"),
+                alt.Tooltip("exit:N", title="exit"),
+                alt.Tooltip("requested:N", title="asked for"),
+                alt.Tooltip("value:Q", title=title, format=".1f"),
+            ],
+        )
+        dots = base.mark_point(size=55, filled=True, opacity=1)
+        return alt.layer(base.mark_line(strokeWidth=1.8), dots).properties(width=width, height=220, title=title)
+
+    return draw

@@ -1,0 +1,221 @@
+"""Tables of a comparison, for the page and for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+
+from litestage.report import comparison_words, tables, words
+from litestage.report.comparison import Compared, Comparison, Duel
+from litestage.report.tabular import Column, Line, Table
+
+
+def report(comparison: Comparison) -> RenderableType:
+    """The whole comparison in the terminal: in words, the systems, the matched budgets, and the conditions."""
+    return Group(
+        tables.paragraph(" ".join(comparison_words.summary(comparison))),
+        tables.to_rich(systems_short(comparison)),
+        tables.to_rich(owners(comparison)),
+        tables.to_rich(stage_budgets(comparison)),
+        tables.provenance_line(comparison.provenance),
+    )
+
+
+def systems(comparison: Comparison) -> Table:
+    """Every system, in full."""
+    return Table(
+        title="All systems",
+        columns=(
+            Column("Method", right=False),
+            Column("Asked for", right=False),
+            Column("Blocks", under="skipped"),
+            Column("Accuracy"),
+            Column("Change", under="points, 95 % interval"),
+            Column("McNemar"),
+            Column("None", under="rate"),
+            Column("Steps", under="a question"),
+            Column("Speedup", under="priced"),
+            Column("Speedup", under="clock, 95 % interval"),
+        ),
+        lines=tuple(_system_line(system, comparison) for system in comparison.systems),
+        note="Blocks skipped are those that decode steps really skip, two sub-layers a block, the mean over stages. "
+        f"Change and McNemar's test are against full depth on the same questions (n = {comparison.tested_on.used}); "
+        f"the clock timed {comparison.full.wall.n} of them, all systems in turn. Bold: on the frontier. Pale: a loss "
+        "beyond chance.",
+        sortable=True,
+    )
+
+
+def _system_line(system: Compared, comparison: Comparison) -> Line:
+    change, wall = system.paired, system.wall
+    full = system.kind == "full"
+    cells = (
+        system.title,
+        system.requested,
+        f"{system.blocks_skipped:.1f}",
+        words.percent(system.accuracy),
+        "" if full else f"{words.signed(change.difference)} ({words.interval(change.low, change.high)})",
+        "" if full else words.p_value(change.p_value),
+        words.percent(system.system.accuracy.none_percent),
+        f"{system.system.total.decode_steps:.1f}",
+        words.times(system.speedup),
+        f"{words.times(wall.speedup)} ({wall.low:.2f}–{wall.high:.2f})",
+    )
+    if any(point.name == system.name for point in comparison.frontier):
+        return Line(cells, "strong")
+    return Line(cells, "dim" if change.can_tell and change.difference < 0 else "plain")
+
+
+def systems_short(comparison: Comparison) -> Table:
+    """Every system in 80 columns."""
+    return Table(
+        title=f"{comparison.model.id} on {comparison.tested_on.used} {comparison.tested_on.name} questions",
+        columns=(
+            Column("Method", right=False),
+            Column("Asked for", right=False),
+            Column("Blocks"),
+            Column("Accuracy"),
+            Column("Change"),
+            Column("Speedup"),
+            Column("Clock"),
+        ),
+        lines=tuple(
+            Line(
+                (
+                    system.title,
+                    system.requested,
+                    f"{system.blocks_skipped:.1f}",
+                    words.percent(system.accuracy),
+                    "" if system.kind == "full" else words.signed(system.paired.difference),
+                    words.times(system.speedup),
+                    words.times(system.wall.speedup),
+                ),
+                _system_line(system, comparison).tone,
+            )
+            for system in comparison.systems
+        ),
+        note="Bold: on the frontier. Pale: a loss beyond chance. results.json has the intervals.",
+    )
+
+
+def owners(comparison: Comparison) -> Table:
+    """The frontier, and who else might own it."""
+    return Table(
+        title="The frontier, and where the data cannot tell",
+        columns=(
+            Column("Speedup"),
+            Column("Accuracy"),
+            Column("Owner", right=False),
+            Column("Methods as fast, and not worse beyond chance", right=False),
+        ),
+        lines=tuple(
+            Line(
+                (
+                    words.times(point.speedup),
+                    words.percent(point.accuracy),
+                    _name(comparison.system(point.name)),
+                    "; ".join(dict.fromkeys(comparison.system(rival).title for rival in point.rivals)) or "none",
+                )
+            )
+            for point in comparison.frontier
+        ),
+        note="Systems with less than half of full depth's accuracy have no place on it.",
+    )
+
+
+def _name(system: Compared) -> str:
+    return f"{system.title} ({system.requested})" if system.requested else system.title
+
+
+def matched(comparison: Comparison) -> Table:
+    """The paper's Table 1: each plan beside every method at the nearest budget."""
+    lines: list[Line] = []
+    for plan in comparison.of_kind("litestage"):
+        lines.append(_matched_line(plan, None, "strong"))
+        for duel in comparison.duels:
+            if duel.plan == plan.name and duel.by == "budget":
+                lines.append(_matched_line(comparison.system(duel.other), duel, "plain"))
+    return Table(
+        title="At matched budgets",
+        columns=(
+            Column("Method", right=False),
+            Column("# Skip", under="blocks"),
+            Column("Accuracy"),
+            Column("Speedup", under="priced"),
+            Column("Speedup", under="clock"),
+            Column("LiteStage's lead", under="points, 95 % interval"),
+            Column("McNemar"),
+        ),
+        lines=tuple(lines),
+        note="The paper's Table 1: a plan of LiteStage, and every uniform method at its budget nearest to the plan's "
+        "mean over the stages.",
+    )
+
+
+def _matched_line(system: Compared, duel: Duel | None, tone: str) -> Line:
+    lead = (
+        f"{words.signed(duel.paired.difference)} ({words.interval(duel.paired.low, duel.paired.high)})" if duel else ""
+    )
+    return Line(
+        (
+            system.title if duel else f"{system.title}, {system.requested}",
+            f"{system.blocks_skipped:.1f}",
+            words.percent(system.accuracy),
+            words.times(system.speedup),
+            words.times(system.wall.speedup),
+            lead,
+            words.p_value(duel.paired.p_value) if duel else "",
+        ),
+        "strong" if tone == "strong" else "plain",
+    )
+
+
+def stage_budgets(comparison: Comparison) -> Table:
+    """The paper's Table 2: blocks skipped, stage by stage."""
+    stages = list(comparison.full.skipped)
+    return Table(
+        title="Budgets by stage",
+        columns=(Column("Plan", right=False), Column("# Skip"), *(Column(name) for name in stages)),
+        lines=tuple(
+            Line(
+                (
+                    f"LiteStage, {plan.requested}",
+                    f"{plan.blocks_skipped:.1f}",
+                    *(f"{plan.skipped[name] / 2:g}" for name in stages),
+                )
+            )
+            for plan in comparison.of_kind("litestage")
+        ),
+        note="The paper's Table 2: blocks (two sub-layers each) that every stage skips; a uniform method skips as many "
+        "in all.",
+    )
+
+
+def against_controls(comparison: Comparison) -> Table:
+    """Each plan against the controls and against itself without exit."""
+    lines = [
+        Line(
+            (
+                comparison.system(duel.plan).requested,
+                comparison.system(duel.other).title,
+                words.times(comparison.system(duel.plan).speedup),
+                words.times(comparison.system(duel.other).speedup),
+                f"{words.signed(duel.paired.difference)} ({words.interval(duel.paired.low, duel.paired.high)})",
+                words.p_value(duel.paired.p_value),
+            )
+        )
+        for duel in comparison.duels
+        if duel.by in ("control", "exit", "speed")
+    ]
+    return Table(
+        title="Plans against controls, and against the best uniform system as fast",
+        columns=(
+            Column("Plan", right=False),
+            Column("Against", right=False),
+            Column("Speedup", under="plan"),
+            Column("Speedup", under="other"),
+            Column("Plan's lead", under="points, 95 % interval"),
+            Column("McNemar"),
+        ),
+        lines=tuple(lines),
+        note="A plan that a control equals in both has not earned its layers.",
+    )

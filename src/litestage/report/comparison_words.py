@@ -1,0 +1,116 @@
+"""A comparison in words: who owns the frontier, whether the paper's claim holds here, and what the data cannot tell."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from litestage.evaluation import FrontierPoint, Paired
+from litestage.report import words
+from litestage.report.comparison import Compared, Comparison, Duel
+
+
+def headline(comparison: Comparison) -> str:
+    """The frontier's fast end, in one line."""
+    ours = [point for point in comparison.frontier if _system(comparison, point).method.startswith("litestage")]
+    if not ours:
+        return "LiteStage is nowhere on the frontier here"
+    share = f"{len(ours)} of {len(comparison.frontier)} points of the frontier"
+    return f"LiteStage holds {share}, up to {words.times(max(point.speedup for point in ours))}"
+
+
+def summary(comparison: Comparison) -> list[str]:
+    return [frontier(comparison), claim(comparison), *controls(comparison), *exits(comparison)]
+
+
+def frontier(comparison: Comparison) -> str:
+    """Which method owns the frontier where."""
+    runs = [
+        (title, list(points))
+        for title, points in groupby(comparison.frontier, key=lambda point: _system(comparison, point).title)
+    ]
+    parts = [f"{title} at {_range(points)}" for title, points in runs]
+    tested = comparison.tested_on
+    asked = f"{tested.used} {tested.name} questions"
+    sentence = f"On {asked} no system is both faster and more accurate than {words.listed(parts)}."
+    unsettled = [point for point in comparison.frontier if point.rivals]
+    if not unsettled:
+        return sentence
+    return (
+        f"{sentence} At {len(unsettled)} of these {len(comparison.frontier)} points the questions cannot tell the "
+        "owner from others that are as fast; the table names them."
+    )
+
+
+def _range(points: list[FrontierPoint]) -> str:
+    ends = [words.times(points[0].speedup), words.times(points[-1].speedup)]
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def claim(comparison: Comparison) -> str:
+    """The paper's claim, at LiteStage's fastest plan: stage-wise budgets and exit beat uniform skipping."""
+    plans = comparison.of_kind("litestage")
+    if not plans:
+        return "LiteStage was not among the methods."
+    plan = max(plans, key=lambda system: system.speedup)
+    opening = (
+        "The paper claims that stage-wise budgets with exit beat uniform skipping at high speedup. "
+        f"LiteStage's fastest plan runs at {words.times(plan.speedup)} with {words.percent(plan.accuracy)}"
+    )
+    duel = next((duel for duel in comparison.duels if duel.plan == plan.name and duel.by == "speed"), None)
+    if duel is None:
+        return f"{opening}; no uniform system here is as fast."
+    other = comparison.system(duel.other)
+    rival = f"the best uniform system as fast, {other.title} ({other.requested}, {words.times(other.speedup)})"
+    return f"{opening}; {rival} has {words.percent(other.accuracy)}. {verdict(duel.paired)}"
+
+
+def verdict(paired: Paired) -> str:
+    """Whether the claim holds, as far as the questions tell."""
+    change = f"{words.signed(paired.difference)} points, 95 % interval {words.interval(paired.low, paired.high)}"
+    if not paired.can_tell:
+        return f"So the claim is not settled here: {change}."
+    return f"So the claim {'holds' if paired.difference > 0 else 'does not hold'} here: {change}."
+
+
+def controls(comparison: Comparison) -> list[str]:
+    """Plans that a control equals: as fast, and not less accurate beyond chance."""
+    beaten = [duel for duel in comparison.duels if duel.by == "control" and _control_wins(comparison, duel)]
+    if not comparison.of_kind("litestage"):
+        return []
+    if not beaten:
+        return [
+            "No control (exit or a token cap at full depth, a stage left out) is as fast and as accurate as any of its "
+            "plans."
+        ]
+    names = sorted({f"{comparison.system(d.other).title} equals {_plan(comparison, d.plan)}" for d in beaten})
+    return [f"Controls that are as fast, and not less accurate beyond chance: {words.listed(names)}."]
+
+
+def _control_wins(comparison: Comparison, duel: Duel) -> bool:
+    plan, control = comparison.system(duel.plan), comparison.system(duel.other)
+    worse = duel.paired.can_tell and duel.paired.difference > 0
+    return control.speedup >= plan.speedup and not worse
+
+
+def exits(comparison: Comparison) -> list[str]:
+    """What the exit rule did to the fastest plan that has one."""
+    pairs = [duel for duel in comparison.duels if duel.by == "exit"]
+    if not pairs:
+        return []
+    duel = max(pairs, key=lambda duel: comparison.system(duel.plan).speedup)
+    with_exit, without = comparison.system(duel.plan), comparison.system(duel.other)
+    before, after = without.system.total.decode_steps, with_exit.system.total.decode_steps
+    if abs(after / before - 1) < 0.005:
+        return [f"Exit hardly ever fires there: {before:.1f} decode steps a question without it, {after:.1f} with it."]
+    return [
+        f"In that plan exit takes {before:.1f} decode steps a question to {after:.1f} and accuracy from "
+        f"{words.percent(without.accuracy)} to {words.percent(with_exit.accuracy)}."
+    ]
+
+
+def _plan(comparison: Comparison, name: str) -> str:
+    return f"the plan of {comparison.system(name).requested}"
+
+
+def _system(comparison: Comparison, point: FrontierPoint) -> Compared:
+    return comparison.system(point.name)

@@ -1,0 +1,339 @@
+"""Every method, ablation and control on the same questions, under the same engine, seeds and statistics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from litestage.core import Compensation, CompensationKind, ExitRule, OptionError, Plan, SkipSchedule, Trace
+from litestage.core.files import write_text
+from litestage.evaluation import Sample, compare, frontier, medians, question_scores, speedup
+from litestage.report import Example, Provenance, RankedLayer, Split, System
+from litestage.report.comparison import Compared, Comparison, Duel
+from litestage.search import SearchOptions
+from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
+from litestage.skipping.rules import RULES, Scores
+from litestage.tasks import Question
+from litestage.workflows.evaluate import Evaluation, answer, summarise
+from litestage.workflows.latency import wall_clock
+from litestage.workflows.progress import SILENT, Progress
+from litestage.workflows.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
+from litestage.workflows.search import Ground, lay_ground, search
+from litestage.workflows.setups import Setup, controls, full_depth, searched, token_cap, uniform
+from litestage.workflows.workbench import Workbench, command_line
+from litestage.workflows.workers import Job, answer_ahead
+
+INFLUENCE_QUESTIONS = 50
+"""Questions whose prompts give ShortGPT its block influence."""
+AS_FAST = 0.02
+"""Share by which a system may be slower than a plan and still count as as fast."""
+WORTH_A_PLACE = 0.5
+"""Share of full depth's accuracy below which a system has no place on the frontier, however fast."""
+_SAMPLES = TypeAdapter(list[Sample])
+By = Literal["budget", "speed", "exit", "control"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is compared; None is all."""
+
+    search: int | None = 150
+    test: int | None = 200
+    wall: int = 6
+    """Test questions timed by the wall clock, all systems in turn."""
+    blocks: tuple[int, ...] = (1, 2, 3, 4)
+    """What each method is asked to skip, in blocks."""
+    max_drops: tuple[float, ...] = (1.0, 3.0, 5.0, 10.0)
+    """Points that LiteStage's plans may lose on dev."""
+
+
+@dataclass
+class _Bout:
+    """A system and what it did on the test questions."""
+
+    setup: Setup
+    evaluation: Evaluation
+    wall: Mapping[str, float] = field(default_factory=dict)
+
+
+def compare_methods(
+    bench: Workbench,
+    out: Path,
+    *,
+    methods: Sequence[str] = tuple(RULES),
+    sizes: Sizes = Sizes(),
+    options: SearchOptions = SearchOptions(),
+    exit_rule: ExitRule = ExitRule(),
+    workers: int = 2,
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Search LiteStage's plans on dev, run all systems on test, and pair every outcome; resumes from ``out``."""
+    check_methods(methods)
+    started = time.perf_counter()
+    dev, test = bench.questions("dev"), bench.questions("test")
+    used = dev[: sizes.search], test[: sizes.test]
+    ground = lay_ground(bench, used[0], out, progress)
+    plans = _plans(bench, ground, used[0], out, sizes, options, exit_rule, progress) if "litestage" in methods else {}
+    norm_ratio = _fit(bench, ground, out)
+    scaled: dict[CompensationKind, Compensation] = {"none": Compensation(), "norm_ratio": norm_ratio}
+    setups = [
+        full_depth(bench),
+        *searched(bench, plans, norm_ratio),
+        *uniform(bench, _scores(bench, ground), scaled, methods, sizes.blocks, exit_rule),
+        *controls(bench, exit_rule),
+    ]
+    run = _Run(bench, ground, out, used[1], workers, progress)
+    bouts = run.all(setups)
+    full = bouts[0].evaluation.questions
+    ours = [bout for bout in bouts if bout.setup.kind == "litestage"]
+    caps = (token_cap(bench, bout.setup, full, bout.evaluation.questions) for bout in ours)
+    bouts += run.all([cap for cap in caps if cap])
+    run.time(bouts, sizes.wall)
+    result = _comparison(bench, run, bouts, (dev, test), used, time.perf_counter() - started)
+    result.save(out)
+    return result
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raise `OptionError` for a method that there is no rule for."""
+    if unknown := [name for name in methods if name not in RULES]:
+        raise OptionError(f"--methods {unknown[0]} is not known. Choose among {', '.join(RULES)}.")
+
+
+def _plans(
+    bench: Workbench,
+    ground: Ground,
+    questions: Sequence[Question],
+    out: Path,
+    sizes: Sizes,
+    options: SearchOptions,
+    rule: ExitRule,
+    progress: Progress,
+) -> dict[float, Plan]:
+    """A plan for each number of points to lose; the searches share all that they measure alike."""
+    return {
+        drop: search(
+            bench,
+            questions,
+            out / f"plan-{drop:g}",
+            options.model_copy(update={"max_drop": drop}),
+            exit_rule=rule,
+            ground=ground,
+            progress=progress,
+        ).plan
+        for drop in sizes.max_drops
+    }
+
+
+def _fit(bench: Workbench, ground: Ground, out: Path) -> Compensation:
+    compensation = fit_compensation(bench, "norm_ratio", ground.full)
+    save_stand(out, compensation, bench.engine.stands[compensation.content or ""])
+    return compensation
+
+
+def _scores(bench: Workbench, ground: Ground) -> Scores:
+    """What the rules look at, from full-depth prefills of the dev questions' prompts."""
+    engine, chat = bench.engine, bench.task.chat_template
+    prompts = [
+        engine.encode(prompt, chat)
+        for trace in ground.full[:INFLUENCE_QUESTIONS]
+        for stage in trace.stages
+        for prompt in prompts_run(stage)
+    ]
+    first = redundancy(engine, prompts[:ADASKIP_PROMPTS])
+    return Scores(
+        num_blocks=engine.identity.num_blocks,
+        ranking=ground.ranking,
+        first_prompts=rank_sub_layers({"first prompts": first}),
+        influence=tuple(block_influence(engine, prompts)),
+    )
+
+
+@dataclass
+class _Run:
+    """Runs setups over the test questions, ahead in several processes and then from the cache."""
+
+    bench: Workbench
+    ground: Ground
+    out: Path
+    questions: Sequence[Question]
+    workers: int
+    progress: Progress
+
+    def all(self, setups: Sequence[Setup]) -> list[_Bout]:
+        jobs = [Job(setup.plan, setup.task) for setup in setups]
+        answer_ahead(
+            self.bench,
+            self.questions,
+            self.out,
+            jobs,
+            workers=self.workers,
+            what=f"{len(jobs)} systems on {len(self.questions)} test questions",
+            progress=self.progress,
+        )
+        return [_Bout(setup, self.one(setup)) for setup in setups]
+
+    def one(self, setup: Setup) -> Evaluation:
+        traces = answer(
+            self.bench,
+            self.questions,
+            setup.plan,
+            self.ground.engine,
+            task=setup.task,
+            what=f"{setup.title} {setup.requested}".strip(),
+            progress=self.progress,
+        )
+        return summarise(traces, setup.plan, self.ground.latency, self.bench.conditions)
+
+    def time(self, bouts: Sequence[_Bout], count: int) -> None:
+        """Time all systems in turn on the first questions; kept, so that a resumed comparison tells the same times."""
+        plans = {bout.setup.name: bout.setup.plan for bout in bouts}
+        tasks = {bout.setup.name: bout.setup.task for bout in bouts}
+        timed = self.questions[:count]
+        stages = {name: plan.model_dump(mode="json", include={"stages"}) for name, plan in plans.items()}
+        forms = {name: task.fingerprint for name, task in tasks.items()}
+        path = self.out / f"wall-{self.bench.stamp(stages, forms, [question.id for question in timed])[:16]}.json"
+        if not path.is_file():
+            threads = self.ground.latency.conditions["threads"]
+            samples = wall_clock(self.bench, plans, timed, threads=threads, tasks=tasks, progress=self.progress)
+            write_text(path, _SAMPLES.dump_json(samples, indent=1).decode() + "\n")
+        seconds = medians(_SAMPLES.validate_json(path.read_bytes()))
+        for bout in bouts:
+            bout.wall = seconds[bout.setup.name]
+
+
+def _comparison(
+    bench: Workbench,
+    run: _Run,
+    bouts: Sequence[_Bout],
+    splits: tuple[Sequence[Question], Sequence[Question]],
+    used: tuple[Sequence[Question], Sequence[Question]],
+    seconds: float,
+) -> Comparison:
+    systems = tuple(_compared(bout, bouts[0], bench.options.seed) for bout in bouts)
+    scores = {bout.setup.name: question_scores(bout.evaluation.questions) for bout in bouts}
+    latency = run.ground.latency
+    return Comparison(
+        model=bench.engine.identity,
+        task=bench.task.name,
+        tested_on=Split(name="test", used=len(used[1]), available=len(splits[1])),
+        searched_on=Split(name="dev", used=len(used[0]), available=len(splits[0])),
+        question_ids=tuple(question.id for question in used[1]),
+        gold=tuple(question.answer for question in used[1]),
+        systems=systems,
+        frontier=frontier(
+            {s.name: s.speedup for s in systems if s.accuracy >= systems[0].accuracy * WORTH_A_PLACE}, scores
+        ),
+        duels=tuple(duels(systems, scores)),
+        plans={
+            bout.setup.name: {name: bout.setup.plan.stage(name) for name in bench.task.stage_names}
+            for bout in bouts
+            if bout.setup.kind == "litestage"
+        },
+        ranking=tuple(RankedLayer.model_validate(score.model_dump()) for score in run.ground.ranking.scores),
+        examples=_examples(bench, used[1], bouts),
+        provenance=Provenance.of(
+            latency.conditions,
+            command=command_line(),
+            date=datetime.now(UTC).strftime("%Y-%m-%d"),
+            durations={"comparison": round(seconds, 1)},
+            decode_fit=latency.decode_error,
+            prefill_fit=latency.prefill_error,
+        ),
+    )
+
+
+def _compared(bout: _Bout, full: _Bout, seed: int) -> Compared:
+    setup, evaluation, traces = bout.setup, bout.evaluation, bout.evaluation.questions
+    baseline = full.evaluation
+    return Compared(
+        name=setup.name,
+        method=setup.method,
+        title=setup.title,
+        kind=setup.kind,
+        requested=setup.requested,
+        skipped={
+            stage.name: mean_skipped(traces, index, setup.plan.stage(stage.name).schedule)
+            for index, stage in enumerate(setup.task.stages)
+        },
+        system=System.of(evaluation.interval, evaluation.usage, evaluation.price, fmean(bout.wall.values())),
+        speedup=baseline.price.seconds / evaluation.price.seconds,
+        paired=compare(question_scores(baseline.questions), question_scores(traces), seed=seed),
+        wall=speedup(full.wall, bout.wall, baseline_name="full depth, same engine", seed=seed),
+        answers=tuple(trace.answer for trace in traces),
+    )
+
+
+def mean_skipped(traces: Sequence[Trace], stage: int, schedule: SkipSchedule) -> float:
+    """Sub-layers skipped, the mean over a stage's decode steps: a schedule of several segments skips more and more."""
+    lengths = [c.counts.decoded for trace in traces for c in trace.stages[stage].completions]
+    if not sum(lengths):
+        return float(len(schedule.at(0)))
+    ends = [segment.first_step for segment in schedule.segments[1:]] + [max(lengths)]
+    skipped = sum(
+        len(segment.skipped) * sum(max(0, min(n, end) - segment.first_step) for n in lengths)
+        for segment, end in zip(schedule.segments, ends, strict=True)
+    )
+    return skipped / sum(lengths)
+
+
+def duels(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Duel]:
+    """Each plan of LiteStage against what it has to beat."""
+    for plan in (system for system in systems if system.kind == "litestage"):
+        for by, others in opponents(plan, systems).items():
+            for other in others:
+                yield Duel(
+                    by=by, plan=plan.name, other=other.name, paired=compare(scores[other.name], scores[plan.name])
+                )
+
+
+def opponents(plan: Compared, systems: Sequence[Compared]) -> dict[By, list[Compared]]:
+    """Whom a plan is held against: the same budget, the same speed, its own texts without exit, and the controls."""
+    uniform_ones = [s for s in systems if s.kind == "rule" or s.method.startswith("litestage_uniform")]
+    as_fast = [system for system in uniform_ones if system.speedup >= (1 - AS_FAST) * plan.speedup]
+    amount = plan.name.removeprefix(plan.method)
+    return {
+        "budget": list(nearest(plan, uniform_ones)),
+        "speed": [max(as_fast, key=lambda system: system.accuracy)] if as_fast else [],
+        "exit": [system for system in systems if system.name == f"litestage_no_exit{amount}"],
+        "control": [
+            system
+            for system in systems
+            if system.kind == "control" and (system.method != "token_cap" or system.name.endswith(f"-{plan.name}"))
+        ],
+    }
+
+
+def nearest(plan: Compared, systems: Sequence[Compared]) -> Iterator[Compared]:
+    """Of every method the system whose mean blocks skipped are nearest to the plan's."""
+    for method in dict.fromkeys(system.method for system in systems):
+        some = [system for system in systems if system.method == method]
+        yield min(some, key=lambda system: abs(system.blocks_skipped - plan.blocks_skipped))
+
+
+def _examples(bench: Workbench, questions: Sequence[Question], bouts: Sequence[_Bout]) -> tuple[Example, ...]:
+    """Questions in full under the boldest plan; none of a set whose text is not ours to show."""
+    ours = [bout for bout in bouts if bout.setup.kind == "litestage"]
+    if bench.task.name != "everyday" or not ours:
+        return ()
+    plan = max(ours, key=lambda bout: bouts[0].evaluation.price.seconds / bout.evaluation.price.seconds)
+    patient = next((b for b in bouts if b.setup.name == plan.setup.name.replace("-", "_no_exit-")), None)
+    rows = zip(questions, bouts[0].evaluation.questions, plan.evaluation.questions, strict=True)
+    longer = patient.evaluation.questions if patient else [None] * len(questions)
+    chosen = sorted(
+        zip(rows, longer, strict=True), key=lambda row: (row[0][1].answer == row[0][2].answer, row[0][0].id)
+    )[:3]
+    return tuple(
+        Example.of(question.question, question.choices, before, after, uncut)
+        for (question, before, after), uncut in chosen
+    )
+
+
+__all__ = ["Sizes", "compare_methods", "duels", "mean_skipped", "nearest", "opponents"]
