@@ -87,6 +87,7 @@ def sweeps(diagnosis: Diagnosis) -> Table:
         lines=tuple(lines),
         note="Latency: priced, a question. Differences are paired by question, with their 95 % interval; lines in grey "
         "cannot be told from full depth.",
+        sortable=True,
     )
 
 
