@@ -38,7 +38,9 @@ def test_every_system_is_on_the_frontier_or_beaten_by_one_that_is(systems: dict[
     on = {point.name for point in points}
     assert on
     assert [point.speedup for point in points] == sorted(point.speedup for point in points)
+    places = [systems[name] for name in on]
+    assert len(set(places)) == len(places), "equal systems share a place"
     for name, (speed, right) in systems.items():
         better = [o for o in on if systems[o][0] >= speed and systems[o][1] >= right]
         assert better, name
-        assert (name in on) == all(systems[o] == (speed, right) for o in better)
+        assert (systems[name] in places) == all(systems[o] == (speed, right) for o in better)

@@ -23,10 +23,13 @@ def frontier(
 ) -> tuple[FrontierPoint, ...]:
     """The frontier from the slowest to the fastest; scores (0 to 1) by system and question id, paired.
 
-    ``slack`` is the share by which a rival may be slower and still count as as fast.
+    ``slack`` is the share by which a rival may be slower and still count as as fast. Of systems that are equal in both,
+    the first has the place, and the others are its rivals.
     """
     accuracy = {name: 100 * sum(scores[name].values()) / len(scores[name]) for name in speedups}
-    best = [name for name in speedups if not any(_beats(speedups, accuracy, other, name) for other in speedups)]
+    at = {name: (speedups[name], accuracy[name]) for name in speedups}
+    first = {place: name for name, place in reversed(at.items())}
+    best = [name for place, name in first.items() if not any(_beats(other, place) for other in first)]
     return tuple(
         FrontierPoint(
             name=name,
@@ -44,6 +47,6 @@ def frontier(
     )
 
 
-def _beats(speedups: Mapping[str, float], accuracy: Mapping[str, float], one: str, other: str) -> bool:
-    ahead, behind = (speedups[one], accuracy[one]), (speedups[other], accuracy[other])
-    return ahead != behind and all(a >= b for a, b in zip(ahead, behind, strict=True))
+def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether one (speedup, accuracy) is as good in both, and another."""
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))

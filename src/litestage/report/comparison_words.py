@@ -11,7 +11,7 @@ from litestage.report.comparison import Compared, Comparison, Duel
 
 def headline(comparison: Comparison) -> str:
     """The frontier's fast end, in one line."""
-    ours = [point for point in comparison.frontier if _system(comparison, point).method.startswith("litestage")]
+    ours = [point for point in comparison.frontier if _owner(_system(comparison, point)) == "LiteStage"]
     if not ours:
         return "LiteStage is nowhere on the frontier here"
     share = f"{len(ours)} of {len(comparison.frontier)} points of the frontier"
@@ -25,10 +25,10 @@ def summary(comparison: Comparison) -> list[str]:
 def frontier(comparison: Comparison) -> str:
     """Which method owns the frontier where."""
     runs = [
-        (title, list(points))
-        for title, points in groupby(comparison.frontier, key=lambda point: _system(comparison, point).title)
+        (owner, list(points))
+        for owner, points in groupby(comparison.frontier, key=lambda point: _owner(_system(comparison, point)))
     ]
-    parts = [f"{title} at {_range(points)}" for title, points in runs]
+    parts = [f"{owner} at {_range(points)}" for owner, points in runs]
     tested = comparison.tested_on
     asked = f"{tested.used} {tested.name} questions"
     sentence = f"On {asked} no system is both faster and more accurate than {words.listed(parts)}."
@@ -39,6 +39,13 @@ def frontier(comparison: Comparison) -> str:
         f"{sentence} At {len(unsettled)} of these {len(comparison.frontier)} points the questions cannot tell the "
         "owner from others that are as fast; the table names them."
     )
+
+
+def _owner(system: Compared) -> str:
+    """The method; plans without exit or with norm ratios are LiteStage's, and those of uniform budgets are not."""
+    if system.method.startswith("litestage_uniform"):
+        return "LiteStage's ranking with uniform budgets"
+    return "LiteStage" if system.method.startswith("litestage") else system.title
 
 
 def _range(points: list[FrontierPoint]) -> str:
