@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from litestage.core import DataError, ModelIdentity, StagePlan
-from litestage.core.files import write_text
+from litestage.core import ModelIdentity, StagePlan
 from litestage.core.layers import Record
 from litestage.evaluation import FrontierPoint, Paired, Speedup
-from litestage.report.results import RESULTS_FILE, Example, Provenance, RankedLayer, Split, System
+from litestage.report.results import Example, Kept, Provenance, RankedLayer, Split, System
 
 SystemKind = Literal["full", "litestage", "rule", "ablation", "control"]
 
@@ -59,7 +57,7 @@ class Duel(Record):
     """The plan minus the other."""
 
 
-class Comparison(Record):
+class Comparison(Kept):
     """All systems on one split; ``systems`` begins with full depth."""
 
     schema_version: Literal[1] = 1
@@ -98,20 +96,3 @@ class Comparison(Record):
 
     def system(self, name: str) -> Compared:
         return next(system for system in self.systems if system.name == name)
-
-    def save(self, folder: Path) -> Path:
-        """Write ``results.json``, whole or not at all."""
-        path = folder / RESULTS_FILE
-        write_text(path, self.model_dump_json(indent=1) + "\n")
-        return path
-
-    @classmethod
-    def load(cls, place: Path) -> Self:
-        """Read a folder's ``results.json``; raises `DataError` that says what is wrong with it."""
-        path = place / RESULTS_FILE if place.is_dir() else place
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"No results at {path} ({error.strerror}). Give the folder of a job's --out.") from None
-        except ValidationError as error:
-            raise DataError(f"{path} is no comparison of this version: {error.errors()[0]['msg']}.") from None

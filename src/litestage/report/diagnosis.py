@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from litestage.core import DataError, ExitRule, ModelIdentity
-from litestage.core.files import write_text
+from litestage.core import ExitRule, ModelIdentity
 from litestage.core.layers import Record
 from litestage.evaluation import Paired
 from litestage.evaluation.entropy import Step, TokenEntropy
-from litestage.report.results import RESULTS_FILE, Example, Provenance, RankedLayer, Split, System
+from litestage.report.results import Example, Kept, Provenance, RankedLayer, Split, System
 
 ALL = "all"
 """Name of the sweep in which every stage skips the same sub-layers."""
@@ -84,7 +82,7 @@ class Versions(Record):
     with_exit: Example
 
 
-class Diagnosis(Record):
+class Diagnosis(Kept):
     """What the paper's motivation figures show, for one model on one task."""
 
     schema_version: Literal[1] = 1
@@ -145,20 +143,3 @@ class Diagnosis(Record):
     @property
     def full(self) -> System:
         return self.together.points[0].system
-
-    def save(self, folder: Path) -> Path:
-        """Write ``results.json``, whole or not at all."""
-        path = folder / RESULTS_FILE
-        write_text(path, self.model_dump_json(indent=1) + "\n")
-        return path
-
-    @classmethod
-    def load(cls, place: Path) -> Self:
-        """Read a folder's ``results.json``; raises `DataError` that says what is wrong with it."""
-        path = place / RESULTS_FILE if place.is_dir() else place
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"No results at {path} ({error.strerror}). Give the folder of a job's --out.") from None
-        except ValidationError as error:
-            raise DataError(f"{path} is no diagnosis of this version: {error.errors()[0]['msg']}.") from None

@@ -255,7 +255,36 @@ class Provenance(Record):
         return cls.model_validate({k: v for k, v in conditions.items() if k in cls.model_fields} | more)
 
 
-class Results(Record):
+class Kept(Record):
+    """Results of a job, which lie in its folder as ``results.json``."""
+
+    def save(self, folder: Path) -> Path:
+        """Write ``results.json``, whole or not at all."""
+        path = folder / RESULTS_FILE
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, place: Path) -> Self:
+        """Read a folder's ``results.json``; raises `DataError` that says what is wrong with it."""
+        path = place / RESULTS_FILE if place.is_dir() else place
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(
+                f"No results at {path} ({error.strerror}), so there is nothing to report. "
+                "Give the folder that a job wrote with --out."
+            ) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+            raise DataError(
+                f"{path}: {where}: {first['msg']}. These results were not written by this version of litestage, "
+                "or were changed. Run the job again."
+            ) from None
+
+
+class Results(Kept):
     """A plan against full depth on the test questions, how it was found, and under which conditions."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -311,31 +340,6 @@ class Results(Record):
     def exits(self) -> tuple[str, ...]:
         """Stages that may exit early."""
         return tuple(name for name, stage in self.stage_plans.items() if stage.exit)
-
-    def save(self, folder: Path) -> Path:
-        """Write ``results.json``, whole or not at all."""
-        path = folder / RESULTS_FILE
-        write_text(path, self.model_dump_json(indent=1) + "\n")
-        return path
-
-    @classmethod
-    def load(cls, place: Path) -> Self:
-        """Read a folder's ``results.json``; raises `DataError` that says what is wrong with it."""
-        path = place / RESULTS_FILE if place.is_dir() else place
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(
-                f"No results at {path} ({error.strerror}), so there is nothing to report. "
-                "Give the folder that a job wrote with --out."
-            ) from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-            raise DataError(
-                f"{path}: {where}: {first['msg']}. These results were not written by this version of litestage, "
-                "or were changed. Run the job again."
-            ) from None
 
 
 def _cost(used: StageUsage, priced: StagePrice) -> StageCost:
