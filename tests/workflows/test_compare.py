@@ -18,7 +18,7 @@ from litestage.search import SearchOptions
 from litestage.skipping.rules import RULES
 from litestage.workflows import Workbench
 from litestage.workflows.compare import Sizes, compare_methods, mean_skipped
-from litestage.workflows.setups import cap_for, token_cap
+from litestage.workflows.setups import cap_for, full_depth, token_cap
 
 SIZES = Sizes(search=6, test=6, wall=1, blocks=(1, 5), max_drops=(20.0, 40.0))
 
@@ -129,10 +129,6 @@ def test_a_cap_makes_texts_as_long_in_the_mean() -> None:
     assert cap_for([3, 3], 3) == 3
 
 
-def test_texts_that_are_not_shorter_have_no_cap(bench: Workbench, comparison: Comparison) -> None:
-    task = bench.task.model_copy(update={"stages": bench.task.stages[-1:]})
-    assert task.stage_names == ("summary",)
-    setup = next(iter(comparison.of_kind("litestage")), None)
-    assert setup is not None
+def test_texts_that_are_not_shorter_have_no_cap(bench: Workbench) -> None:
     traces = lengths(9, 9)
-    assert token_cap(bench, None, traces, traces) is None  # type: ignore[arg-type]
+    assert token_cap(bench, full_depth(bench), traces, traces) is None
