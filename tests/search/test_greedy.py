@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 
 import pytest
@@ -29,27 +30,34 @@ Seconds = Callable[[Setting], float]
 
 
 class Table:
-    """A made-up model: outcomes and seconds of any setting; remembers what it was asked."""
+    """A made-up model: outcomes and seconds of any setting; remembers what it was asked.
 
-    def __init__(self, outcomes: Outcomes, seconds: Seconds, chunk: int = 1) -> None:
-        self.outcomes, self.seconds, self.chunk = outcomes, seconds, chunk
+    Where it may cut a point short, it does so with the probability ``eager``.
+    """
+
+    def __init__(self, outcomes: Outcomes, seconds: Seconds, chunk: int = 1, eager: float = 1.0) -> None:
+        self.outcomes, self.seconds, self.chunk, self.eager = outcomes, seconds, chunk, eager
+        self.random = random.Random(0)
         self.stage_seconds = {"recall": 0.2, "analysis": 0.7, "summary": 0.1}
         self.asked: list[Ask] = []
         self.told: list[Measurement] = []
 
     def __call__(self, ask: Ask) -> Measurement:
-        """Measure in the order asked, a chunk at a time, and stop as soon as the point is hopeless."""
+        """Measure in the order asked, a chunk at a time, and stop once the point is hopeless or too slow."""
         self.asked.append(ask)
         truth, told = self.outcomes(ask.setting), dict[int, bool]()
         for start in range(0, len(truth), self.chunk):
             told |= {i: truth[i] for i in ask.order[start : start + self.chunk]}
-            if hopeless(sum(told.values()), len(told), len(truth), ask.needed):
+            at_least = self.seconds(ask.setting) * len(told) / len(truth)
+            lost = hopeless(sum(told.values()), len(told), len(truth), ask.needed) or ask.is_too_slow(at_least)
+            if lost and self.random.random() < self.eager:
                 break
         whole = len(told) == len(truth)
         self.told.append(
             Measurement(
                 outcomes=tuple(told.get(i) for i in range(len(truth))),
                 seconds=self.seconds(ask.setting) if whole else None,
+                seconds_at_least=None if whole else at_least,
                 stage_seconds=self.stage_seconds if whole else {},
             )
         )
@@ -134,6 +142,53 @@ def test_points_that_miss_end_early_and_the_rest_is_counted() -> None:
     assert record.spent.questions_saved == 3 * 88
     assert record.spent.questions == 100 * record.spent.points - record.spent.questions_saved
     assert record.spent.points == len(table.asked)
+
+
+def slow_from(budget: int) -> Seconds:
+    """The analysis gets faster up to a budget, and very slow from it on."""
+    return lambda setting: 3.0 if setting.budgets["analysis"] >= budget else linear_seconds(setting)
+
+
+def test_a_point_ends_once_it_is_slower_than_the_best() -> None:
+    record = search(Table(by_budget({}), slow_from(4)), num_blocks=4)
+    slow = record.profiles[0].points[2]
+    # The best point takes 0.98 seconds a question, 98 in all, and each of these 3 seconds: the 33rd is one too many.
+    assert (slow.budget, slow.measured, slow.seconds, slow.feasible) == (4, 33, None, None)
+    assert slow.seconds_at_least == pytest.approx(0.99)
+    assert record.profiles[0].chosen == 2
+
+
+def test_slow_points_are_decided_only_when_the_end_of_a_profile_hangs_on_them() -> None:
+    # Slow from 4 on. 4 to 8 cannot be decided before they are too slow, so with a patience of 3 the last one is
+    # finished, keeps the target, and the profile goes on; 10 to 14 miss it, which ends the profile.
+    lost_late = {"analysis": {10: 2, 12: 2, 14: 2}}
+    table = Table(by_budget(lost_late), slow_from(4))
+    record = search(table, num_blocks=10)
+    analysis = record.profiles[0]
+    assert [(p.budget, p.feasible) for p in analysis.points] == [
+        *((0, True), (2, True), (4, None), (6, None), (8, True), (10, False), (12, False), (14, False)),
+    ]
+    assert (analysis.chosen, analysis.left_out) == (2, 1)
+    asked = [ask.setting.budgets["analysis"] for ask in table.asked if ask.stage == "analysis"]
+    assert asked == [0, 2, 4, 6, 8, 8, 10, 12, 14][1:]
+
+
+@pytest.mark.parametrize("seconds_at_least", [None, 0.5, 1.0])
+def test_a_cut_without_a_reason_is_refused(seconds_at_least: float | None) -> None:
+    def measure(ask: Ask) -> Measurement:
+        if ask.purpose == "full":
+            return Measurement(outcomes=(True, True), seconds=1.0, stage_seconds=dict.fromkeys(STAGES, 0.3))
+        return Measurement(outcomes=(True, None), seconds_at_least=seconds_at_least)
+
+    with pytest.raises(ValueError, match="cut short though it could reach 2 right answers of 2 needed"):
+        search_budgets(STAGES, 4, 2, PAPER, measure)
+
+
+def test_being_slow_is_no_reason_where_the_whole_profile_or_all_points_are_wanted() -> None:
+    for change in ({"exhaustive": True}, {"end_points_early": False}):
+        table = Table(by_budget({}), slow_from(4))
+        search(table, PAPER.model_copy(update=change))
+        assert all(ask.too_slow is None for ask in table.asked)
 
 
 def test_questions_missed_so_far_are_asked_first() -> None:
@@ -232,19 +287,19 @@ def test_search_exit_falls_back_to_full_depth_when_exit_ruins_every_point() -> N
 def worlds(draw: st.DrawFn) -> tuple[Outcomes, Seconds, int, dict[str, float]]:
     """Any outcomes and (often tied) seconds for any setting, drawn when first asked for."""
     questions = draw(st.integers(1, 12))
-    random = draw(st.randoms(use_true_random=False))
+    chance = draw(st.randoms(use_true_random=False))
     hardness = draw(st.sampled_from([0.05, 0.2, 0.5]))
     known: dict[Setting, tuple[list[bool], float]] = {}
 
     def world(setting: Setting) -> tuple[list[bool], float]:
         if setting not in known:
             known[setting] = (
-                [random.random() > hardness for _ in range(questions)],
-                random.choice([0.5, 0.6, 0.7, 0.8, 1.0]),
+                [chance.random() > hardness for _ in range(questions)],
+                chance.choice([0.5, 0.6, 0.7, 0.8, 1.0, 2.0, 4.0]),
             )
         return known[setting]
 
-    stage_seconds = {stage: random.choice([0.1, 0.2, 0.3]) for stage in STAGES}
+    stage_seconds = {stage: chance.choice([0.1, 0.2, 0.3]) for stage in STAGES}
     return (lambda setting: world(setting)[0]), (lambda setting: world(setting)[1]), questions, stage_seconds
 
 
@@ -259,26 +314,34 @@ options = st.builds(
 
 
 def run(
-    world: tuple[Outcomes, Seconds, int, dict[str, float]], options: SearchOptions, chunk: int = 1, num_blocks: int = 5
+    world: tuple[Outcomes, Seconds, int, dict[str, float]],
+    options: SearchOptions,
+    chunk: int = 1,
+    num_blocks: int = 5,
+    eager: float = 1.0,
 ) -> tuple[SearchRecord, Table]:
     outcomes, seconds, questions, stage_seconds = world
-    table = Table(outcomes, seconds, chunk)
+    table = Table(outcomes, seconds, chunk, eager)
     table.stage_seconds = stage_seconds
     return search_budgets(STAGES, num_blocks, questions, options, table), table
 
 
-@given(worlds(), options, st.integers(1, 5))
-@settings(deadline=None, max_examples=150)
-def test_ending_points_early_never_changes_the_choice(world, options: SearchOptions, chunk: int) -> None:
-    early, _ = run(world, options, chunk)
+@given(worlds(), options, st.integers(1, 5), st.sampled_from([1.0, 0.5]))
+@settings(deadline=None, max_examples=300)
+def test_ending_points_early_never_changes_the_choice(world, options: SearchOptions, chunk: int, eager: float) -> None:
+    early, _ = run(world, options, chunk, eager=eager)
     whole, _ = run(world, options.model_copy(update={"end_points_early": False}))
     assert early.setting == whole.setting
     assert early.result == whole.result
     for a, b in zip(early.profiles, whole.profiles, strict=True):
-        assert (a.stage, a.chosen) == (b.stage, b.chosen)
-        assert [(p.budget, p.feasible) for p in a.points] == [(p.budget, p.feasible) for p in b.points]
-        assert all(p.seconds == q.seconds for p, q in zip(a.points, b.points, strict=True) if p.feasible)
-        assert all(p.accuracy >= q.accuracy for p, q in zip(a.points, b.points, strict=True))
+        assert (a.stage, a.chosen, a.left_out) == (b.stage, b.chosen, b.left_out)
+        for p, q in zip(a.points, b.points, strict=True):
+            assert p.budget == q.budget
+            assert p.accuracy >= q.accuracy
+            assert p.feasible in (None, q.feasible)
+            assert p.seconds in (None, q.seconds)
+            assert p.seconds is not None or p.feasible is not True or p.seconds_at_least is not None
+            assert (p.seconds_at_least or 0) <= (q.seconds or 0) + 1e-9
     assert [(c.exits, c.kept) for c in early.exit_checks] == [(c.exits, c.kept) for c in whole.exit_checks]
     assert whole.spent.questions_saved == 0
     if options.exhaustive:

@@ -20,6 +20,7 @@ from litestage.report.figures import (
     KEPT,
     PLAN,
     PREFILL,
+    SLOWER,
     Row,
 )
 from litestage.report.theme import Theme
@@ -147,7 +148,9 @@ def _profile(rows: Sequence[Row], y: Any, rule: Any, scale: Scale, theme: Theme,
     layers = [
         chosen.mark_rule(color=theme.plan, opacity=0.14, strokeWidth=14),
         *([rule] if rule else []),
-        base.transform_filter(alt.datum.state != AT_MOST).mark_line(color=theme.full, strokeWidth=1.5).encode(y=y),
+        base.transform_filter((alt.datum.state != AT_MOST) & (alt.datum.state != SLOWER))
+        .mark_line(color=theme.full, strokeWidth=1.5)
+        .encode(y=y),
         chosen.mark_point(size=170, color=theme.plan, strokeWidth=2, fill="none").encode(y=y),
         base.mark_point(size=50, strokeWidth=1.5, opacity=1).encode(
             y=y,
@@ -161,8 +164,8 @@ def _profile(rows: Sequence[Row], y: Any, rule: Any, scale: Scale, theme: Theme,
 
 
 def _by_state(chosen: str, feasible: str, infeasible: str, at_most: str) -> Any:
-    domain = [CHOSEN, FEASIBLE, INFEASIBLE, AT_MOST]
-    return alt.Scale(domain=domain, range=[chosen, feasible, infeasible, at_most])
+    domain = [CHOSEN, FEASIBLE, INFEASIBLE, AT_MOST, SLOWER]
+    return alt.Scale(domain=domain, range=[chosen, feasible, infeasible, at_most, at_most])
 
 
 def _profile_tooltip() -> list[Any]:

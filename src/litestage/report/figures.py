@@ -12,11 +12,12 @@ from litestage.report.results import Group, Profile, ProfilePoint, RankedLayer, 
 
 Row = dict[str, str | float | None]
 
-CHOSEN, FEASIBLE, INFEASIBLE, AT_MOST = (
+CHOSEN, FEASIBLE, INFEASIBLE, AT_MOST, SLOWER = (
     "chosen",
     "keeps the target",
     "misses the target",
     "misses the target, ended early",
+    "slower than the best, ended early",
 )
 FULL, PLAN = "full depth", "plan"
 PREFILL, DECODE = "prefill", "decode"
@@ -33,11 +34,18 @@ def profile_rows(profile: Profile) -> list[Row]:
             "seconds": point.seconds,
             "state": state_of(point, profile.chosen),
             "accuracy_text": ("at most " if point.cut_short else "") + words.percent(point.accuracy),
-            "seconds_text": words.seconds(point.seconds) if point.seconds is not None else "not timed: ended early",
+            "seconds_text": latency_text(point) or "not timed: ended early",
             "questions_text": f"{point.measured} of {point.questions}",
         }
         for point in profile.points
     ]
+
+
+def latency_text(point: ProfilePoint) -> str:
+    """Seconds a question, or what is known of them; empty where that is nothing."""
+    if point.seconds is not None:
+        return words.seconds(point.seconds)
+    return "" if point.seconds_at_least is None else f"> {words.seconds(point.seconds_at_least)}"
 
 
 def state_of(point: ProfilePoint, chosen: int) -> str:
@@ -45,7 +53,7 @@ def state_of(point: ProfilePoint, chosen: int) -> str:
     if point.budget == chosen:
         return CHOSEN
     if point.cut_short:
-        return AT_MOST
+        return AT_MOST if point.feasible is False else SLOWER
     return FEASIBLE if point.feasible else INFEASIBLE
 
 

@@ -107,8 +107,8 @@ def _search(search: Search) -> Section:
         ),
         legend=_PROFILE,
         caption="Accuracy and latency are end to end. The fastest point that keeps the target is chosen; a budget that "
-        "makes the model write more loses by itself. A point ends early once its remaining questions cannot save it: "
-        "its mark is the most it could have reached.",
+        "makes the model write more loses by itself. A point ends early once it cannot keep the target, or cannot "
+        "be the fastest: its mark is the most it could have reached.",
     )
     spent = search.spent
     lead = (
@@ -116,7 +116,7 @@ def _search(search: Search) -> Section:
         f"{search.split.name} questions full depth reaches {words.percent(search.full.accuracy)}; with "
         f"{words.drop(search.max_drop)} to lose the target is {words.percent(search.target)}. "
         f"The search measured {spent.points} settings with "
-        f"{spent.questions:,} answers; ending hopeless points saved {spent.questions_saved:,} more, and "
+        f"{spent.questions:,} answers; ending lost points early saved {spent.questions_saved:,} more, and "
         f"{spent.points_left_out} budgets were left out."
     )
     tables = (tabular.exit_checks(search),) if search.exit_checks else ()

@@ -106,13 +106,14 @@ class PointResult(Record):
 
     questions: int
     measured: int
-    """Fewer than ``questions`` when the point ended early, because it had missed the target for certain."""
+    """Fewer than ``questions`` when the point ended early, because it could not be chosen any more."""
     correct: int
     accuracy: float
     """Percent; for a point that ended early the most it could have reached."""
     seconds: float | None
     """None for a point that ended early."""
-    feasible: bool
+    feasible: bool | None
+    """None for a point that ended early before that was certain."""
 
     @property
     def cut_short(self) -> bool:
@@ -122,6 +123,8 @@ class PointResult(Record):
 class ProfilePoint(PointResult):
     budget: int
     """Sub-layers skipped in the stage."""
+    seconds_at_least: float | None = None
+    """For a point that ended early because it was slower than the best."""
 
 
 class Profile(Record):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from litestage.core import StagePlan, SubLayer
 from litestage.report import words
-from litestage.report.figures import ATTENTION, FEASIBLE, FFN, INFEASIBLE, kind_name, state_of
+from litestage.report.figures import ATTENTION, FEASIBLE, FFN, INFEASIBLE, kind_name, latency_text, state_of
 from litestage.report.results import Profile, ProfilePoint, RankedLayer, Results, Search, StageCost, System
 
 Tone = Literal["plain", "strong", "dim"]
@@ -166,7 +166,7 @@ def _point_line(point: ProfilePoint, chosen: int) -> Line:
     cells = (
         str(point.budget),
         f"{'≤ ' if point.cut_short else ''}{words.percent(point.accuracy)}",
-        NOTHING if point.seconds is None else words.seconds(point.seconds),
+        latency_text(point) or NOTHING,
         f"{point.measured} of {point.questions}",
         state_of(point, chosen),
     )

@@ -24,7 +24,7 @@ class Spent(Record):
     questions: int
     """Questions answered in all."""
     questions_saved: int
-    """Questions left out of points that had missed the target for certain."""
+    """Questions left out of points that could not be chosen any more."""
     points_left_out: int
     """Budgets left out after several in a row that missed the target."""
 

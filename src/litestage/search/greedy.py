@@ -6,12 +6,15 @@ The search only asks and is told: it is a pure function of its measurements, so 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from litestage.core.layers import Record
 from litestage.search.cost import Spent
 from litestage.search.profile import Point, Profile, Result, budgets, choose, needed_correct
 from litestage.search.setting import Ask, Measure, Measurement, Purpose, SearchOptions, Setting
+
+ROUNDING = 1e-9
+"""Share of a latency by which sums of the same seconds may differ."""
 
 
 class ExitCheck(Result):
@@ -84,12 +87,15 @@ def search_budgets(
 def _profile(run: _Run, setting: Setting, stage: str, candidates: Sequence[int], target: float, needed: int) -> Profile:
     """Measure budgets upward until several in a row miss the target; without a feasible one the budget is 0."""
     points: list[Point] = []
+
+    def point(budget: int, too_slow: float | None = None) -> Point:
+        told = run.ask(setting.with_budget(stage, budget), needed, "profile", stage, too_slow)
+        return Point.of(told, needed, budget=budget, seconds_at_least=told.seconds_at_least)
+
     for budget in candidates:
-        measurement = run.ask(setting.with_budget(stage, budget), needed, "profile", stage)
-        points.append(Point.of(measurement, needed, budget=budget))
-        if run.options.exhaustive or len(points) < run.options.patience:
-            continue
-        if not any(point.feasible for point in points[-run.options.patience :]):
+        points.append(point(budget, None if run.options.exhaustive else _too_slow(points)))
+        some_left = len(points) < len(candidates) and not run.options.exhaustive
+        if some_left and _all_miss(points, run.options.patience, point):
             break
     best = choose(points, target)
     return Profile(
@@ -98,6 +104,29 @@ def _profile(run: _Run, setting: Setting, stage: str, candidates: Sequence[int],
         chosen=best.budget if best else 0,
         left_out=len(candidates) - len(points),
     )
+
+
+def _too_slow(points: Sequence[Point]) -> float | None:
+    """Seconds a question above which the next point cannot be the fastest; None while no point keeps the target."""
+    best = min((point.seconds for point in points if point.feasible and point.seconds is not None), default=None)
+    return None if best is None else best * (1 + ROUNDING)
+
+
+def _all_miss(points: list[Point], patience: int, finish: Callable[[int], Point]) -> bool:
+    """Whether the last ``patience`` points miss the target.
+
+    Points that were too slow to be decided are finished, in place, only when it hangs on them. The newest come first:
+    one that keeps the target puts the same question off for longest.
+    """
+    last = range(len(points) - patience, len(points))
+    if last.start < 0 or any(points[i].feasible for i in last):
+        return False
+    for i in reversed(last):
+        if points[i].feasible is None:
+            points[i] = finish(points[i].budget)
+        if points[i].feasible:
+            return False
+    return True
 
 
 def _add_exit(run: _Run, setting: Setting, needed: int) -> tuple[Setting, list[ExitCheck]]:
@@ -132,7 +161,7 @@ def _without_most_harmful(run: _Run, setting: Setting) -> tuple[Setting, list[tu
 
 
 class _Run:
-    """Asks for each setting once, and keeps what came."""
+    """Asks for each setting until it is settled, and keeps what came."""
 
     def __init__(self, measure: Measure, num_questions: int, options: SearchOptions) -> None:
         self.measure = measure
@@ -140,42 +169,57 @@ class _Run:
         self.options = options
         self.known: dict[Setting, Measurement] = {}
         self.misses: Counter[int] = Counter()
-        self.measurements: list[Measurement] = []
 
-    def ask(self, setting: Setting, needed: int, purpose: Purpose, stage: str | None = None) -> Measurement:
-        """Measure a setting, or recall it. (No setting is asked for a second time with less needed.)"""
-        needed = needed if self.options.end_points_early else 0
-        if setting in self.known:
-            return self.known[setting]
-        ask = Ask(setting=setting, needed=needed, order=self.order(), purpose=purpose, stage=stage)
-        return self.tell(ask, self.measure(ask))
+    def ask(
+        self,
+        setting: Setting,
+        needed: int,
+        purpose: Purpose,
+        stage: str | None = None,
+        too_slow: float | None = None,
+    ) -> Measurement:
+        """Measure a setting, or recall it; what was cut short for a reason that no longer holds is finished."""
+        if not self.options.end_points_early:
+            needed, too_slow = 0, None
+        order = self.order(setting)
+        ask = Ask(setting=setting, needed=needed, too_slow=too_slow, order=order, purpose=purpose, stage=stage)
+        known = self.known.get(setting)
+        return known if known and ask.is_settled_by(known) else self.tell(ask, self.measure(ask))
 
     def tell(self, ask: Ask, measurement: Measurement) -> Measurement:
         _check(ask, measurement)
+        both = zip(self.outcomes(ask.setting), measurement.outcomes, strict=True)
+        self.misses.update(i for i, (before, now) in enumerate(both) if before is None and now is False)
         self.known[ask.setting] = measurement
-        self.measurements.append(measurement)
-        self.misses.update(i for i, outcome in enumerate(measurement.outcomes) if outcome is False)
         return measurement
 
-    def order(self) -> tuple[int, ...]:
-        """Questions by how often they were missed so far, most first."""
-        return tuple(sorted(range(self.num_questions), key=lambda i: -self.misses[i]))
+    def outcomes(self, setting: Setting) -> tuple[bool | None, ...]:
+        """What is known of a setting so far, by question."""
+        return self.known[setting].outcomes if setting in self.known else (None,) * self.num_questions
+
+    def order(self, setting: Setting) -> tuple[int, ...]:
+        """Questions by how often they were missed so far, most first, after those that the setting has behind it."""
+        known = self.outcomes(setting)
+        return tuple(sorted(range(self.num_questions), key=lambda i: (known[i] is None, -self.misses[i])))
 
     def spent(self, left_out: int) -> Spent:
         return Spent(
-            points=len(self.measurements),
-            questions=sum(measurement.measured for measurement in self.measurements),
-            questions_saved=sum(len(m.outcomes) - m.measured for m in self.measurements),
+            points=len(self.known),
+            questions=sum(measurement.measured for measurement in self.known.values()),
+            questions_saved=sum(len(m.outcomes) - m.measured for m in self.known.values()),
             points_left_out=left_out,
         )
 
 
 def _check(ask: Ask, measurement: Measurement) -> None:
-    """The choice is exact only if nothing that could still succeed is cut short."""
+    """The choice is exact only if nothing that could still be chosen is cut short."""
     if len(measurement.outcomes) != len(ask.order):
         raise ValueError(f"asked for {len(ask.order)} questions, told of {len(measurement.outcomes)}")
-    if measurement.cut_short and measurement.at_most >= ask.needed:
-        raise ValueError(f"cut short though it could reach {measurement.at_most} right answers of {ask.needed} needed")
+    if not ask.is_settled_by(measurement):
+        raise ValueError(
+            f"cut short though it could reach {measurement.at_most} right answers of {ask.needed} needed, in "
+            f"{measurement.seconds_at_least} seconds a question or more, where {ask.too_slow} are too many"
+        )
     if not measurement.cut_short and measurement.seconds is None:
         raise ValueError("a whole measurement needs its seconds a question")
 

@@ -15,14 +15,14 @@ class Result(Record):
 
     questions: int
     measured: int
-    """Fewer than ``questions`` when the point was ended early, because it had missed the target for certain."""
+    """Fewer than ``questions`` when the point was ended early, because it could not be chosen any more."""
     correct: int
     accuracy: float
     """Percent; for a point ended early the most that it could have reached."""
     seconds: float | None
     """Latency a question; None for a point ended early."""
-    feasible: bool
-    """Whether it keeps the target."""
+    feasible: bool | None
+    """Whether it keeps the target; None when it was ended early before that was certain."""
 
     @property
     def cut_short(self) -> bool:
@@ -37,7 +37,7 @@ class Result(Record):
                 "correct": measurement.correct,
                 "accuracy": 100 * measurement.at_most / len(measurement.outcomes),
                 "seconds": measurement.seconds,
-                "feasible": measurement.at_most >= needed,
+                "feasible": measurement.keeps(needed),
                 **more,
             }
         )
@@ -47,6 +47,8 @@ class Point(Result):
     """One budget of a profile."""
 
     budget: int
+    seconds_at_least: float | None = None
+    """For a point ended early because it was slower than the best."""
 
 
 class Profile(Record):

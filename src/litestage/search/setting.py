@@ -24,9 +24,9 @@ class SearchOptions(Record):
     patience: int = 3
     """A stage's profile ends after so many budgets in a row that miss the target."""
     exhaustive: bool = False
-    """Profile every budget, patience or not."""
+    """Profile every budget, patience or not, and time it even when it is slow: this draws the whole profile."""
     end_points_early: bool = True
-    """End a point as soon as its remaining questions cannot save it. The choice is the same either way."""
+    """End a point as soon as it cannot be chosen any more. The choice is the same either way."""
     use_exit: bool = True
     """Add the exit rule when the budgets are chosen (paper, 4.4)."""
     search_exit: bool = False
@@ -102,11 +102,21 @@ class Ask(Record):
     setting: Setting
     needed: int
     """Right answers below which the measurement may be cut short: see `hopeless`."""
+    too_slow: float | None = None
+    """Seconds a question above which it may be cut short as well; None when being slow is no reason."""
     order: tuple[int, ...]
     """Questions, the likeliest misses first. Any order gives the same choice; this one shows the earliest who fails."""
     purpose: Purpose
     stage: str | None = None
     """The stage being profiled."""
+
+    def is_too_slow(self, seconds: float | None) -> bool:
+        """Whether a measurement of at least so many seconds a question may be cut short."""
+        return self.too_slow is not None and seconds is not None and seconds > self.too_slow
+
+    def is_settled_by(self, told: Measurement) -> bool:
+        """Whether a measurement says what this asks: it is whole, or was cut short for one of the two reasons."""
+        return not told.cut_short or told.at_most < self.needed or self.is_too_slow(told.seconds_at_least)
 
 
 class Measurement(Record):
@@ -116,6 +126,8 @@ class Measurement(Record):
     """Right or wrong for each question, in question order whatever was asked first; None where it was cut short."""
     seconds: float | None = None
     """Latency a question; None when cut short."""
+    seconds_at_least: float | None = None
+    """When cut short: the seconds of the questions measured, shared by all. Needed where being slow was the reason."""
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     """Latency a question of each stage; needed of the full model, whose slowest stage is searched first."""
 
@@ -136,12 +148,18 @@ class Measurement(Record):
     def cut_short(self) -> bool:
         return self.measured < len(self.outcomes)
 
+    def keeps(self, needed: int) -> bool | None:
+        """Whether ``needed`` answers are right; None while the questions not measured could decide it either way."""
+        if self.at_most < needed:
+            return False
+        return True if self.correct >= needed else None
+
 
 Measure = Callable[[Ask], Measurement]
 
 
 def hopeless(correct: int, measured: int, questions: int, needed: int) -> bool:
-    """Whether ``needed`` right answers are out of reach: the one reason to cut a measurement short."""
+    """Whether ``needed`` right answers are out of reach: a reason to cut a measurement short."""
     return misses_to_go(correct, measured, questions, needed) <= 0
 
 

@@ -116,7 +116,7 @@ def lay_ground(bench: Workbench, questions: Sequence[Question], out: Path, progr
 
 @dataclass
 class _Measure:
-    """Runs a setting over the questions, in the order asked for, until it is done or hopeless."""
+    """Runs a setting over the questions, in the order asked for, until it is done or cannot be chosen any more."""
 
     bench: Workbench
     ground: Ground
@@ -128,15 +128,19 @@ class _Measure:
     progress: Progress
 
     def __call__(self, ask: Ask) -> Measurement:
-        plan = self.plan(ask.setting)
-        self.progress.start(describe(ask), len(self.questions))
-        traces = self._traces(plan, ask)
-        outcomes = tuple(traces[i].correct if i in traces else None for i in range(len(self.questions)))
-        if len(traces) < len(self.questions):
-            self.progress.advance(len(self.questions) - len(traces), "cannot keep the target")
-            return Measurement(outcomes=outcomes)
-        done = [traces[i] for i in range(len(self.questions))]
-        priced = price(self.ground.latency, done, plan)
+        if self.latency == "wall":  # by the clock, seconds are known only when all is done
+            ask = ask.model_copy(update={"too_slow": None})
+        plan, n = self.plan(ask.setting), len(self.questions)
+        self.progress.start(describe(ask), n)
+        so_far = self._run(plan, ask)
+        traces = so_far.traces
+        outcomes = tuple(traces[i].correct if i in traces else None for i in range(n))
+        if len(traces) < n:
+            self.progress.advance(
+                n - len(traces), "cannot keep the target" if so_far.hopeless else "slower than the best"
+            )
+            return Measurement(outcomes=outcomes, seconds_at_least=so_far.seconds if so_far.slow else None)
+        priced = price(self.ground.latency, [traces[i] for i in range(n)], plan)
         seconds = priced.seconds if self.latency == "priced" else self._wall(plan)
         return Measurement(outcomes=outcomes, seconds=seconds, stage_seconds=priced.stage_seconds)
 
@@ -151,15 +155,14 @@ class _Measure:
             exit=self.exit_rule if exit_on else None,
         )
 
-    def _traces(self, plan: Plan, ask: Ask) -> dict[int, Trace]:
-        """Traces by question; fewer than all when the rest could not save the point."""
-        traces: dict[int, Trace] = {}
-        size, right = self.bench.options.batch_size, 0
-        while len(traces) < len(ask.order):
+    def _run(self, plan: Plan, ask: Ask) -> _SoFar:
+        """Run all questions, or as many as show that the setting cannot be chosen."""
+        so_far = _SoFar(ask)
+        size = self.bench.options.batch_size
+        while not so_far.settled:
             # No group is smaller than what could settle the point, or than what fills a batch with branches.
-            to_settle = misses_to_go(right, len(traces), len(ask.order), ask.needed)
-            some = min(size, max(to_settle, size // self.branches))
-            group = ask.order[len(traces) : len(traces) + some]
+            some = min(size, max(so_far.to_settle, size // self.branches))
+            group = ask.order[len(so_far.traces) : len(so_far.traces) + some]
             answered = run(
                 self.ground.engine,
                 self.bench.task,
@@ -167,12 +170,9 @@ class _Measure:
                 plan,
                 questions_at_once=len(group),
             )
-            traces.update(zip(group, answered, strict=True))
-            right = sum(trace.correct for trace in traces.values())
-            self.progress.advance(len(group), f"{right} of {len(traces)} right")
-            if hopeless(right, len(traces), len(ask.order), ask.needed):
-                break
-        return traces
+            so_far.add(group, answered, price(self.ground.latency, answered, plan).seconds)
+            self.progress.advance(len(group), f"{so_far.right} of {len(so_far.traces)} right")
+        return so_far
 
     @property
     def branches(self) -> int:
@@ -190,6 +190,45 @@ class _Measure:
         samples = _SAMPLES.validate_json(path.read_text(encoding="utf-8"))
         seconds = medians(samples)["plan"]
         return sum(seconds.values()) / len(seconds)
+
+
+class _SoFar:
+    """What the questions run so far show of a setting."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.traces: dict[int, Trace] = {}
+        """By question."""
+        self.right = 0
+        self.seconds = 0.0
+        """Priced seconds shared by all questions: what a question takes at least."""
+
+    def add(self, group: Sequence[int], answered: Sequence[Trace], seconds: float) -> None:
+        """Take in a group's traces, and its ``seconds`` a question."""
+        self.traces.update(zip(group, answered, strict=True))
+        self.right += sum(trace.correct for trace in answered)
+        self.seconds += seconds * len(group) / len(self.ask.order)
+
+    @property
+    def settled(self) -> bool:
+        return len(self.traces) == len(self.ask.order) or self.hopeless or self.slow
+
+    @property
+    def hopeless(self) -> bool:
+        return hopeless(self.right, len(self.traces), len(self.ask.order), self.ask.needed)
+
+    @property
+    def slow(self) -> bool:
+        return self.ask.is_too_slow(self.seconds)
+
+    @property
+    def to_settle(self) -> int:
+        """Fewest questions that could settle it: by wrong answers, or by seconds if it goes on as slowly."""
+        misses = misses_to_go(self.right, len(self.traces), len(self.ask.order), self.ask.needed)
+        if self.ask.too_slow is None or not self.seconds:
+            return misses
+        by_seconds = len(self.traces) * (self.ask.too_slow / self.seconds - 1)
+        return min(misses, 1 + int(by_seconds))
 
 
 def describe(ask: Ask) -> str:
@@ -236,7 +275,7 @@ def _announce(bench: Workbench, options: SearchOptions, n: int, seconds: float, 
     cost = estimate_cost(len(bench.task.stages), blocks, options.step, n, seconds)
     progress.say(
         f"The full profile is {cost.points} settings x {n} questions, {_duration(cost.seconds)} at one question at a "
-        "time. Settings that cannot keep the target end early, and questions run side by side."
+        "time. Settings that cannot keep the target or be the fastest end early, and questions run side by side."
     )
 
 
