@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from litestage.training import initialise
 from litestage.training.initialise import END_OF_TEXT
-from litestage.training.recipe import ModelRecipe, Recipe, TokenizerRecipe, TrainingRecipe
+from litestage.training.recipe import ModelRecipe, TokenizerRecipe
 
 
 @given(text=st.text(max_size=40).filter(lambda text: END_OF_TEXT not in text))
@@ -33,9 +33,7 @@ def test_a_saved_tokenizer_encodes_the_same(tokenizer, tmp_path) -> None:
 
 def test_the_seed_fixes_the_weights_and_leaves_other_draws_alone(task, questions, tiny: ModelRecipe) -> None:
     def weights(seed: int) -> dict[str, torch.Tensor]:
-        training = TrainingRecipe(steps=1, seed=seed)
-        recipe = Recipe(tokenizer=TokenizerRecipe(vocab_size=400), model=tiny, training=training)
-        model, tokenizer = initialise(recipe, task, questions[:8])
+        model, tokenizer = initialise(TokenizerRecipe(vocab_size=400), tiny, seed, task, questions[:8])
         assert model.config.vocab_size == len(tokenizer)
         assert model.config.eos_token_id == tokenizer.eos_token_id
         return model.state_dict()

@@ -8,40 +8,71 @@ import typer
 
 from litestage.cli import options as o
 from litestage.cli.console import OUT, Bars
+from litestage.core.errors import OptionError
 
 
 def command(
-    init: str = typer.Option(
-        ..., metavar="CONFIG", help="Recipe of a model from scratch: a name or a TOML file.", rich_help_panel=o.WHAT
+    model: str | None = typer.Option(
+        None, help="Model to fine-tune: short name, folder, .gguf file or hub id.", rich_help_panel=o.WHAT
+    ),
+    recipe: str | None = typer.Option(
+        None, metavar="CONFIG", help="Recipe: a name or a TOML file. Default: lora.", rich_help_panel=o.WHAT
+    ),
+    init: str | None = typer.Option(
+        None, metavar="CONFIG", help="Recipe of a model from scratch, instead of --model.", rich_help_panel=o.WHAT
     ),
     task: o.Task = "everyday",
     data: str | None = typer.Option(
         None, metavar="DIR", help="Folder with train.jsonl and dev.jsonl.", rich_help_panel=o.WHAT
     ),
     limit: o.Limit = None,
+    epochs: float | None = typer.Option(None, help="Overrides the recipe's length.", rich_help_panel=o.HOW),
+    order: str | None = typer.Option(
+        None, metavar="packed|cycles", help="Overrides the recipe's.", rich_help_panel=o.HOW
+    ),
     validation: int = typer.Option(100, help="Dev questions answered at each validation.", rich_help_panel=o.HOW),
+    checkpoint_every: int = typer.Option(50, min=1, help="Steps that a kill may cost.", rich_help_panel=o.HOW),
     threads: int | None = typer.Option(None, min=1, help="Processor threads; all without.", rich_help_panel=o.HOW),
     seed: int | None = typer.Option(None, min=0, help="Overrides the recipe's.", rich_help_panel=o.HOW),
-    out: Path = typer.Option(..., metavar="DIR", help="Where the model goes.", rich_help_panel=o.WHERE),
+    device: o.Device = "auto",
+    out: Path = typer.Option(..., metavar="DIR", help="Where the model or adapter goes.", rich_help_panel=o.WHERE),
     json: o.Json = False,
 ) -> None:
-    """Train a model from scratch on a task's train split, by a recipe.
+    """Fine-tune a model on a task's train split, or train one from scratch, by a recipe.
 
     A killed training goes on when you give the same command again, and ends with the same weights.
 
-    Example: [bold]litestage finetune --init everyday --task everyday --out models/everyday[/]
+    Example: [bold]litestage finetune --model smollm2-135m --task obqa --data DIR --out adapters/mine[/]
     """
-    from litestage.workflows.finetune import FinetuneOptions, train_from_scratch
+    from litestage.workflows.finetune import FinetuneOptions, train
 
+    if init and recipe:
+        raise OptionError("--init and --recipe both name a recipe. Give one: --init for a model from scratch.")
     o.check_out(out)
+    o.quiet_transformers()
+    options = FinetuneOptions(
+        recipe=init or recipe or "lora",
+        model=model,
+        task=task,
+        data=data,
+        limit=limit,
+        validation=validation,
+        epochs=epochs,
+        order=order,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+        threads=threads,
+        device=device,
+    )
     with Bars() as bars:
-        report = train_from_scratch(FinetuneOptions(init, task, data, limit, validation, seed, threads), out, bars)
+        report = train(options, out, bars)
     if json:
         typer.echo(report.model_dump_json(indent=2))
         return
     best = "" if report.best_accuracy is None else f", {report.best_accuracy:.1f} % of the dev questions right"
+    what, use = ("adapter", f"--model {model} --adapter {out}") if report.adapter else ("model", f"--model {out}")
     OUT.print(
-        f"{report.parameters:,} parameters, {report.steps} steps in {report.seconds / 60:.0f} minutes{best}. "
-        f"The model is in {out}: litestage evaluate --model {out}",
+        f"{report.trained_parameters:,} of {report.parameters:,} parameters trained, {report.steps} steps in "
+        f"{report.seconds / 60:.0f} minutes{best}. The {what} is in {out}: litestage evaluate {use} --task {task}",
         highlight=False,
     )

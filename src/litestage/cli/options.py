@@ -80,13 +80,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 def open_workbench(options: Options) -> Workbench:
     """Load model and task; what transformers would print is kept quiet."""
-    from transformers.utils import logging
-
     from litestage.workflows import Workbench
+
+    quiet_transformers()
+    return Workbench(options)
+
+
+def quiet_transformers() -> None:
+    from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return Workbench(options)
 
 
 def out_folder(out: Path | None, command: str, options: Options, *settings: object) -> Path:

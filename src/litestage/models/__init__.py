@@ -2,7 +2,7 @@
 
 from litestage.models.cache import Cache
 from litestage.models.decoder import FULL, Affine, Decoder, Skips
-from litestage.models.load import LoadedModel, from_transformers, load_model, load_transformers
+from litestage.models.load import LoadedModel, from_transformers, load_model, load_transformers, pick_device
 
 __all__ = [
     "FULL",
@@ -14,4 +14,5 @@ __all__ = [
     "from_transformers",
     "load_model",
     "load_transformers",
+    "pick_device",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -196,7 +197,9 @@ def _merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
 
     place = catalog.resolve_adapter(adapter)
     try:
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, str(place)).merge_and_unload()
+        with warnings.catch_warnings():  # peft asks transformers under an old name
+            warnings.simplefilter("ignore", FutureWarning)
+            merged: PreTrainedModel = PeftModel.from_pretrained(model, str(place)).merge_and_unload()
     except Exception as error:  # as in `_read`
         raise ModelError(
             f"The adapter {adapter!r} could not be put on this model: {_first_line(error)} "

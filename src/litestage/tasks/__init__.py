@@ -3,6 +3,7 @@
 from litestage.tasks.load import list_tasks, load_task
 from litestage.tasks.question import LETTERS, Question
 from litestage.tasks.questions import SPLITS, Split, load_questions
+from litestage.tasks.targets import trainable, with_targets
 from litestage.tasks.task import Stage, Task, list_choices
 
 __all__ = [
@@ -16,4 +17,6 @@ __all__ = [
     "list_tasks",
     "load_questions",
     "load_task",
+    "trainable",
+    "with_targets",
 ]

@@ -14,7 +14,7 @@ from litestage.core.request import Sampling
 from litestage.core.wording import did_you_mean, problem, shown, toml_problem
 from litestage.tasks.question import Question
 from litestage.tasks.questions import EMBEDDED, question_from
-from litestage.tasks.task import Stage, Task
+from litestage.tasks.task import Stage, TargetRule, Task
 
 BUILTIN = Path(__file__).parent / "builtin"
 BUILTIN_NAMES = ("everyday", "obqa", "csqa", "strategyqa", "three_stage")
@@ -23,6 +23,7 @@ FIELDS = {
     "": ("extends", *(name for name in Task.model_fields if name != "shots")),
     "stages": tuple(Stage.model_fields),
     "sampling": tuple(Sampling.model_fields),
+    "target_rules": tuple(TargetRule.model_fields),
 }
 EXAMPLES_OF_EVERYDAY = slice(32, 36)
 """The first four in a row that are short, have each answer letter once, and show right choices and wrong ones."""
@@ -63,6 +64,8 @@ def _load(path: Path, above: tuple[Path, ...]) -> Task:
     if "questions" in content:
         content["questions"] = _source(content["questions"], path)
     inherited = _inherited(content.pop("extends", None), path, above)
+    if "stages" in content:  # rules for other stages would name none of these
+        inherited.pop("target_rules", None)
     examples = content.pop("examples", None)
     task = _task(inherited | content | ({} if examples is None else {"examples": ()}), path)
     return task if examples is None else _with_examples(task, examples, path)

@@ -18,6 +18,7 @@ from litestage.tasks.question import LETTERS, Question
 
 BRANCH_FIELDS = frozenset({"letter", "choice"})
 QUESTION_FIELDS = frozenset({"question", "choices"})
+ANSWER_FIELDS = frozenset({"answer", "answer_letter"})
 
 
 class Stage(Record):
@@ -57,6 +58,27 @@ class Stage(Record):
         return text + "." if self.end_sentence and not text.endswith((".", '"', "'")) else text
 
 
+class TargetRule(Record):
+    """How a stage's training target is written where a question has none of its own: see `tasks.targets`.
+
+    Either ``take``, for a stage without fan-out, or ``right`` and ``wrong``, wordings for each choice with
+    ``{choice}``, ``{letter}``, ``{answer}`` and ``{answer_letter}`` (the right choice) and earlier stages' targets.
+    """
+
+    take: tuple[str, ...] = ()
+    """Fields of the question whose text will do, the best first."""
+    sentences: int = Field(default=1, ge=1)
+    """How many sentences of that text at most."""
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TargetRule:
+        if bool(self.take) == bool(self.right) or bool(self.right) != bool(self.wrong):
+            raise ValueError("a rule for targets needs either `take`, or both `right` and `wrong`")
+        return self
+
+
 class Task(Record):
     """Stages in order and the pattern that finds the answer in the last one's text."""
 
@@ -71,6 +93,8 @@ class Task(Record):
     shots: tuple[Question, ...] = ()
     """The worked examples in front of every prompt."""
     chat_template: bool = False
+    target_rules: dict[str, TargetRule] = Field(default_factory=dict)
+    """By stage: training targets for questions that have none."""
 
     @field_validator("answer_pattern")
     @classmethod
@@ -93,8 +117,20 @@ class Task(Record):
             _check_fields(stage.name, "prompt", stage.prompt, QUESTION_FIELDS | branch | seen)
             _check_fields(stage.name, "item", stage.item, {"text"} | branch)
             _check_fields(stage.name, "target", stage.target or "", set(BRANCH_FIELDS))
+            self._check_rule(stage, seen)
             seen.add(stage.name)
+        if unknown := sorted(set(self.target_rules) - seen):
+            raise ValueError(f"target_rules names {unknown[0]!r}, which is not a stage of the task")
         return self
+
+    def _check_rule(self, stage: Stage, seen: set[str]) -> None:
+        if (rule := self.target_rules.get(stage.name)) is None:
+            return
+        if bool(rule.right) != (stage.fan_out == "choices"):
+            kind = "`right` and `wrong`" if stage.fan_out == "choices" else "`take`"
+            raise ValueError(f"stage {stage.name}: its rule for targets should have {kind}")
+        for wording in (*rule.right, *rule.wrong):
+            _check_fields(stage.name, "target", wording, {*BRANCH_FIELDS, *ANSWER_FIELDS, *seen})
 
     @model_validator(mode="after")
     def _one_answer(self) -> Task:
@@ -119,7 +155,9 @@ class Task(Record):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that shapes prompts and answers."""
-        return content_hash(self.model_dump(mode="json", exclude={"description", "questions", "examples"}))
+        return content_hash(
+            self.model_dump(mode="json", exclude={"description", "questions", "examples", "target_rules"})
+        )
 
     def stage(self, name: str) -> Stage:
         """The stage of this name; raises `OptionError` when there is none."""

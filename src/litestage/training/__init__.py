@@ -1,10 +1,12 @@
 """Fine-tuning and training from scratch: one loop, the same renderers as inference."""
 
+from litestage.training.adapter import with_lora
 from litestage.training.initialise import initialise
 from litestage.training.loop import Progress, TrainingReport, finetune
-from litestage.training.recipe import Recipe, TrainingRecipe, load_recipe, recipe_names
+from litestage.training.recipe import LoraRecipe, Recipe, TrainingRecipe, load_recipe, recipe_names
 
 __all__ = [
+    "LoraRecipe",
     "Progress",
     "Recipe",
     "TrainingRecipe",
@@ -13,4 +15,5 @@ __all__ = [
     "initialise",
     "load_recipe",
     "recipe_names",
+    "with_lora",
 ]

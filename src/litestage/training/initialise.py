@@ -11,18 +11,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 from litestage.training.packing import texts_of
-from litestage.training.recipe import ModelRecipe, Recipe
+from litestage.training.recipe import ModelRecipe, TokenizerRecipe
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 def initialise(
-    recipe: Recipe, task: Task, questions: Sequence[Question]
+    tokens: TokenizerRecipe, shape: ModelRecipe, seed: int, task: Task, questions: Sequence[Question]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """An untrained float32 model and the tokenizer learnt from the task's texts, both fixed by the recipe's seed."""
+    """An untrained float32 model and the tokenizer learnt from the task's texts, both fixed by the seed."""
     texts = (text for question in questions for pair in texts_of(task, question) for text in pair)
-    tokenizer = train_tokenizer(texts, recipe.tokenizer.vocab_size, recipe.model.max_position_embeddings)
-    return new_model(recipe.model, tokenizer, recipe.training.seed), tokenizer
+    tokenizer = train_tokenizer(texts, tokens.vocab_size, shape.max_position_embeddings)
+    return new_model(shape, tokenizer, seed), tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:

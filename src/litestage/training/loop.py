@@ -67,6 +67,8 @@ class TrainingReport(Record):
     questions: int
     parameters: int
     trained_parameters: int
+    adapter: bool = False
+    """Whether what was trained is an adapter, to be put on the model of the recipe."""
     steps: int
     seconds: float
     """Spent training, summed over resumes; validation included."""
@@ -89,6 +91,8 @@ class _State:
     seconds: float = 0.0
     tokens: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    recent: list[tuple[float, int, float]] = field(default_factory=list)
+    """Loss, tokens and seconds of the last steps."""
     best: dict[str, Any] | None = None
 
 
@@ -148,7 +152,6 @@ class _Trainer:
         self.device = next(model.parameters()).device
         self.optimizers = make_optimizers(model, recipe)
         self.state = _State()
-        self._recent: list[tuple[float, int, float]] = []
         # Under a tree mask torch's fused attention has a slow backward on processors; plain matrix products win there.
         self.causal.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
         torch.manual_seed(recipe.seed)
@@ -171,7 +174,7 @@ class _Trainer:
         state.step += 1
         tokens = sum(len(pack) for pack in packs)
         state.tokens += tokens
-        self._recent = [*self._recent[1 - SMOOTHING :], (value, tokens, time.perf_counter() - started)]
+        state.recent = [*state.recent[1 - SMOOTHING :], (value, tokens, time.perf_counter() - started)]
         accuracy = self._validate(validate)
         state.seconds += time.perf_counter() - started
         return self._progress(accuracy)
@@ -207,7 +210,7 @@ class _Trainer:
             load_trainable(self.model, self.state.best["weights"])
         report = self._report(task, questions)
         self.model.eval().to(getattr(torch, self.recipe.save_dtype))
-        _save_whole(self.out, self.model, tokenizer)
+        _save_whole(self.out, self.model, None if isinstance(self.model, PeftModel) else tokenizer)
         write_text(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         return report
@@ -234,7 +237,7 @@ class _Trainer:
         return accuracy
 
     def _progress(self, accuracy: float | None) -> Progress:
-        losses, tokens, seconds = zip(*self._recent, strict=True)
+        losses, tokens, seconds = zip(*self.state.recent, strict=True)
         state, loss = self.state, sum(losses) / len(losses)
         if accuracy is not None or state.step % SMOOTHING == 0 or state.step == self.last:
             state.curve.append({"step": state.step, "loss": round(loss, 4), "accuracy": accuracy})
@@ -257,6 +260,7 @@ class _Trainer:
             questions=questions,
             parameters=sum(weight.numel() for weight in self.model.parameters()),
             trained_parameters=sum(weight.numel() for weight in trained(self.model)),
+            adapter=isinstance(self.model, PeftModel),
             steps=state.step,
             seconds=round(state.seconds, 1),
             tokens=state.tokens,
@@ -310,7 +314,7 @@ def _fingerprint(
     questions: Sequence[Question],
     recipe: TrainingRecipe,
 ) -> str:
-    base = causal_model(model).name_or_path  # empty for a model from scratch, whose recipe says all
+    base = causal_model(model).name_or_path  # its name; empty for a model from scratch, whose recipe says all
     return content_hash(
         {
             **({"base": base} if base else {}),
@@ -323,12 +327,16 @@ def _fingerprint(
     )
 
 
-def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Everything is written beside first: a full disk or a kill leaves no file in ``out`` that is half there."""
+def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """A model with its tokenizer, or an adapter alone.
+
+    Everything is written beside first: a full disk or a kill leaves no file in ``out`` that is half there.
+    """
     saving = out / ".saving"
     try:
         model.save_pretrained(saving)
-        tokenizer.save_pretrained(saving)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(saving)
         for file in saving.iterdir():
             file.replace(out / file.name)
         saving.rmdir()

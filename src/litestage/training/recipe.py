@@ -45,6 +45,17 @@ class ModelRecipe(Record):
         return self
 
 
+class LoraRecipe(Record):
+    """An adapter: what peft puts beside which linear maps."""
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the linear maps; all but the output head without."""
+
+
 class TrainingRecipe(Record):
     """How long, how fast and in which order to learn (REFERENCE, section 5)."""
 
@@ -83,17 +94,31 @@ class TrainingRecipe(Record):
 
 
 class Recipe(Record):
-    """A model from scratch: its tokenizer, its shape, its training."""
+    """A training, and what it trains: a model from scratch (tokenizer, shape), an adapter, or all weights."""
 
-    tokenizer: TokenizerRecipe
-    model: ModelRecipe
+    tokenizer: TokenizerRecipe | None = None
+    model: ModelRecipe | None = None
+    lora: LoraRecipe | None = None
     training: TrainingRecipe
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Recipe:
+        if (self.tokenizer is None) != (self.model is None):
+            raise ValueError("a model from scratch needs both [tokenizer] and [model]")
+        if self.model is not None and self.lora is not None:
+            raise ValueError("[lora] trains an adapter for a model that exists: leave out [tokenizer] and [model]")
+        return self
+
+    @property
+    def from_scratch(self) -> bool:
+        return self.model is not None
 
 
 FIELDS = {
     "": tuple(Recipe.model_fields),
     "tokenizer": tuple(TokenizerRecipe.model_fields),
     "model": tuple(ModelRecipe.model_fields),
+    "lora": tuple(LoraRecipe.model_fields),
     "training": tuple(TrainingRecipe.model_fields),
 }
 
@@ -105,10 +130,13 @@ def load_recipe(name: str | Path) -> Recipe:
         named = RECIPES / f"{name}.toml"
         text = named.read_text("utf-8") if named.is_file() else path.read_text("utf-8")
         content = tomllib.loads(text)
+        modules = content.get("lora", {}).get("modules")
+        if isinstance(modules, list):  # strict validation takes no list for a tuple
+            content["lora"]["modules"] = tuple(modules)
         return Recipe.model_validate(content, strict=True)
     except OSError as error:
         raise OptionError(
-            f"No recipe at {path} ({error.strerror}). Give --init a TOML file or one of: {', '.join(recipe_names())}."
+            f"No recipe at {path} ({error.strerror}). Give a TOML file or one of: {', '.join(recipe_names())}."
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise OptionError(

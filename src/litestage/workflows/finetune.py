@@ -6,18 +6,22 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from litestage.core import DataError, OptionError, Plan
+from litestage.core.wording import problem
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
-from litestage.models import from_transformers
+from litestage.models import from_transformers, load_transformers, pick_device
 from litestage.runner import run
-from litestage.tasks import Question, Task, load_questions, load_task
+from litestage.tasks import Question, Task, load_questions, load_task, trainable
 from litestage.training import Progress as TrainingProgress
-from litestage.training import TrainingReport, finetune, initialise, load_recipe
+from litestage.training import Recipe, TrainingRecipe, TrainingReport, finetune, initialise, load_recipe, with_lora
+from litestage.training.loop import causal_model
 from litestage.workflows.progress import SILENT, Progress
 
 
@@ -25,30 +29,37 @@ from litestage.workflows.progress import SILENT, Progress
 class FinetuneOptions:
     """What to train, on what, and how it is judged."""
 
-    init: str
+    recipe: str
+    model: str | None = None
+    """The model to fine-tune; None for a recipe that starts from scratch."""
     task: str = "everyday"
     data: str | None = None
     limit: int | None = None
     validation: int = 100
     """Dev questions answered at every validation; 0 for none."""
+    epochs: float | None = None
+    """These three override the recipe's."""
+    order: str | None = None
     seed: int | None = None
-    """Overrides the recipe's."""
+    checkpoint_every: int = 50
+    """Steps; a kill costs those since the last one."""
     threads: int | None = None
+    device: str = "auto"
 
 
-def train_from_scratch(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> TrainingReport:
-    """Train a new model by a recipe; the same call resumes a killed run and ends with the same weights."""
-    recipe = load_recipe(options.init)
-    if options.seed is not None:
-        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": options.seed})})
-    if options.validation < 0:
-        raise OptionError(f"--validation {options.validation}: give 0 for none, or a number of dev questions.")
+def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> TrainingReport:
+    """Train by a recipe and leave a model, or an adapter, in ``out``.
+
+    The same call resumes a killed run and ends with the same weights. Questions that have no text for some stage are
+    left out, and counted aloud.
+    """
+    recipe = _recipe(options)
     torch.set_num_threads(options.threads or torch.get_num_threads())
     task = load_task(options.task)
-    questions = load_questions(task, "train", data=options.data, limit=options.limit)
+    questions = _questions(task, options, progress)
     dev = load_questions(task, "dev", data=options.data, limit=options.validation) if options.validation else []
-    model, tokenizer = initialise(recipe, task, questions)
-    _check_fits(task, dev, tokenizer, recipe.model.max_position_embeddings)
+    model, tokenizer = _prepare(recipe, options, task, questions)
+    _check_fits(task, dev, tokenizer, causal_model(model).config.max_position_embeddings)
     return finetune(
         model,
         tokenizer,
@@ -58,19 +69,74 @@ def train_from_scratch(options: FinetuneOptions, out: Path, progress: Progress =
         out,
         validate=generated_accuracy(tokenizer, task, dev) if dev else None,
         on_progress=_teller(progress),
+        checkpoint_every=options.checkpoint_every,
     )
 
 
+def _recipe(options: FinetuneOptions) -> Recipe:
+    """The recipe with what the options override; raises `OptionError` where the two do not go together."""
+    recipe = load_recipe(options.recipe)
+    if recipe.from_scratch and options.model:
+        raise OptionError(
+            f"Recipe {options.recipe} makes a model from scratch, so --model {options.model} has no part in it. "
+            "Leave out one of the two; `--recipe lora` trains an adapter."
+        )
+    if not recipe.from_scratch and not options.model:
+        raise OptionError(f"Recipe {options.recipe} fine-tunes a model. Say which one with --model.")
+    if options.validation < 0:
+        raise OptionError(f"--validation {options.validation}: give 0 for none, or a number of dev questions.")
+    changes: dict[str, Any] = {"order": options.order, "seed": options.seed}
+    if options.epochs is not None:
+        changes |= {"epochs": options.epochs, "steps": None}
+    training = recipe.training.model_dump() | {k: v for k, v in changes.items() if v is not None or k == "steps"}
+    return recipe.model_copy(update={"training": _training(training)})
+
+
+def _training(content: dict[str, Any]) -> TrainingRecipe:
+    try:
+        return TrainingRecipe.model_validate(content)
+    except ValidationError as error:
+        raise OptionError(f"The training cannot be run so: {problem(error, content, {})}.") from None
+
+
+def _questions(task: Task, options: FinetuneOptions, progress: Progress) -> list[Question]:
+    """Training questions with all their targets."""
+    questions = load_questions(task, "train", data=options.data, limit=options.limit)
+    complete = trainable(task, questions)
+    if left_out := len(questions) - len(complete):
+        progress.say(f"{left_out} of {len(questions)} training questions have no text for some stage and are left out.")
+    if not complete:
+        raise DataError(
+            f"None of the {len(questions)} training questions says what every stage should write. Put a text for each "
+            f"of {', '.join(stage.name for stage in task.stages if stage.target is None)} into each question, or "
+            "[target_rules] into the task file."
+        )
+    return complete
+
+
+def _prepare(
+    recipe: Recipe, options: FinetuneOptions, task: Task, questions: Sequence[Question]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with the weights that should learn requiring gradients, and its tokenizer."""
+    if recipe.tokenizer is not None and recipe.model is not None:
+        return initialise(recipe.tokenizer, recipe.model, recipe.training.seed, task, questions)
+    model, tokenizer = load_transformers(str(options.model))
+    model.name_or_path = str(options.model)  # not where it lies here: adapters are put on the model of this name
+    if recipe.lora is not None:
+        model = with_lora(model, recipe.lora, recipe.training.seed)
+    return model.to(pick_device(options.device)), tokenizer
+
+
 def _check_fits(task: Task, dev: Sequence[Question], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-    """Raise `DataError` for a dev question that the new model could not read: long training should not end there."""
+    """Raise `DataError` for a dev question that the model could not read: long training should not end there."""
     first = task.stages[0]
     for question in dev:
         longest = max(len(tokenizer(prompt)["input_ids"]) for prompt in task.prompts(first, question, {}))
         if longest >= context:
             raise DataError(
-                f"Dev question {question.id}: its {first.name} prompt has {longest} tokens, but the recipe's model "
-                f"reads {context} with its answer. A tokenizer that saw more questions needs fewer tokens: give a "
-                "larger --limit, or raise max_position_embeddings in the recipe."
+                f"Dev question {question.id}: its {first.name} prompt has {longest} tokens, but the model reads "
+                f"{context} with its answer. Shorten the question; for a model from scratch, raise "
+                "max_position_embeddings in the recipe, or give its tokenizer more questions with a larger --limit."
             )
 
 

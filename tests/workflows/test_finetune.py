@@ -1,0 +1,150 @@
+"""``litestage finetune`` as a user runs it: killed and resumed, an adapter that loads, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from litestage.core import DataError, LitestageError, OptionError
+from litestage.models.catalog import EMBEDDED, embedded_folder
+from litestage.training.checkpoint import CHECKPOINT
+from litestage.workflows import Options, Workbench
+from litestage.workflows.finetune import FinetuneOptions, train
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+LORA = """
+[lora]
+rank = 4
+alpha = 8
+[training]
+epochs = 4
+batch_size = 4
+learning_rate = 0.01
+save_dtype = "float32"
+"""
+FULL = LORA.replace("[lora]\nrank = 4\nalpha = 8\n", "").replace('"float32"', '"bfloat16"')
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with the embedded model's tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder() / EMBEDDED)
+    config = AutoConfig.for_model(
+        "qwen2",
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    path = tmp_path / "lora.toml"
+    path.write_text(LORA)
+    return path
+
+
+def killed(arguments: list[str], out: Path) -> None:
+    """Start a command and kill it as soon as it left a checkpoint."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    while process.poll() is None and not (out / CHECKPOINT).exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights(model: Path, lora: Path, tmp_path: Path) -> None:
+    def command(out: Path) -> list[str]:
+        options = ["--model", str(model), "--recipe", str(lora), "--limit", "64", "--validation", "8"]
+        litestage = [sys.executable, "-c", "from litestage.cli import main; main()"]
+        return [*litestage, "finetune", *options, "--checkpoint-every", "7", "--out", str(out)]
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = subprocess.run(command(whole), check=True, capture_output=True, text=True, env=ENVIRONMENT)
+    assert "The adapter is in" in done.stdout
+    killed(command(cut), cut)
+    assert not (cut / "adapter_model.safetensors").exists()
+    subprocess.run(command(cut), check=True, capture_output=True, env=ENVIRONMENT)
+    assert (cut / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
+    first, second = (json.loads((out / "training.json").read_text()) for out in (whole, cut))
+    assert (first["curve"], first["steps"], first["adapter"]) == (second["curve"], 64, True)
+    assert not (cut / CHECKPOINT).exists()
+
+
+def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: Path, tmp_path: Path) -> None:
+    out = tmp_path / "adapter"
+    report = train(FinetuneOptions(str(lora), str(model), limit=8, validation=0, epochs=1), out)
+    assert {file.name for file in out.iterdir()} <= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "training.json",
+        "README.md",
+    }
+    assert report.trained_parameters < 0.2 * report.parameters
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
+    bench = Workbench(Options(model=str(model), adapter=str(out)))
+    assert bench.task.shots == (), "a model trained on the task needs no worked examples"
+    assert bench.engine.identity.fingerprint != Workbench(Options(model=str(model))).engine.identity.fingerprint
+
+
+def test_all_weights_learn_without_lora(model: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "full.toml"
+    recipe.write_text(FULL)
+    out = tmp_path / "model"
+    report = train(FinetuneOptions(str(recipe), str(model), limit=8, validation=0, epochs=1, order="cycles"), out)
+    assert report.trained_parameters == report.parameters
+    assert report.recipe.order == "cycles"
+    assert Workbench(Options(model=str(out))).task.shots == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"recipe": "everyday"}, "makes a model from scratch, so --model"),
+        ({"model": None}, "Say which one with --model"),
+        ({"recipe": "lorra"}, "No recipe at lorra .*lora"),
+        ({"validation": -1}, "--validation -1: give 0 for none"),
+        ({"epochs": 0.0}, "cannot be run so: .*epochs should be greater than 0"),
+        ({"order": "packt"}, "cannot be run so: .*order"),
+        ({"model": "smollm"}, "No model is called 'smollm'"),
+    ],
+)
+def test_what_cannot_be_trained(change: dict[str, object], says: str, model: Path, tmp_path: Path) -> None:
+    options = {"recipe": "lora", "model": str(model), "validation": 0} | change
+    with pytest.raises(Exception, match=says) as error:
+        train(FinetuneOptions(**options), tmp_path / "out")
+    assert isinstance(error.value, LitestageError)
+
+
+def test_questions_without_any_text_to_learn(model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text(json.dumps({"id": "1", "question": "Is it?", "choices": ["a", "b"], "answer": 0}) + "\n")
+    with pytest.raises(DataError, match="None of the 1 training questions says what every stage should write"):
+        train(FinetuneOptions("lora", str(model), "three_stage", str(tmp_path), validation=0), tmp_path / "out")
+
+
+def test_modules_that_the_model_lacks(model: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(LORA.replace("alpha = 8", 'alpha = 8\nmodules = ["w_proj"]'))
+    with pytest.raises(OptionError, match="The recipe's adapter does not fit"):
+        train(FinetuneOptions(str(recipe), str(model), limit=8, validation=0), tmp_path / "out")
