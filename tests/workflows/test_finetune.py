@@ -91,6 +91,21 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(model: Path, lora: Pat
     assert not (cut / CHECKPOINT).exists()
 
 
+def test_two_processes_learn_what_one_does(model: Path, lora: Path, tmp_path: Path) -> None:
+    arguments = ["finetune", "--model", str(model), "--recipe", str(lora), "--limit", "12", "--validation", "4"]
+    litestage = [sys.executable, "-c", "from litestage.cli import main; main()", *arguments, "--device", "cpu", "--out"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run([*litestage, str(one)], check=True, capture_output=True, env=ENVIRONMENT)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
+    done = subprocess.run([*launch, *litestage, str(two)], check=True, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stdout.count("The adapter is in") == 1, "one of them talks"
+    first, second = (json.loads((out / "training.json").read_text()) for out in (one, two))
+    assert first["steps"] == second["steps"] == 12
+    assert [point["loss"] for point in second["curve"]] == pytest.approx(
+        [point["loss"] for point in first["curve"]], rel=1e-3
+    )
+
+
 def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: Path, tmp_path: Path) -> None:
     out = tmp_path / "adapter"
     report = train(FinetuneOptions(str(lora), str(model), limit=8, validation=0, epochs=1), out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
@@ -43,6 +44,8 @@ def command(
     A killed training goes on when you give the same command again, and ends with the same weights.
 
     Example: [bold]litestage finetune --model smollm2-135m --task obqa --data DIR --out adapters/mine[/]
+
+    On several GPUs: [bold]accelerate launch --no-python litestage finetune ...[/]
     """
     from litestage.workflows.finetune import FinetuneOptions, train
 
@@ -66,6 +69,8 @@ def command(
     )
     with Bars() as bars:
         report = train(options, out, bars)
+    if os.environ.get("RANK", "0") != "0":  # of the processes of `accelerate launch` one talks
+        return
     if json:
         typer.echo(report.model_dump_json(indent=2))
         return

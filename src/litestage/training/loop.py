@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import broadcast_object_list, reduce
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,9 +25,10 @@ from litestage.core.plan import content_hash
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 from litestage.training.checkpoint import CHECKPOINT, load, load_trainable, save, trainable
+from litestage.training.crew import crew
 from litestage.training.optimise import learning_rate, make_optimizers
 from litestage.training.orders import make_order
-from litestage.training.packing import Batch, collate
+from litestage.training.packing import Batch, Packed, collate
 from litestage.training.recipe import TrainingRecipe
 
 REPORT = "training.json"
@@ -127,7 +129,9 @@ def finetune(
             on_progress(progress)
         if progress.step % checkpoint_every == 0 or progress.step == trainer.last:
             trainer.checkpoint()
-    return trainer.finish(tokenizer, task, len(questions))
+    report = trainer.finish(tokenizer, task, len(questions))
+    trainer.crew.wait_for_everyone()
+    return report
 
 
 class _Trainer:
@@ -154,7 +158,7 @@ class _Trainer:
         self.state = _State()
         # Under a tree mask torch's fused attention has a slow backward on processors; plain matrix products win there.
         self.causal.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
-        torch.manual_seed(recipe.seed)
+        self.crew = crew()
         model.train()
 
     def step(self, validate: Validate | None) -> Progress:
@@ -162,9 +166,7 @@ class _Trainer:
         started = time.perf_counter()
         state, recipe = self.state, self.recipe
         packs = self.order.packs(state.step)
-        loss = target_loss(self.model, collate(packs).to(self.device), recipe.dtype)
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
+        value = self._backward(packs)
         if not math.isfinite(value):
             raise LitestageError(
                 f"The loss became {value} at step {state.step + 1}, so nothing can be learnt from here on. "
@@ -180,6 +182,10 @@ class _Trainer:
         return self._progress(accuracy)
 
     def checkpoint(self) -> None:
+        if self.crew.is_main_process:
+            self._save_checkpoint()
+
+    def _save_checkpoint(self) -> None:
         save(
             self.out / CHECKPOINT,
             {
@@ -187,8 +193,6 @@ class _Trainer:
                 "state": asdict(self.state),
                 "weights": trainable(self.model),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
             },
         )
 
@@ -200,20 +204,39 @@ class _Trainer:
         load_trainable(self.model, saved["weights"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        torch.set_rng_state(saved["rng"])
-        if saved.get("cuda_rng"):
-            torch.cuda.set_rng_state_all(saved["cuda_rng"])
 
     def finish(self, tokenizer: PreTrainedTokenizerBase, task: Task, questions: int) -> TrainingReport:
         """Save the best weights with everything that loads beside them; ``training.json`` comes last."""
         if self.state.best is not None:
             load_trainable(self.model, self.state.best["weights"])
         report = self._report(task, questions)
+        if not self.crew.is_main_process:
+            return report
         self.model.eval().to(getattr(torch, self.recipe.save_dtype))
         _save_whole(self.out, self.model, None if isinstance(self.model, PeftModel) else tokenizer)
         write_text(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         return report
+
+    def _backward(self, packs: Sequence[Packed]) -> float:
+        """Gradients of the mean loss over all target tokens of the step; several processes take a share each.
+
+        Dropout is drawn anew from seed, step and process, so that a resumed run draws the same.
+        """
+        me = self.crew
+        torch.manual_seed(int(content_hash([self.recipe.seed, self.state.step, me.process_index])[:12], 16))
+        share = packs[me.process_index :: me.num_processes]
+        weight = sum(len(pack.label) for pack in share) / sum(len(pack.label) for pack in packs)
+        loss = torch.zeros((), device=self.device)
+        if share:
+            loss = weight * target_loss(self.model, collate(share).to(self.device), self.recipe.dtype)
+            loss.backward()  # type: ignore[no-untyped-call]
+        if me.num_processes > 1:
+            for parameter in trained(self.model):
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = reduce(gradient, "sum")
+            loss = reduce(loss.detach(), "sum")
+        return float(loss.detach())
 
     def _update(self, rate: float) -> None:
         torch.nn.utils.clip_grad_norm_(trained(self.model), self.recipe.max_grad_norm)
@@ -227,14 +250,23 @@ class _Trainer:
         every = self.recipe.validate_every or self.last
         if validate is None or (self.state.step % every and self.state.step < self.last):
             return None
-        self.model.eval()
-        with torch.no_grad():
-            accuracy = validate(self.model)
-        self.model.train()
+        accuracy = self._judged(validate)
         if self.state.best is None or accuracy >= self.state.best["accuracy"]:
             weights = {name: weight.clone() for name, weight in trainable(self.model).items()}
             self.state.best = {"step": self.state.step, "accuracy": accuracy, "weights": weights}
         return accuracy
+
+    def _judged(self, validate: Validate) -> float:
+        """The main process measures, and the others are told."""
+        told = [0.0]
+        if self.crew.is_main_process:
+            self.model.eval()
+            with torch.no_grad():
+                told = [validate(self.model)]
+            self.model.train()
+        if self.crew.num_processes > 1:
+            broadcast_object_list(told)
+        return told[0]
 
     def _progress(self, accuracy: float | None) -> Progress:
         losses, tokens, seconds = zip(*self.state.recent, strict=True)
@@ -334,7 +366,10 @@ def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     """
     saving = out / ".saving"
     try:
-        model.save_pretrained(saving)
+        if isinstance(model, PeftModel):
+            model.save_pretrained(saving, save_embedding_layers=False)  # else peft asks the hub about the vocabulary
+        else:
+            model.save_pretrained(saving)
         if tokenizer is not None:
             tokenizer.save_pretrained(saving)
         for file in saving.iterdir():

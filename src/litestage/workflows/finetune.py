@@ -21,6 +21,7 @@ from litestage.runner import run
 from litestage.tasks import Question, Task, load_questions, load_task, trainable
 from litestage.training import Progress as TrainingProgress
 from litestage.training import Recipe, TrainingRecipe, TrainingReport, finetune, initialise, load_recipe, with_lora
+from litestage.training.crew import crew
 from litestage.training.loop import causal_model
 from litestage.workflows.progress import SILENT, Progress
 
@@ -53,6 +54,8 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     The same call resumes a killed run and ends with the same weights. Questions that have no text for some stage are
     left out, and counted aloud.
     """
+    if not crew().is_main_process:  # of the processes of `accelerate launch` one talks
+        progress = SILENT
     recipe = _recipe(options)
     torch.set_num_threads(options.threads or torch.get_num_threads())
     task = load_task(options.task)
@@ -124,7 +127,8 @@ def _prepare(
     model.name_or_path = str(options.model)  # not where it lies here: adapters are put on the model of this name
     if recipe.lora is not None:
         model = with_lora(model, recipe.lora, recipe.training.seed)
-    return model.to(pick_device(options.device)), tokenizer
+    several = crew().num_processes > 1
+    return model.to(crew().device if several else pick_device(options.device)), tokenizer
 
 
 def _check_fits(task: Task, dev: Sequence[Question], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
