@@ -22,6 +22,7 @@ from litestage.core import (
     passes,
 )
 from litestage.engine import TorchEngine
+from litestage.evaluation import VoteStop, majority
 from litestage.evaluation.pricing import work_of
 from litestage.runner import CachedEngine, header_of, run
 from litestage.runner.prompts import WORTH_KEEPING
@@ -108,6 +109,20 @@ def test_votes_differ_and_are_the_same_whatever_runs_beside_them(task: Task) -> 
     two = run(engine(batch_size=3), task, QUESTIONS[1:2], full(engine(), task), votes=2, seed=3)
     assert texts(two) == texts(five[5:7])
     assert texts(run(engine(), task, QUESTIONS[1:2], full(engine(), task), votes=2, seed=4)) != texts(two)
+
+
+def test_votes_that_stop_are_the_first_of_those_that_do_not(task: Task) -> None:
+    """Same texts, same majority, fewer votes."""
+    lettered = task.model_copy(update={"answer_pattern": r"([A-C])"})
+    whole = run(engine(), lettered, QUESTIONS, full(engine(), lettered), votes=7, seed=3)
+    stop = VoteStop(kind="decided", votes=7)
+    some = run(engine(batch_size=3), lettered, QUESTIONS, full(engine(), lettered), votes=7, seed=3, stop=stop)
+    assert len(some) < len(whole)
+    by_vote = {(trace.question_id, trace.vote): trace for trace in whole}
+    assert texts(some) == texts([by_vote[trace.question_id, trace.vote] for trace in some])
+    for question in QUESTIONS:
+        answers = [[t.answer for t in traces if t.question_id == question.id] for traces in (some, whole)]
+        assert majority(answers[0]) == majority(answers[1])
 
 
 def test_the_prompt_of_all_votes_is_prefilled_once(task: Task) -> None:

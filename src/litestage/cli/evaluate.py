@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import typer
 
 from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT, Bars
+from litestage.core.errors import OptionError
+from litestage.core.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from litestage.evaluation import VoteAccuracy
+    from litestage.evaluation import VoteStop
 
 
 def command(
@@ -27,6 +29,15 @@ def command(
     no_exit: o.NoExit = False,
     votes: int | None = typer.Option(
         None, help="Sampled runs of each question; greedy without.", rich_help_panel=o.HOW
+    ),
+    votes_stop: str | None = typer.Option(
+        None,
+        metavar="decided|likely",
+        help="Stop a question's votes when the majority cannot change, or most likely will not.",
+        rich_help_panel=o.HOW,
+    ),
+    votes_confidence: float | None = typer.Option(
+        None, metavar="P", help="How likely that must be for likely. Default: 0.95.", rich_help_panel=o.HOW
     ),
     latency: o.Latency = "priced",
     device: o.Device = "auto",
@@ -46,14 +57,16 @@ def command(
     from litestage.report import System, tables
     from litestage.workflows import Options, evaluate
 
+    stop = _vote_stop(votes, votes_stop, votes_confidence)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
     with Bars() as bars:
         bench = o.open_workbench(options)
         questions = bench.questions(split, limit)
         base = bench.load_plan(plan) if plan else bench.full_plan()
         used = bench.plan_by_hand(base, skip or [], exit_rule, no_exit)
-        folder = o.out_folder(out, "evaluate", options, split, limit, plan, skip, exit_rule, no_exit, votes)
-        result = evaluate(bench, questions, used, folder, votes=votes, latency=latency, progress=bars)
+        chosen = (split, limit, plan, skip, exit_rule, no_exit, votes, *([stop] if stop else []))
+        folder = o.out_folder(out, "evaluate", options, *chosen)
+        result = evaluate(bench, questions, used, folder, votes=votes, stop=stop, latency=latency, progress=bars)
     text = result.model_dump_json(indent=2)
     write_text(folder / "evaluation.json", text + "\n")
     if json:
@@ -62,12 +75,24 @@ def command(
         system = System.of(result.interval, result.usage, result.price, result.wall_seconds)
         OUT.print(tables.evaluation(system, f"{bench.engine.identity.id} on {bench.task.name}, {split}"))
         if result.votes:
-            OUT.print(_votes(result.votes), highlight=False)
+            OUT.print(tables.votes(result.votes))
         ERR.print(f"Every prompt, text and count is in {folder / 'evaluation.json'}.", style="dim", highlight=False)
 
 
-def _votes(votes: VoteAccuracy) -> str:
-    """Accuracies of several votes, in a line."""
-    majority = ", ".join(f"maj@{k} {accuracy.percent:.1f} %" for k, accuracy in votes.majority.items())
-    interval = f"95 % interval {votes.low:.1f} to {votes.high:.1f}"
-    return f"{votes.votes} votes: {votes.percent:.1f} % a run ({interval}), {majority}"
+def _vote_stop(votes: int | None, kind: str | None, confidence: float | None) -> VoteStop | None:
+    from litestage.evaluation import VoteStop
+
+    if kind is None:
+        if confidence is not None:
+            raise OptionError("--votes-confidence is for --votes-stop likely. Add that, or leave it out.")
+        return None
+    if kind not in ("decided", "likely"):
+        near = did_you_mean(kind, ("decided", "likely"))
+        raise OptionError(f"--votes-stop {kind} is not known.{near} Choose decided or likely.")
+    if votes is None or votes < 2:
+        raise OptionError(f"--votes-stop {kind} needs several votes to stop. Give --votes, for example --votes 10.")
+    if confidence is not None and kind == "decided":
+        raise OptionError("--votes-stop decided is certain, so --votes-confidence has no part in it. Leave one out.")
+    if confidence is not None and not 0.5 < confidence < 1:
+        raise OptionError(f"--votes-confidence {confidence:g} is not a probability above 0.5 and below 1. Try 0.95.")
+    return VoteStop(kind=cast(Literal["decided", "likely"], kind), votes=votes, confidence=confidence or 0.95)

@@ -2,12 +2,14 @@
 
 from litestage.evaluation.accuracy import (
     Accuracy,
+    StoppedVotes,
     VoteAccuracy,
     accuracy_of,
     majority,
     majority_scores,
     question_scores,
     score,
+    stopped_accuracy,
     vote_accuracy,
 )
 from litestage.evaluation.frontier import FrontierPoint, frontier
@@ -15,6 +17,7 @@ from litestage.evaluation.latency import FitError, LatencyModel, Timing, fit
 from litestage.evaluation.paired import Paired, compare
 from litestage.evaluation.pricing import Price, StagePrice, price
 from litestage.evaluation.usage import StageUsage, Usage, usage_of
+from litestage.evaluation.votes import VoteStop
 from litestage.evaluation.wall import PriceError, Sample, Speedup, medians, price_error, skip_efficiency, speedup
 
 __all__ = [
@@ -29,9 +32,11 @@ __all__ = [
     "Speedup",
     "StagePrice",
     "StageUsage",
+    "StoppedVotes",
     "Timing",
     "Usage",
     "VoteAccuracy",
+    "VoteStop",
     "accuracy_of",
     "compare",
     "fit",
@@ -45,6 +50,7 @@ __all__ = [
     "score",
     "skip_efficiency",
     "speedup",
+    "stopped_accuracy",
     "usage_of",
     "vote_accuracy",
 ]

@@ -59,6 +59,26 @@ class VoteAccuracy(Record):
         )
 
 
+class StoppedVotes(Record):
+    """Votes of which a question draws only as many as a stopping rule asks for.
+
+    A single vote's accuracy cannot be read from them: questions on which votes disagree have more of them.
+    """
+
+    questions: int
+    votes: int
+    """Votes asked for."""
+    drawn: float
+    """Mean votes drawn a question."""
+    majority: Accuracy
+    """maj@votes, of what was drawn."""
+
+    @property
+    def of_runs(self) -> Accuracy:
+        """The majority's: a single run's cannot be told."""
+        return self.majority
+
+
 def accuracy_of(outcomes: Sequence[bool], nones: int = 0) -> Accuracy:
     """Accuracy of one outcome a question; ``nones`` of them did not parse. Raises `DataError` without a question."""
     if not outcomes:
@@ -107,6 +127,18 @@ def vote_accuracy(traces: Sequence[Trace], ks: Sequence[int]) -> VoteAccuracy:
         high=min(100.0, percent + margin),
         none_percent=100 * sum(trace.answer is None for trace in traces) / len(traces),
         majority={k: _majority_accuracy(by_question, k) for k in ks},
+    )
+
+
+def stopped_accuracy(traces: Sequence[Trace], votes: int) -> StoppedVotes:
+    """maj@votes where a stopping rule left some votes undrawn."""
+    by_question = votes_by_question(traces)
+    answers = [(majority([trace.answer for trace in drawn]), drawn[0].gold) for drawn in by_question.values()]
+    return StoppedVotes(
+        questions=len(by_question),
+        votes=votes,
+        drawn=len(traces) / len(by_question),
+        majority=_accuracy_of_answers(answers),
     )
 
 
@@ -169,5 +201,9 @@ def _majority(votes: Sequence[Trace], k: int) -> int | None:
 
 
 def _majority_accuracy(by_question: dict[str, list[Trace]], k: int) -> Accuracy:
-    answers = [(_majority(votes, k), votes[0].gold) for votes in by_question.values()]
+    return _accuracy_of_answers([(_majority(votes, k), votes[0].gold) for votes in by_question.values()])
+
+
+def _accuracy_of_answers(answers: Sequence[tuple[int | None, int | None]]) -> Accuracy:
+    """From each question's answer and its right answer."""
     return accuracy_of([answer == gold for answer, gold in answers], sum(answer is None for answer, _ in answers))

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from litestage.core import StagePlan, SubLayer
+from litestage.evaluation import StoppedVotes, VoteAccuracy
 from litestage.report import tabular, words
 from litestage.report.figures import ATTENTION, FFN, first_skip
 from litestage.report.results import Provenance, RankedLayer, Results, Search, System
@@ -46,6 +47,11 @@ def search_profiles(search: Search) -> RenderableType:
 def evaluation(system: System, title: str) -> RenderableType:
     """One system alone."""
     return to_rich(tabular.system(system, title))
+
+
+def votes(voted: VoteAccuracy | StoppedVotes) -> RenderableType:
+    """Several votes a question: a run's mean accuracy, and the majorities'."""
+    return to_rich(tabular.votes(voted))
 
 
 def ranking(ranked: Sequence[RankedLayer], limit: int | None = 20) -> RenderableType:

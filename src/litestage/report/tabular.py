@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from litestage.core import StagePlan, SubLayer
+from litestage.evaluation import Accuracy, StoppedVotes, VoteAccuracy
 from litestage.report import words
 from litestage.report.figures import ATTENTION, FEASIBLE, FFN, INFEASIBLE, kind_name, latency_text, state_of
 from litestage.report.results import Profile, ProfilePoint, RankedLayer, Results, Search, StageCost, System
@@ -131,6 +132,36 @@ def system(evaluated: System, title: str) -> Table:
         lines=(*lines, Line(_cost_cells(evaluated.total), tone="strong")),
         note=". ".join(said) + ".",
     )
+
+
+def votes(voted: VoteAccuracy | StoppedVotes) -> Table:
+    """What several votes a question come to."""
+    if isinstance(voted, StoppedVotes):
+        lines = [_vote_line(f"maj@{voted.votes}", voted.majority, "strong")]
+        note = (
+            f"{voted.drawn:.1f} of {voted.votes} votes drawn a question; the rule left "
+            f"{words.share(1 - voted.drawn / voted.votes)} undrawn. A single run's accuracy cannot be told from votes "
+            "that stop: questions on which they disagree draw more."
+        )
+    else:
+        majorities = [_vote_line(f"maj@{k}", accuracy) for k, accuracy in voted.majority.items()]
+        lines = [_vote_line("one run, mean", voted.of_runs), *majorities[:-1], replace(majorities[-1], tone="strong")]
+        error = "" if voted.standard_error is None else f" (standard error {voted.standard_error:.1f} points)"
+        note = (
+            f"{voted.votes} votes on each of {voted.questions} questions; maj@k is the majority of the first k. The "
+            f"run's interval is clustered by question{error}."
+        )
+    return Table(
+        title="Votes",
+        columns=(Column("", right=False), Column("Accuracy"), Column("95 % interval"), Column("None rate")),
+        lines=tuple(lines),
+        note=note,
+    )
+
+
+def _vote_line(name: str, accuracy: Accuracy, tone: Tone = "plain") -> Line:
+    interval = words.interval(accuracy.low, accuracy.high)
+    return Line((name, words.percent(accuracy.percent), interval, words.percent(accuracy.none_percent)), tone)
 
 
 def _cost_cells(stage: StageCost) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from litestage.core import GREEDY, NO_ROOM, Completion, Engine, OnToken, Plan, Request, StageTrace, TokenIds, Trace
+from litestage.evaluation.votes import VoteStop
 from litestage.runner.prompts import Prompts, encode_prompts, header_of
 from litestage.tasks.question import Question
 from litestage.tasks.task import Stage, Task
@@ -33,6 +34,7 @@ def run(
     plan: Plan,
     *,
     votes: int | None = None,
+    stop: VoteStop | None = None,
     seed: int = 0,
     questions_at_once: int = 16,
     on_token: OnToken | None = None,
@@ -41,12 +43,17 @@ def run(
 ) -> list[Trace]:
     """Answer questions stage by stage; traces in the order of the questions, a question's votes together.
 
-    Without ``votes`` every stage is greedy; with k votes each question runs k times with its stages' sampling.
+    Without ``votes`` every stage is greedy; with k votes each question runs k times with its stages' sampling, or, with
+    ``stop``, until that rule has seen enough.
     ``questions_at_once`` go through a stage together, and ``on_traces`` gets each such group when it is done.
     """
     traces: list[Trace] = []
     for group in _groups(questions, questions_at_once):
-        done = _run_group(engine, task, group, plan, votes, seed, on_token, on_stage)
+
+        def draw(paths: list[_Path]) -> list[Trace]:
+            return _run_paths(engine, task, paths, plan, votes, seed, on_token, on_stage)
+
+        done = _until_settled(group, stop, draw) if stop else draw(_paths(group, range(votes or 1)))
         traces += done
         if on_traces is not None:
             on_traces(done)
@@ -57,17 +64,35 @@ def _groups(questions: Sequence[Question], size: int) -> Iterator[Sequence[Quest
     return (questions[i : i + size] for i in range(0, len(questions), size))
 
 
-def _run_group(
+def _paths(questions: Sequence[Question], votes: Sequence[int]) -> list[_Path]:
+    return [_Path(question, vote) for question in questions for vote in votes]
+
+
+def _until_settled(
+    questions: Sequence[Question], stop: VoteStop, draw: Callable[[list[_Path]], list[Trace]]
+) -> list[Trace]:
+    """Draw of every open question the fewest votes that could settle it, together, until none is open."""
+    drawn: dict[str, list[Trace]] = {question.id: [] for question in questions}
+    while paths := [path for q in questions for path in _paths([q], _next_votes(stop, drawn[q.id]))]:
+        for trace in draw(paths):
+            drawn[trace.question_id].append(trace)
+    return [trace for traces in drawn.values() for trace in traces]
+
+
+def _next_votes(stop: VoteStop, drawn: Sequence[Trace]) -> range:
+    return range(len(drawn), len(drawn) + stop.fewest([trace.answer for trace in drawn]))
+
+
+def _run_paths(
     engine: Engine,
     task: Task,
-    questions: Sequence[Question],
+    paths: list[_Path],
     plan: Plan,
     votes: int | None,
     seed: int,
     on_token: OnToken | None,
     on_stage: Callable[[Stage, Sequence[StageTrace]], None] | None,
 ) -> list[Trace]:
-    paths = [_Path(question, vote) for question in questions for vote in range(votes or 1)]
     for stage in task.stages:
         header = header_of(engine, task, stage)
         prompts = [

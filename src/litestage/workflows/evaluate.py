@@ -12,11 +12,14 @@ from litestage.evaluation import (
     Accuracy,
     LatencyModel,
     Price,
+    StoppedVotes,
     Usage,
     VoteAccuracy,
+    VoteStop,
     medians,
     price,
     score,
+    stopped_accuracy,
     usage_of,
     vote_accuracy,
 )
@@ -26,6 +29,9 @@ from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_mod
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
 
+MAJORITIES = (1, 5, 10)
+"""Votes of the majorities that are reported, where so many are drawn; the majority of all of them always is."""
+
 
 class Evaluation(Record):
     """What one system reached on one set of questions."""
@@ -33,8 +39,8 @@ class Evaluation(Record):
     accuracy: float
     """Percent, 0 to 100; the mean over votes when there are several."""
     interval: Accuracy
-    """With several votes over all runs, and clustered by question."""
-    votes: VoteAccuracy | None
+    """With several votes over all runs, and clustered by question; of the majority where votes were left undrawn."""
+    votes: VoteAccuracy | StoppedVotes | None
     none_rate: float
     """Share of answers that did not parse, 0 to 1."""
     usage: Usage
@@ -53,17 +59,29 @@ def evaluate(
     out: Path,
     *,
     votes: int | None = None,
+    stop: VoteStop | None = None,
     latency: str = "priced",
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Answer the questions under ``plan`` and measure; a killed evaluation goes on from ``out``."""
-    if votes is not None and votes < 1:
-        raise OptionError(f"--votes {votes}: a question needs at least one vote.")
+    if votes is not None:
+        _check_votes(bench.task, votes)
     check_latency(latency)
-    traces = answer(bench, questions, plan, bench.cached(out), votes=votes, what="answering", progress=progress)
+    engine = bench.cached(out)
+    traces = answer(bench, questions, plan, engine, votes=votes, stop=stop, what="answering", progress=progress)
     model = latency_model(bench, traces, out / LATENCY_FILE, progress)
     wall = _wall(bench, questions, plan, model.conditions["threads"], progress) if latency == "wall" else None
-    return summarise(traces, plan, model, bench.conditions, votes, wall)
+    return summarise(traces, plan, model, bench.conditions, votes, wall, stop)
+
+
+def _check_votes(task: Task, votes: int) -> None:
+    if votes < 1:
+        raise OptionError(f"--votes {votes}: a question needs at least one vote.")
+    if votes > 1 and all(stage.sampling.is_greedy for stage in task.stages):
+        raise OptionError(
+            f"--votes {votes}: no stage of task {task.name} samples, so all votes would be the same. Give a stage "
+            "sampling = { temperature = 0.7 } in the task file, or leave --votes out."
+        )
 
 
 def answer(
@@ -74,6 +92,7 @@ def answer(
     *,
     task: Task | None = None,
     votes: int | None = None,
+    stop: VoteStop | None = None,
     what: str,
     progress: Progress = SILENT,
 ) -> list[Trace]:
@@ -84,7 +103,7 @@ def answer(
     def told(traces: Sequence[Trace]) -> None:
         nonlocal right, seen
         right, seen = right + sum(trace.correct for trace in traces), seen + len(traces)
-        progress.advance(len(traces) // (votes or 1), f"{right / seen:.1%} right")
+        progress.advance(len({trace.question_id for trace in traces}), f"{right / seen:.1%} right")
 
     return run(
         engine,
@@ -92,6 +111,7 @@ def answer(
         questions,
         plan,
         votes=votes,
+        stop=stop,
         seed=bench.options.seed,
         questions_at_once=max(1, bench.options.batch_size // (votes or 1)),
         on_traces=told,
@@ -105,9 +125,14 @@ def summarise(
     conditions: dict[str, Any],
     votes: int | None = None,
     wall_seconds: float | None = None,
+    stop: VoteStop | None = None,
 ) -> Evaluation:
     """All figures of one system, from its traces."""
-    voted = vote_accuracy(traces, [k for k in (1, 5, 10) if k <= votes]) if votes and votes > 1 else None
+    voted: VoteAccuracy | StoppedVotes | None = None
+    if stop is not None:
+        voted = stopped_accuracy(traces, stop.votes)
+    elif votes and votes > 1:
+        voted = vote_accuracy(traces, sorted({k for k in MAJORITIES if k < votes} | {votes}))
     interval = voted.of_runs if voted else score(traces)
     return Evaluation(
         accuracy=interval.percent,
