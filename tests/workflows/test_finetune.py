@@ -89,6 +89,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(model: Path, lora: Pat
     first, second = (json.loads((out / "training.json").read_text()) for out in (whole, cut))
     assert (first["curve"], first["steps"], first["adapter"]) == (second["curve"], 64, True)
     assert not (cut / CHECKPOINT).exists()
+    assert "Generated dev accuracy" in (cut / "training.svg").read_text()
 
 
 def test_two_processes_learn_what_one_does(model: Path, lora: Path, tmp_path: Path) -> None:
@@ -113,6 +114,8 @@ def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: P
         "adapter_config.json",
         "adapter_model.safetensors",
         "training.json",
+        "training.svg",
+        "training.png",
         "README.md",
     }
     assert report.trained_parameters < 0.2 * report.parameters

@@ -104,12 +104,17 @@ class Page:
 def write_page(page: Page, folder: Path) -> Path:
     """Write ``report.html`` and each figure as SVG and PNG into ``figures/``; returns the page's path."""
     for figure in page.figures:
-        svg = to_svg(figure)
-        write_text(folder / "figures" / f"{figure.name}.svg", svg)
-        write_bytes(folder / "figures" / f"{figure.name}.png", vl_convert.svg_to_png(svg, scale=PNG_SCALE))
+        write_figure(figure, folder / "figures")
     path = folder / "report.html"
     write_text(path, to_html(page))
     return path
+
+
+def write_figure(figure: Figure, folder: Path) -> None:
+    """Write a figure as SVG and PNG."""
+    svg = to_svg(figure)
+    write_text(folder / f"{figure.name}.svg", svg)
+    write_bytes(folder / f"{figure.name}.png", vl_convert.svg_to_png(svg, scale=PNG_SCALE))
 
 
 def to_html(page: Page) -> str:

@@ -17,6 +17,7 @@ from litestage.core.wording import problem
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
 from litestage.models import from_transformers, load_transformers, pick_device
+from litestage.report.training import write_training_figure
 from litestage.runner import run
 from litestage.tasks import Question, Task, load_questions, load_task, trainable
 from litestage.training import Progress as TrainingProgress
@@ -49,7 +50,7 @@ class FinetuneOptions:
 
 
 def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> TrainingReport:
-    """Train by a recipe and leave a model, or an adapter, in ``out``.
+    """Train by a recipe and leave a model, or an adapter, in ``out``, with its curve as ``training.svg`` and PNG.
 
     The same call resumes a killed run and ends with the same weights. Questions that have no text for some stage are
     left out, and counted aloud.
@@ -63,7 +64,7 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     dev = load_questions(task, "dev", data=options.data, limit=options.validation) if options.validation else []
     model, tokenizer = _prepare(recipe, options, task, questions)
     _check_fits(task, dev, tokenizer, causal_model(model).config.max_position_embeddings)
-    return finetune(
+    report = finetune(
         model,
         tokenizer,
         task,
@@ -74,6 +75,10 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
         on_progress=_teller(progress),
         checkpoint_every=options.checkpoint_every,
     )
+    if crew().is_main_process:
+        steps, losses, accuracies = zip(*((p.step, p.loss, p.accuracy) for p in report.curve), strict=True)
+        write_training_figure(steps, losses, accuracies, out)
+    return report
 
 
 def _recipe(options: FinetuneOptions) -> Recipe:
