@@ -58,7 +58,7 @@ def _by_choice(
     if answer is None:
         return None
     fields = {name: text.rstrip(".!?") for name, text in earlier.items() if isinstance(text, str)}
-    fields |= {"answer": question.choices[answer], "answer_letter": LETTERS[answer]}
+    fields |= {"answer": question.choices[answer].strip().rstrip("."), "answer_letter": LETTERS[answer]}
     return tuple(
         _pick(rule.right if i == answer else rule.wrong, f"{question.id} {i}").format(
             choice=choice.strip().rstrip("."), letter=LETTERS[i], **fields
