@@ -69,12 +69,23 @@ def texts_of(task: Task, question: Question) -> Iterator[tuple[str, str]]:
 
 
 def examples_of(task: Task, question: Question, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    """The question's examples; prompt and target are encoded apart, as they are when the model generates."""
+    """The question's examples: prompts as they are encoded when the model generates, targets as what follows them."""
     stages, prompts, targets = zip(*_teacher_forced(task, question), strict=True)
+    continuations = [" " + target.strip() for target in targets]
     heads = tokenizer(list(prompts))["input_ids"]
-    tails = tokenizer([" " + target.strip() for target in targets], add_special_tokens=False)["input_ids"]
+    wholes = tokenizer([prompt + more for prompt, more in zip(prompts, continuations, strict=True)])["input_ids"]
+    tails = tokenizer(continuations, add_special_tokens=False)["input_ids"]
     end = int(tokenizer.eos_token_id)
-    return [Example(stage, tuple(head), (*tail, end)) for stage, head, tail in zip(stages, heads, tails, strict=True)]
+    return [
+        Example(stage, tuple(head), (*_continuation(head, whole, tail), end))
+        for stage, head, whole, tail in zip(stages, heads, wholes, tails, strict=True)
+    ]
+
+
+def _continuation(head: Sequence[int], whole: Sequence[int], tail: Sequence[int]) -> Sequence[int]:
+    """A target's ids after its prompt, from both encoded together: a tokenizer of Llama's kind puts one space too many
+    before a text of its own. Where the two merge at the seam, the target encoded alone."""
+    return whole[len(head) :] if list(whole[: len(head)]) == list(head) else tail
 
 
 def pack(examples: Sequence[Example]) -> Packed:
