@@ -50,6 +50,12 @@ def test_the_guide_to_an_own_task_runs(checkout: Path, monkeypatch: pytest.Monke
     assert (checkout / "runs" / "own-plan" / "plan.json").is_file()
 
 
+def test_fine_tuning_and_votes_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = commands("docs/finetune.md")
+    assert [run(monkeypatch, command) for command in found] == [0, 0, 0, 0]
+    assert (checkout / "runs" / "adapter" / "training.png").is_file()
+
+
 def test_the_python_of_the_readme_runs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

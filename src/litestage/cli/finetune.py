@@ -78,6 +78,11 @@ def command(
     what, use = ("adapter", f"--model {model} --adapter {out}") if report.adapter else ("model", f"--model {out}")
     OUT.print(
         f"{report.trained_parameters:,} of {report.parameters:,} parameters trained, {report.steps} steps in "
-        f"{report.seconds / 60:.0f} minutes{best}. The {what} is in {out}: litestage evaluate {use} --task {task}",
+        f"{_minutes(report.seconds)}{best}. The {what} is in {out}: litestage evaluate {use} --task {task}",
         highlight=False,
     )
+
+
+def _minutes(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return "less than a minute" if minutes < 1 else "a minute" if minutes == 1 else f"{minutes} minutes"

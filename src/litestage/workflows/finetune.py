@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from litestage.core import DataError, OptionError, Plan
+from litestage.core.files import write_text
 from litestage.core.wording import problem
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
@@ -78,7 +79,27 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     if crew().is_main_process:
         steps, losses, accuracies = zip(*((p.step, p.loss, p.accuracy) for p in report.curve), strict=True)
         write_training_figure(steps, losses, accuracies, out)
+        write_text(out / "README.md", card(report, options))
     return report
+
+
+def card(report: TrainingReport, options: FinetuneOptions) -> str:
+    """What was trained, on what and how, in a page for whoever finds the folder."""
+    what = f"An adapter for {options.model}" if report.adapter else "A model"
+    best = "not measured" if report.best_accuracy is None else f"{report.best_accuracy:.1f} % (step {report.best_step})"
+    facts = {
+        "Trained": f"{report.trained_parameters:,} of {report.parameters:,} parameters",
+        "Questions": f"{report.questions:,} of the train split",
+        "Steps": f"{report.steps} of {report.recipe.batch_size}, {report.tokens:,} tokens, {report.seconds:,.0f} s",
+        "Recipe": f"{options.recipe}, seed {report.recipe.seed}",
+        "Generated dev accuracy": f"{best}; {options.validation} questions, greedy",
+        "Versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
+    }
+    lines = [f"# {what}, trained on {report.task}", "", "| | |", "| --- | --- |"]
+    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    return "\n".join(
+        [*lines, "", "Made by `litestage finetune`; `training.json` holds the whole recipe and curve.", ""]
+    )
 
 
 def _recipe(options: FinetuneOptions) -> Recipe:
