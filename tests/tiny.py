@@ -12,12 +12,18 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from litestage.core import Request, SkipSchedule, SubLayer
@@ -55,6 +61,7 @@ def tokenizer_with_chat() -> PreTrainedTokenizerFast:
     return chatty
 
 
+PARTIAL = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
 SHARED: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -74,6 +81,33 @@ _CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
         {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2, "tie_word_embeddings": True},
     ),
     "qwen3": (Qwen3Config, {"head_dim": 16, "tie_word_embeddings": False}),
+    "smollm3": (SmolLM3Config, {"no_rope_layers": [1, 0, 1, 1]}),
+    "granite": (
+        GraniteConfig,
+        {"embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4, "logits_scaling": 2.0},
+    ),
+    "phi3": (Phi3Config, {"tie_word_embeddings": False}),
+    "phi3-partial": (Phi3Config, {"rope_parameters": PARTIAL}),
+    "olmo2": (Olmo2Config, {}),
+    "gemma2": (
+        Gemma2Config,
+        {
+            "head_dim": 16,
+            "sliding_window": WINDOW,
+            "query_pre_attn_scalar": 12,
+            "attn_logit_softcapping": 8.0,
+            "final_logit_softcapping": 30.0,
+        },
+    ),
+    "gemma3": (
+        Gemma3TextConfig,
+        {
+            "head_dim": 16,
+            "sliding_window": WINDOW,
+            "query_pre_attn_scalar": 12,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
 }
 FAMILIES = tuple(_CONFIGS)
 
@@ -157,9 +191,8 @@ def raw_logits(
 @contextmanager
 def _replaced(model: PreTrainedModel, layer: SubLayer, positions: list[int], affine: Affine | None) -> Any:
     """While open, ``layer`` adds nothing at ``positions``, or what turns x into ``scale * x + shift``."""
-    block = model.model.layers[layer.block]
-    norm = block.input_layernorm if layer.kind == "attention" else block.post_attention_layernorm
-    body = block.self_attn if layer.kind == "attention" else block.mlp
+    first, last = ends(model, layer)
+    scale = getattr(model.config, "residual_multiplier", 1.0)  # Granite's, of what comes out of the last module
     stream: list[torch.Tensor] = []
 
     def before(module: Any, args: tuple[torch.Tensor, ...]) -> None:
@@ -168,15 +201,31 @@ def _replaced(model: PreTrainedModel, layer: SubLayer, positions: list[int], aff
     def after(module: Any, args: Any, output: Any) -> Any:
         added = (output[0] if isinstance(output, tuple) else output).clone()
         x = stream[0][:, positions]
-        added[:, positions] = 0 if affine is None else affine(x) - x
+        added[:, positions] = 0 if affine is None else (affine(x) - x) / scale
         return (added, *output[1:]) if isinstance(output, tuple) else added
 
-    handles = [norm.register_forward_pre_hook(before), body.register_forward_hook(after)]
+    handles = [first.register_forward_pre_hook(before), last.register_forward_hook(after)]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def ends(model: PreTrainedModel, layer: SubLayer) -> tuple[Any, Any]:
+    """The modules that see the residual stream first and make what is added to it last, by the family's own code."""
+    block, attention = model.model.layers[layer.block], layer.kind == "attention"
+    match model.config.model_type:
+        case "gemma2" | "gemma3_text":
+            first = block.input_layernorm if attention else block.pre_feedforward_layernorm
+            return first, block.post_attention_layernorm if attention else block.post_feedforward_layernorm
+        case "olmo2" if attention:
+            return block, block.post_attention_layernorm
+        case "olmo2":
+            return block.mlp, block.post_feedforward_layernorm
+        case _:
+            first = block.input_layernorm if attention else block.post_attention_layernorm
+            return first, block.self_attn if attention else block.mlp
 
 
 def by_hooks(

@@ -38,7 +38,7 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
         (Qwen2MoeConfig(), "qwen2_moe is a mixture of experts"),
         (DeepseekV3Config(), "deepseek_v3 is a mixture of experts"),
         (Gemma3nTextConfig(), "gemma3n_text shares keys and values between layers"),
-        (GPT2Config(), "The family 'gpt2' is not supported. Supported: llama, mistral, qwen2, qwen3.*small file"),
+        (GPT2Config(), "The family 'gpt2' is not supported. Supported: gemma2, .*llama, mistral.*small file"),
         (DbrxConfig(), "'dbrx' is not supported"),
         (LlamaConfig(rope_parameters=DYNAMIC), "llama with dynamic rotary scaling"),
     ],

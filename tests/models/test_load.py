@@ -161,7 +161,7 @@ BROKEN = {
     ),
     "broken config": (lambda f: (f / "config.json").write_text("{"), CONFIG),
     "unheard-of family": (lambda f: with_config(f, model_type="octopus"), "could not be read: .*octopus"),
-    "other family": (lambda f: with_config(f, model_type="gpt2"), "family 'gpt2' is not supported. Supported: llama,"),
+    "other family": (lambda f: with_config(f, model_type="gpt2"), "family 'gpt2' is not supported. Supported: gemma2,"),
     "quantised": (lambda f: with_config(f, quantization_config=GPTQ), "stored quantised: packed numbers"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer \(tokenizer.json or"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), TOKENIZER),

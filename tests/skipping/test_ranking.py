@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import FAMILIES, engine, tokenizer, transformers_model
+from tiny import FAMILIES, ends, engine, tokenizer, transformers_model
 from torch import nn
 
 from litestage.core import Compensation, OptionError, PlanError, SubLayer, sub_layers
@@ -24,21 +24,20 @@ def residuals(model: nn.Module, prompt: tuple[int, ...]) -> dict[SubLayer, tuple
     """Every sub-layer's input and output residual stream [T, D], caught by hooks, one prompt at a time."""
     caught: dict[SubLayer, tuple[torch.Tensor, torch.Tensor]] = {}
     hooks = []
-    for index, block in enumerate(model.model.layers):
-        for kind, norm, body in (
-            ("attention", block.input_layernorm, block.self_attn),
-            ("ffn", block.post_attention_layernorm, block.mlp),
-        ):
+    scale = getattr(model.config, "residual_multiplier", 1.0)
+    for index in range(len(model.model.layers)):
+        for kind in ("attention", "ffn"):
             layer = SubLayer(index, kind)
+            first, last = ends(model, layer)
 
             def before(module, inputs, layer=layer):
                 caught[layer] = (inputs[0][0].clone(), inputs[0][0].clone())
 
             def after(module, inputs, output, layer=layer):
-                added = output[0] if isinstance(output, tuple) else output
+                added = scale * (output[0] if isinstance(output, tuple) else output)
                 caught[layer] = (caught[layer][0], caught[layer][0] + added.reshape(caught[layer][0].shape))
 
-            hooks += [norm.register_forward_pre_hook(before), body.register_forward_hook(after)]
+            hooks += [first.register_forward_pre_hook(before), last.register_forward_hook(after)]
     with torch.no_grad():
         model(torch.tensor([prompt]))
     for hook in hooks:

@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 from litestage.core import ModelError
 from litestage.core.plan import content_hash
-from litestage.models.decoder import Attention, Block, Decoder, Ffn, Projection, Shape
+from litestage.models.decoder import Attention, Block, Decoder, Ffn, Projection, Rotary, Shape
 from litestage.models.families import FAMILIES, Family
 
 
@@ -64,11 +64,26 @@ LAYOUT = (
     "max_position_embeddings",
 )
 """What shapes a model's tokens beside its weights, by the names of its config."""
+CONSTANTS = (
+    "hidden_activation",
+    "no_rope_layers",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "embedding_multiplier",
+    "attention_multiplier",
+    "residual_multiplier",
+    "logits_scaling",
+    "partial_rotary_factor",
+)
+"""The same for what only some families have."""
 
 
 def fingerprint(model: PreTrainedModel) -> str:
     """SHA-256 over layout, names, shapes and all values, rounded to bf16 so that the dtype does not matter."""
-    digest = hashlib.sha256(content_hash([(name, getattr(model.config, name, None)) for name in LAYOUT]).encode())
+    layout = [(name, getattr(model.config, name, None)) for name in LAYOUT]
+    more = [(name, value) for name in CONSTANTS if (value := getattr(model.config, name, None)) is not None]
+    digest = hashlib.sha256(content_hash(layout + more).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy())
@@ -80,15 +95,7 @@ def to_decoder(model: PreTrainedModel, device: torch.device) -> Decoder:
     config = model.config
     family = check_supported(config)
     body = model.model
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = Shape(
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        head_size=head_size,
-        norm_eps=config.rms_norm_eps,
-        max_positions=config.max_position_embeddings,
-    )
-    rotary = _rotary(body.rotary_emb, model.dtype, device)
+    shape = _shape(family, config)
     blocks = tuple(_block(family, config, shape, i, body.layers, device) for i in range(len(body.layers)))
     embedding = body.embed_tokens.weight.detach().to(device)
     head = model.lm_head
@@ -97,10 +104,30 @@ def to_decoder(model: PreTrainedModel, device: torch.device) -> Decoder:
         shape,
         embedding,
         blocks,
-        body.norm.weight.detach().to(device),
+        _norm(family, body.norm, device),
         Projection(embedding if tied else head.weight.detach().to(device), _bias([head], device)),
-        rotary,
-        ACT2FN[config.hidden_act],
+        _rotary(config, body.rotary_emb, shape.head_size, model.dtype, device),
+        ACT2FN[getattr(config, "hidden_activation", None) or config.hidden_act],
+    )
+
+
+def _shape(family: Family, config: Any) -> Shape:
+    """Sizes and constants of a config, whichever of them it has."""
+    get: Callable[[str], Any] = lambda name: getattr(config, name, None)  # noqa: E731
+    head_size = get("head_dim") or config.hidden_size // config.num_attention_heads
+    before_attention, logits = get("query_pre_attn_scalar"), get("logits_scaling")
+    return Shape(
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_size=head_size,
+        norm_eps=config.rms_norm_eps,
+        max_positions=config.max_position_embeddings,
+        embedding_scale=config.hidden_size**0.5 if family.scales_embedding else get("embedding_multiplier"),
+        attention_scale=before_attention**-0.5 if before_attention else get("attention_multiplier"),
+        attention_cap=get("attn_logit_softcapping"),
+        residual_scale=get("residual_multiplier"),
+        logit_scale=1 / logits if logits else None,
+        logit_cap=get("final_logit_softcapping"),
     )
 
 
@@ -108,19 +135,37 @@ def _block(family: Family, config: Any, shape: Shape, index: int, layers: nn.Mod
     """Fuse one block's weights and let go of the originals."""
     get: Callable[[str], Any] = layers[index].get_submodule
     layers[index] = nn.Identity()
+
+    def norm(path: str | None) -> Tensor | None:
+        return None if path is None else _norm(family, get(path), device)
+
+    query_norm, key_norm = norm(family.query_norm), norm(family.key_norm)
+    over_all_heads = query_norm is not None and len(query_norm) != shape.head_size
     attention = Attention(
-        norm=get(family.attention_norm).weight.detach().to(device),
-        qkv=_fuse([get(family.query), get(family.key), get(family.value)], device),
+        norm=norm(family.attention_norm),
+        qkv=_turned_fully(_fuse([get(path) for path in family.qkv], device), config, shape),
         out=_fuse([get(family.output)], device),
-        head_norm=_head_norm(family, shape, get, device),
+        head_norm=None if over_all_heads else _head_norm(shape, query_norm, key_norm),
         window=_window(config, index),
+        rotary=_rotary_name(config, index),
+        whole_norm=_both(query_norm, key_norm) if over_all_heads else None,
+        post_norm=norm(family.attention_post_norm),
     )
     ffn = Ffn(
-        norm=get(family.ffn_norm).weight.detach().to(device),
-        gate_up=_fuse([get(family.gate), get(family.up)], device),
+        norm=norm(family.ffn_norm),
+        gate_up=_fuse([get(path) for path in family.gate_up], device),
         down=_fuse([get(family.down)], device),
+        post_norm=norm(family.ffn_post_norm),
     )
     return Block(attention, ffn)
+
+
+def _norm(family: Family, module: Any, device: torch.device) -> Tensor:
+    """A norm's weight as it is multiplied with."""
+    weight: Tensor = module.weight.detach()
+    if family.norm_offset:
+        weight = (weight.float() + family.norm_offset).to(weight.dtype)
+    return weight.to(device)
 
 
 def _fuse(parts: list[Any], device: torch.device) -> Projection:
@@ -135,11 +180,58 @@ def _bias(parts: list[Any], device: torch.device) -> Tensor | None:
     return torch.cat(filled).detach().to(device)
 
 
-def _head_norm(family: Family, shape: Shape, get: Callable[[str], Any], device: torch.device) -> Tensor | None:
-    if family.query_norm is None or family.key_norm is None:
+def _both(query: Tensor | None, key: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    return None if query is None or key is None else (query, key)
+
+
+def _head_norm(shape: Shape, query: Tensor | None, key: Tensor | None) -> Tensor | None:
+    if query is None or key is None:
         return None
-    q, k = get(family.query_norm).weight, get(family.key_norm).weight
-    return torch.cat([q.expand(shape.heads, -1), k.expand(shape.kv_heads, -1)]).detach().to(device)
+    return torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)])
+
+
+def _rotary_name(config: Any, block: int) -> str | None:
+    """Which rotary tables a block uses: one for all, one a layer type, or none where ``no_rope_layers`` has a 0."""
+    turns = getattr(config, "no_rope_layers", None)
+    if turns is not None and not turns[block]:
+        return None
+    return str(config.layer_types[block]) if _is_by_layer_type(config) else ""
+
+
+def _is_by_layer_type(config: Any) -> bool:
+    """Whether rotary parameters are given for each layer type apart."""
+    return bool(set(getattr(config, "rope_parameters", None) or ()) & set(getattr(config, "layer_types", None) or ()))
+
+
+def _turned_dims(config: Any, head_size: int) -> int:
+    """Dimensions of a head that are turned; the rest of it carries no position."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    share = rope.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0
+    return int(head_size * share)
+
+
+def _turned_fully(qkv: Projection, config: Any, shape: Shape) -> Projection:
+    """Queries and keys with each head's dimensions in another order, the same for both, where a part of it is turned.
+
+    A dimension and its partner then lie half a head apart, as in a head that is turned as a whole. Scores stay the
+    same.
+    """
+    turned = _turned_dims(config, shape.head_size)
+    if turned == shape.head_size:
+        return qkv
+    order = _head_order(turned, shape.head_size)
+    heads = shape.heads + 2 * shape.kv_heads
+    rows = torch.arange(heads * shape.head_size).view(heads, shape.head_size)
+    rows[: shape.heads + shape.kv_heads] = rows[: shape.heads + shape.kv_heads, order]
+    at = rows.flatten()
+    return Projection(qkv.weight[at].contiguous(), None if qkv.bias is None else qkv.bias[at])
+
+
+def _head_order(turned: int, head_size: int) -> list[int]:
+    """Which old dimension stands where: first halves of pairs, some that are not turned, second halves, the rest."""
+    rest = list(range(turned, head_size))
+    half, some = turned // 2, (head_size - turned) // 2
+    return [*range(half), *rest[:some], *range(half, turned), *rest[some:]]
 
 
 def _window(config: Any, block: int) -> int | None:
@@ -149,13 +241,26 @@ def _window(config: Any, block: int) -> int | None:
     return window if types is None or types[block] == "sliding_attention" else None
 
 
-def _rotary(module: Any, dtype: torch.dtype, device: torch.device) -> Callable[[int], tuple[Tensor, Tensor]]:
+def _rotary(config: Any, module: Any, head_size: int, dtype: torch.dtype, device: torch.device) -> Rotary:
     """Cosine and sine tables [P, E] from the model's own rotary embedding, whatever its scaling."""
 
-    def tables(positions: int) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode():
-            at = torch.arange(positions)[None]
-            cos, sin = module(torch.zeros(1, dtype=dtype), at)
-        return cos[0].to(device), sin[0].to(device)
+    def maker(*layer_type: str) -> Callable[[int], tuple[Tensor, Tensor]]:
+        def tables(positions: int) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode():
+                cos, sin = module(torch.zeros(1, dtype=dtype), torch.arange(positions)[None], *layer_type)
+            return _whole_head(cos[0], 1.0, head_size).to(device), _whole_head(sin[0], 0.0, head_size).to(device)
 
-    return tables
+        return tables
+
+    return (
+        {name: maker(name) for name in sorted(set(config.layer_types))} if _is_by_layer_type(config) else {"": maker()}
+    )
+
+
+def _whole_head(table: Tensor, still: float, head_size: int) -> Tensor:
+    """A table for whole heads: ``still`` where a dimension is not turned, in the order of `_head_order`."""
+    turned = table.shape[-1]
+    if turned == head_size:
+        return table
+    whole = torch.cat([table, table.new_full((len(table), head_size - turned), still)], dim=-1)
+    return whole[:, _head_order(turned, head_size)]

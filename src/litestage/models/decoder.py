@@ -38,22 +38,30 @@ class Projection:
 class Attention:
     """Weights of an attention sub-layer: queries, keys and values come from one product."""
 
-    norm: Float[Tensor, " D"]
+    norm: Float[Tensor, " D"] | None
+    """Before the sub-layer; None for a family that has its norms behind."""
     qkv: Projection
     out: Projection
     head_norm: Float[Tensor, "N E"] | None
     """Weights of the norm over each query and key head, or None."""
     window: int | None
     """How many tokens back a token sees; None for all."""
+    rotary: str | None = ""
+    """Which tables turn queries and keys; None for a block without positions."""
+    whole_norm: tuple[Float[Tensor, " Q"], Float[Tensor, " R"]] | None = None
+    """Weights of the norms over all query heads and over all key heads together, or None."""
+    post_norm: Float[Tensor, " D"] | None = None
+    """Of what the sub-layer adds to the residual stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ffn:
     """Weights of a gated FFN sub-layer: gate and up come from one product."""
 
-    norm: Float[Tensor, " D"]
+    norm: Float[Tensor, " D"] | None
     gate_up: Projection
     down: Projection
+    post_norm: Float[Tensor, " D"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +79,23 @@ class Shape:
     head_size: int
     norm_eps: float
     max_positions: int
+    embedding_scale: float | None = None
+    attention_scale: float | None = None
+    """Of queries times keys; None is 1 / sqrt(head size)."""
+    attention_cap: float | None = None
+    """Scores are squeezed between minus and plus this."""
+    residual_scale: float | None = None
+    """Of what a sub-layer adds to the residual stream."""
+    logit_scale: float | None = None
+    logit_cap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """What all sub-layers of one forward share."""
 
-    cos: Float[Tensor, "B T 1 E"]
-    sin: Float[Tensor, "B T 1 E"]
-    """The first half of each head is negated, so that a rotation is two products and a roll."""
+    rotary: Mapping[str, tuple[Float[Tensor, "B T 1 E"], Float[Tensor, "B T 1 E"]]]
+    """Cosine and sine by table; the sine of each head's first half is negated: a rotation is two products, a roll."""
     slots: Int[Tensor, " N"]
     """Flat cache slots that the new keys and values of all B * T tokens go to."""
     masks: Mapping[int | None, Float[Tensor, "B 1 T S"]]
@@ -103,6 +119,8 @@ class Affine:
         return x if self.shift is None else x + self.shift
 
 
+Rotary = Mapping[str, Callable[[int], tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]]]
+"""Makers of cosine and sine tables for so many positions, by name."""
 Stand = Mapping[SubLayer, Affine]
 """What stands in for each skipped sub-layer; nothing for those not named."""
 
@@ -137,14 +155,14 @@ class Decoder:
         blocks: tuple[Block, ...],
         norm: Float[Tensor, " D"],
         head: Projection,
-        rotary: Callable[[int], tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]],
+        rotary: Rotary,
         activation: Callable[[Tensor], Tensor],
     ) -> None:
         self.shape, self.embedding, self.blocks, self.norm, self.head = shape, embedding, blocks, norm, head
         self.activation = activation
         self.layers = sub_layers(len(blocks))
         self._rotary = rotary
-        self._cos, self._sin = self._signed_tables(min(512, shape.max_positions))
+        self._tables = self._signed_tables(min(512, shape.max_positions))
 
     @property
     def device(self) -> torch.device:
@@ -181,10 +199,22 @@ class Decoder:
         ``in_place`` says that ``rows`` are 0 to B-1, as in a decode step, so that the cache is read without a copy.
         """
         step = self._step(tokens.shape[1], starts, cache, rows, context, in_place)
-        x = F.embedding(tokens, self.embedding)
+        x = self._embed(tokens)
         x = self._run(x, step, skips, observe)
         x = x[:, -1] if last is None else x[torch.arange(len(last), device=x.device), last]
-        return self.head(self._rms(x, self.norm))
+        return self._logits(x)
+
+    def _embed(self, tokens: Int[Tensor, "B T"]) -> Hidden:
+        x = F.embedding(tokens, self.embedding)
+        scale = self.shape.embedding_scale
+        return x if scale is None else x * torch.tensor(scale, dtype=x.dtype)  # rounded as the family rounds it
+
+    def _logits(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B V"]:
+        logits = self.head(self._rms(x, self.norm))
+        if self.shape.logit_scale is not None:
+            logits = logits * self.shape.logit_scale
+        cap = self.shape.logit_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _run(self, x: Hidden, step: Step, skips: Skips, observe: Observer | None) -> Hidden:
         for layer in self.layers:
@@ -203,11 +233,15 @@ class Decoder:
         """What a sub-layer adds to the residual stream."""
         block = self.blocks[layer.block]
         if layer.kind == "ffn":
-            return self._ffn(block.ffn, x)
-        return self._attention(block.attention, layer.block, x, step)
+            added, post = self._ffn(block.ffn, x), block.ffn.post_norm
+        else:
+            added, post = self._attention(block.attention, layer.block, x, step), block.attention.post_norm
+        if post is not None:
+            added = self._rms(added, post)
+        return added if self.shape.residual_scale is None else added * self.shape.residual_scale
 
     def _ffn(self, weights: Ffn, x: Hidden) -> Hidden:
-        gate, up = weights.gate_up(self._rms(x, weights.norm)).chunk(2, dim=-1)
+        gate, up = weights.gate_up(self._normed(x, weights.norm)).chunk(2, dim=-1)
         return weights.down(self.activation(gate) * up)
 
     def _attention(self, weights: Attention, block: int, x: Hidden, step: Step) -> Hidden:
@@ -222,13 +256,25 @@ class Decoder:
     def _heads(self, weights: Attention, x: Hidden, step: Step) -> Float[Tensor, "B T N E"]:
         """Rotated queries and keys, and values, in one tensor."""
         shape = self.shape
-        heads = weights.qkv(self._rms(x, weights.norm)).view(*x.shape[:2], -1, shape.head_size)
+        heads = weights.qkv(self._normed(x, weights.norm))
+        if weights.whole_norm is not None:
+            self._norm_whole(heads, weights.whole_norm)
+        heads = heads.view(*x.shape[:2], -1, shape.head_size)
         turned = heads[:, :, : shape.heads + shape.kv_heads]
         if weights.head_norm is not None:
             turned.copy_(F.rms_norm(turned, (shape.head_size,), eps=shape.norm_eps) * weights.head_norm)
-        rolled = turned.roll(shape.head_size // 2, -1)
-        turned.mul_(step.cos).addcmul_(rolled, step.sin)
+        if weights.rotary is not None:
+            cos, sin = step.rotary[weights.rotary]
+            rolled = turned.roll(shape.head_size // 2, -1)
+            turned.mul_(cos).addcmul_(rolled, sin)
         return heads
+
+    def _norm_whole(self, heads: Float[Tensor, "B T M"], norms: tuple[Tensor, Tensor]) -> None:
+        start = 0
+        for norm in norms:
+            part = heads[..., start : start + len(norm)]
+            part.copy_(self._rms(part, norm))
+            start += len(norm)
 
     def _attend(
         self,
@@ -238,10 +284,34 @@ class Decoder:
         mask: Float[Tensor, "B 1 T S"],
     ) -> Float[Tensor, "B T H*E"]:
         grouped = self.shape.heads != self.shape.kv_heads
-        attended = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, enable_gqa=grouped
-        )
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if self.shape.attention_cap is not None:
+            attended = self._attend_capped(q, k, v, mask, self.shape.attention_cap)
+        else:
+            attended = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, scale=self.shape.attention_scale, enable_gqa=grouped
+            )
         return attended.transpose(1, 2).flatten(2)
+
+    def _attend_capped(
+        self,
+        q: Float[Tensor, "B H T E"],
+        k: Float[Tensor, "B K S E"],
+        v: Float[Tensor, "B K S E"],
+        mask: Float[Tensor, "B 1 T S"],
+        cap: float,
+    ) -> Float[Tensor, "B H T E"]:
+        """Attention whose scores are squeezed before the mask; no fused kernel does that."""
+        copies = self.shape.heads // self.shape.kv_heads
+        k, v = k.repeat_interleave(copies, 1), v.repeat_interleave(copies, 1)
+        scores = q @ k.transpose(2, 3) * (self.shape.attention_scale or self.shape.head_size**-0.5)
+        # A padding token may see nothing through a window: what is hidden stays finite, so that it makes no NaN.
+        scores = (torch.tanh(scores / cap) * cap + mask).clamp(min=torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1, dtype=torch.float32)
+        return weights.to(q.dtype) @ v
+
+    def _normed(self, x: Hidden, weight: Float[Tensor, " D"] | None) -> Hidden:
+        return x if weight is None else self._rms(x, weight)
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.shape.norm_eps)
@@ -253,8 +323,7 @@ class Decoder:
         self._grow_tables(cache.slots)
         at = positions.clamp(max=cache.slots - 1)
         return Step(
-            cos=self._cos[at][:, :, None],
-            sin=self._sin[at][:, :, None],
+            rotary={name: (cos[at][:, :, None], sin[at][:, :, None]) for name, (cos, sin) in self._tables.items()},
             slots=cache.slot_index(rows, positions),
             masks={window: self._mask(positions, context, window) for window in self.windows},
             cache=cache,
@@ -271,10 +340,13 @@ class Decoder:
         return mask.masked_fill_(hidden, float("-inf"))[:, None]
 
     def _grow_tables(self, positions: int) -> None:
-        if positions > len(self._cos):
-            self._cos, self._sin = self._signed_tables(positions)
+        if any(positions > len(cos) for cos, _ in self._tables.values()):
+            self._tables = self._signed_tables(positions)
 
-    def _signed_tables(self, positions: int) -> tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]:
-        cos, sin = self._rotary(positions)
-        half = sin.shape[-1] // 2
-        return cos, torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)
+    def _signed_tables(self, positions: int) -> dict[str, tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]]:
+        return {name: _signed(*make(positions)) for name, make in self._rotary.items()}
+
+
+def _signed(cos: Float[Tensor, "P E"], sin: Float[Tensor, "P E"]) -> tuple[Tensor, Tensor]:
+    half = sin.shape[-1] // 2
+    return cos, torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)

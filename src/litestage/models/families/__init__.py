@@ -1,10 +1,11 @@
 """What the one decoder must know about a model family, as data: one more family is one more small file."""
 
-from litestage.models.families import llama, mistral, qwen2, qwen3
+from litestage.models.families import gemma2, gemma3, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3
 from litestage.models.families.family import Family
 
 FAMILIES: dict[str, Family] = {
-    family.model_type: family for family in (llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY)
+    module.FAMILY.model_type: module.FAMILY
+    for module in (gemma2, gemma3, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3)
 }
 """By transformers' ``model_type``."""
 

@@ -14,15 +14,20 @@ class Family:
     """
 
     model_type: str
-    attention_norm: str = "input_layernorm"
-    query: str = "self_attn.q_proj"
-    key: str = "self_attn.k_proj"
-    value: str = "self_attn.v_proj"
+    attention_norm: str | None = "input_layernorm"
+    attention_post_norm: str | None = None
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    """Three maps, or one that holds all."""
     output: str = "self_attn.o_proj"
     query_norm: str | None = None
-    """RMS norm over each query head, before the rotation."""
+    """RMS norm over each query head, or over all together, before the rotation."""
     key_norm: str | None = None
-    ffn_norm: str = "post_attention_layernorm"
-    gate: str = "mlp.gate_proj"
-    up: str = "mlp.up_proj"
+    ffn_norm: str | None = "post_attention_layernorm"
+    ffn_post_norm: str | None = None
+    gate_up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    """Two maps, or one that holds both."""
     down: str = "mlp.down_proj"
+    norm_offset: float = 0.0
+    """What is added to every norm's weight."""
+    scales_embedding: bool = False
+    """Whether embeddings are multiplied by the square root of their width."""

@@ -1,0 +1,8 @@
+"""Granite: the plain pre-norm decoder with constants on embeddings, scores, logits and on what sub-layers add.
+
+A sub-layer is norm, body and ``residual_multiplier``: skipping it adds nothing.
+"""
+
+from litestage.models.families.family import Family
+
+FAMILY = Family("granite")
