@@ -6,7 +6,7 @@ import pytest
 
 from litestage.core import EMPTY, Segment, SkipSchedule, StagePlan, SubLayer
 from litestage.report import RankedLayer, Results, figures
-from litestage.report.results import Profile, ProfilePoint
+from litestage.report.results import ExitCheck, Profile, ProfilePoint
 
 
 def point(budget: int, correct: int, seconds: float | None, measured: int = 10) -> ProfilePoint:
@@ -35,6 +35,19 @@ def test_each_point_of_a_profile_says_what_became_of_it() -> None:
     assert rows[-1]["seconds"] is None
     assert rows[-1]["accuracy_text"] == "at most 50.0 %"
     assert rows[-1]["questions_text"] == "7 of 10"
+    slow = point(6, 5, None, measured=7).model_copy(update={"feasible": None, "seconds_at_least": 0.45})
+    row = figures.profile_rows(Profile(stage="recall", points=(slow,), chosen=2, left_out=3))[0]
+    assert (row["state"], row["seconds_text"]) == ("slower than the best, ended early", "at least 450 ms")
+
+
+def test_an_exit_check_that_ended_undecided_claims_neither() -> None:
+    told = point(0, 5, None, measured=7).model_dump(exclude={"budget", "seconds_at_least", "feasible"})
+    checks = [ExitCheck(**told, feasible=kept, exits=(), without=None, kept=False) for kept in (True, False, None)]
+    assert [figures.verdict_on(check) for check in checks] == [
+        "keeps the target",
+        "misses the target",
+        "less accurate than another, ended early",
+    ]
 
 
 def test_the_map_shows_exactly_what_the_plan_skips(results: Results) -> None:

@@ -26,42 +26,50 @@ STAGES = ("recall", "analysis", "summary")
 PAPER = SearchOptions(use_exit=False)
 
 Outcomes = Callable[[Setting], list[bool]]
-Seconds = Callable[[Setting], float]
+Seconds = Callable[[Setting], float | list[float]]
+"""Seconds a question, or of each question."""
 
 
 class Table:
-    """A made-up model: outcomes and seconds of any setting; remembers what it was asked.
+    """A made-up model: outcomes and seconds of any setting; remembers what it was asked."""
 
-    Where it may cut a point short, it does so with the probability ``eager``.
-    """
-
-    def __init__(self, outcomes: Outcomes, seconds: Seconds, chunk: int = 1, eager: float = 1.0) -> None:
-        self.outcomes, self.seconds, self.chunk, self.eager = outcomes, seconds, chunk, eager
-        self.random = random.Random(0)
+    def __init__(
+        self, outcomes: Outcomes, seconds: Seconds, chunk: int = 1, cuts: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.outcomes, self.seconds, self.chunk, self.cuts = outcomes, seconds, chunk, cuts
         self.stage_seconds = {"recall": 0.2, "analysis": 0.7, "summary": 0.1}
         self.asked: list[Ask] = []
         self.told: list[Measurement] = []
 
     def __call__(self, ask: Ask) -> Measurement:
-        """Measure in the order asked, a chunk at a time, and stop once the point is hopeless or too slow."""
+        """Measure in the order asked, a chunk at a time, and stop when it may and ``cuts`` says so."""
         self.asked.append(ask)
         truth, told = self.outcomes(ask.setting), dict[int, bool]()
+        at_least = 0.0
         for start in range(0, len(truth), self.chunk):
             told |= {i: truth[i] for i in ask.order[start : start + self.chunk]}
-            at_least = self.seconds(ask.setting) * len(told) / len(truth)
-            lost = hopeless(sum(told.values()), len(told), len(truth), ask.needed) or ask.is_too_slow(at_least)
-            if lost and self.random.random() < self.eager:
+            at_least = sum(self.each(ask.setting)[i] for i in told) / len(truth)
+            lost = hopeless(sum(told.values()), len(told), len(truth), ask.needed)
+            if (lost or ask.is_too_slow(at_least)) and self.cuts():
                 break
         whole = len(told) == len(truth)
         self.told.append(
             Measurement(
                 outcomes=tuple(told.get(i) for i in range(len(truth))),
-                seconds=self.seconds(ask.setting) if whole else None,
+                seconds=self.mean(ask.setting) if whole else None,
                 seconds_at_least=None if whole else at_least,
                 stage_seconds=self.stage_seconds if whole else {},
             )
         )
         return self.told[-1]
+
+    def each(self, setting: Setting) -> list[float]:
+        seconds = self.seconds(setting)
+        return seconds if isinstance(seconds, list) else [seconds] * len(self.outcomes(setting))
+
+    def mean(self, setting: Setting) -> float:
+        seconds = self.seconds(setting)
+        return sum(seconds) / len(seconds) if isinstance(seconds, list) else seconds
 
 
 def first_wrong(count: int, questions: int = 100) -> list[bool]:
@@ -144,51 +152,69 @@ def test_points_that_miss_end_early_and_the_rest_is_counted() -> None:
     assert record.spent.points == len(table.asked)
 
 
-def slow_from(budget: int) -> Seconds:
-    """The analysis gets faster up to a budget, and very slow from it on."""
-    return lambda setting: 3.0 if setting.budgets["analysis"] >= budget else linear_seconds(setting)
+def slow_after(budget: int) -> Seconds:
+    """Skipping in the analysis pays up to a budget; beyond, the model rambles."""
+    return lambda setting: 5.0 if setting.budgets["analysis"] > budget else linear_seconds(setting)
 
 
-def test_a_point_ends_once_it_is_slower_than_the_best() -> None:
-    record = search(Table(by_budget({}), slow_from(4)), num_blocks=4)
+def asked_of_analysis(table: Table) -> list[tuple[int, bool]]:
+    """Budgets asked for, and whether being slow was a reason to cut short."""
+    asks = [ask for ask in table.asked if ask.stage == "analysis"]
+    return [(ask.setting.budgets["analysis"], ask.too_slow is not None) for ask in asks]
+
+
+def test_points_slower_than_the_best_end_early() -> None:
+    record = search(Table(by_budget({}), slow_after(2)), SearchOptions(use_exit=False, patience=9))
     slow = record.profiles[0].points[2]
-    # The best point takes 0.98 seconds a question, 98 in all, and each of these 3 seconds: the 33rd is one too many.
-    assert (slow.budget, slow.measured, slow.seconds, slow.feasible) == (4, 33, None, None)
-    assert slow.seconds_at_least == pytest.approx(0.99)
+    # A budget of 2 takes 0.98 s a question, so 100 questions take 98 s: more than that after 20 questions of 5 s.
+    assert (slow.budget, slow.measured, slow.seconds, slow.seconds_at_least) == (4, 20, None, pytest.approx(1.0))
+    assert (slow.feasible, slow.accuracy) == (None, 90)
     assert record.profiles[0].chosen == 2
+    assert record.spent.questions_saved == 3 * 80
 
 
-def test_slow_points_are_decided_only_when_the_end_of_a_profile_hangs_on_them() -> None:
-    # Slow from 4 on. 4 to 8 cannot be decided before they are too slow, so with a patience of 3 the last one is
-    # finished, keeps the target, and the profile goes on; 10 to 14 miss it, which ends the profile.
-    lost_late = {"analysis": {10: 2, 12: 2, 14: 2}}
-    table = Table(by_budget(lost_late), slow_from(4))
-    record = search(table, num_blocks=10)
-    analysis = record.profiles[0]
-    assert [(p.budget, p.feasible) for p in analysis.points] == [
-        *((0, True), (2, True), (4, None), (6, None), (8, True), (10, False), (12, False), (14, False)),
+def test_a_slow_point_with_enough_right_answers_keeps_the_target_for_certain() -> None:
+    options = SearchOptions(use_exit=False, max_drop=80)
+    record = search(Table(by_budget({}), slow_after(2)), options)
+    points = record.profiles[0].points
+    assert [(point.feasible, point.cut_short) for point in points[2:]] == [(True, True)] * 3
+
+
+def test_slow_points_are_finished_only_where_patience_hangs_on_them() -> None:
+    # From 4 on all are slow. 8, the newest of the first three, misses the target; 6 keeps it, so 4 stays open. Then 12,
+    # 10 and 8 are three misses in a row, each by questions that no other one missed.
+    misses = {8: range(91, 100), 10: range(82, 91), 12: range(73, 82)}
+
+    def outcomes(setting: Setting) -> list[bool]:
+        return [i >= 10 and i not in misses.get(setting.budgets["analysis"], ()) for i in range(100)]
+
+    table = Table(outcomes, slow_after(2))
+    analysis = search(table, num_blocks=10).profiles[0]
+    assert asked_of_analysis(table) == [
+        *((budget, True) for budget in (2, 4, 6, 8)),
+        *((budget, False) for budget in (8, 6)),
+        *((budget, True) for budget in (10, 12)),
+        *((budget, False) for budget in (12, 10)),
     ]
-    assert (analysis.chosen, analysis.left_out) == (2, 1)
-    asked = [ask.setting.budgets["analysis"] for ask in table.asked if ask.stage == "analysis"]
-    assert asked == [0, 2, 4, 6, 8, 8, 10, 12, 14][1:]
+    assert [point.feasible for point in analysis.points] == [True, True, None, True, False, False, False]
+    assert (analysis.chosen, analysis.left_out) == (2, 2)
+    again = next(ask for ask in table.asked if ask.setting.budgets["analysis"] == 8 and ask.too_slow is None)
+    first = next(t for a, t in zip(table.asked, table.told, strict=True) if a.setting == again.setting)
+    assert {i for i, outcome in enumerate(first.outcomes) if outcome is not None} == set(again.order[: first.measured])
 
 
-@pytest.mark.parametrize("seconds_at_least", [None, 0.5, 1.0])
-def test_a_cut_without_a_reason_is_refused(seconds_at_least: float | None) -> None:
-    def measure(ask: Ask) -> Measurement:
-        if ask.purpose == "full":
-            return Measurement(outcomes=(True, True), seconds=1.0, stage_seconds=dict.fromkeys(STAGES, 0.3))
-        return Measurement(outcomes=(True, None), seconds_at_least=seconds_at_least)
-
-    with pytest.raises(ValueError, match="cut short though it could reach 2 right answers of 2 needed"):
-        search_budgets(STAGES, 4, 2, PAPER, measure)
+def test_no_slow_point_is_finished_when_no_budget_is_left() -> None:
+    table = Table(by_budget({}), slow_after(2))
+    search(table, num_blocks=6)
+    assert asked_of_analysis(table) == [(2, True), (4, True), (6, True), (8, True)]
 
 
-def test_being_slow_is_no_reason_where_the_whole_profile_or_all_points_are_wanted() -> None:
-    for change in ({"exhaustive": True}, {"end_points_early": False}):
-        table = Table(by_budget({}), slow_from(4))
-        search(table, PAPER.model_copy(update=change))
+def test_being_slow_is_no_reason_to_cut_when_the_whole_profile_is_drawn_or_points_do_not_end_early() -> None:
+    for more in ({"exhaustive": True}, {"end_points_early": False}):
+        table = Table(by_budget({}), slow_after(2))
+        record = search(table, PAPER.model_copy(update=more))
         assert all(ask.too_slow is None for ask in table.asked)
+        assert all(point.seconds for profile in record.profiles for point in profile.points)
 
 
 def test_questions_missed_so_far_are_asked_first() -> None:
@@ -280,6 +306,10 @@ def test_search_exit_falls_back_to_full_depth_when_exit_ruins_every_point() -> N
     assert record.setting == Setting.full_depth(STAGES)
 
 
+def measured(told: Measurement) -> list[int]:
+    return [i for i, outcome in enumerate(told.outcomes) if outcome is not None]
+
+
 # --- Properties over random tables --------------------------------------------------------------------------------
 
 
@@ -287,19 +317,20 @@ def test_search_exit_falls_back_to_full_depth_when_exit_ruins_every_point() -> N
 def worlds(draw: st.DrawFn) -> tuple[Outcomes, Seconds, int, dict[str, float]]:
     """Any outcomes and (often tied) seconds for any setting, drawn when first asked for."""
     questions = draw(st.integers(1, 12))
-    chance = draw(st.randoms(use_true_random=False))
+    random = draw(st.randoms(use_true_random=False))
     hardness = draw(st.sampled_from([0.05, 0.2, 0.5]))
-    known: dict[Setting, tuple[list[bool], float]] = {}
+    known: dict[Setting, tuple[list[bool], list[float]]] = {}
 
-    def world(setting: Setting) -> tuple[list[bool], float]:
+    def world(setting: Setting) -> tuple[list[bool], list[float]]:
         if setting not in known:
+            pace = random.choice([0.5, 1, 1, 1, 3])
             known[setting] = (
-                [chance.random() > hardness for _ in range(questions)],
-                chance.choice([0.5, 0.6, 0.7, 0.8, 1.0, 2.0, 4.0]),
+                [random.random() > hardness for _ in range(questions)],
+                [pace * random.choice([0.1, 0.2, 0.3]) for _ in range(questions)],
             )
         return known[setting]
 
-    stage_seconds = {stage: chance.choice([0.1, 0.2, 0.3]) for stage in STAGES}
+    stage_seconds = {stage: random.choice([0.1, 0.2, 0.3]) for stage in STAGES}
     return (lambda setting: world(setting)[0]), (lambda setting: world(setting)[1]), questions, stage_seconds
 
 
@@ -317,19 +348,22 @@ def run(
     world: tuple[Outcomes, Seconds, int, dict[str, float]],
     options: SearchOptions,
     chunk: int = 1,
+    cuts: Callable[[], bool] = lambda: True,
     num_blocks: int = 5,
-    eager: float = 1.0,
 ) -> tuple[SearchRecord, Table]:
     outcomes, seconds, questions, stage_seconds = world
-    table = Table(outcomes, seconds, chunk, eager)
+    table = Table(outcomes, seconds, chunk, cuts)
     table.stage_seconds = stage_seconds
     return search_budgets(STAGES, num_blocks, questions, options, table), table
 
 
-@given(worlds(), options, st.integers(1, 5), st.sampled_from([1.0, 0.5]))
-@settings(deadline=None, max_examples=300)
-def test_ending_points_early_never_changes_the_choice(world, options: SearchOptions, chunk: int, eager: float) -> None:
-    early, _ = run(world, options, chunk, eager=eager)
+@given(worlds(), options, st.integers(1, 5), st.sampled_from([1.0, 0.7, 0.2]), st.integers(0, 99))
+@settings(deadline=None, max_examples=400)
+def test_ending_points_early_never_changes_the_choice(
+    world, options: SearchOptions, chunk: int, often: float, seed: int
+) -> None:
+    dice = random.Random(seed)
+    early, table = run(world, options, chunk, cuts=lambda: dice.random() < often)
     whole, _ = run(world, options.model_copy(update={"end_points_early": False}))
     assert early.setting == whole.setting
     assert early.result == whole.result
@@ -337,13 +371,17 @@ def test_ending_points_early_never_changes_the_choice(world, options: SearchOpti
         assert (a.stage, a.chosen, a.left_out) == (b.stage, b.chosen, b.left_out)
         for p, q in zip(a.points, b.points, strict=True):
             assert p.budget == q.budget
-            assert p.accuracy >= q.accuracy
             assert p.feasible in (None, q.feasible)
+            assert p.accuracy >= q.accuracy
             assert p.seconds in (None, q.seconds)
-            assert p.seconds is not None or p.feasible is not True or p.seconds_at_least is not None
-            assert (p.seconds_at_least or 0) <= (q.seconds or 0) + 1e-9
+            assert q.seconds is not None
+            assert p.seconds_at_least is None or p.seconds_at_least <= q.seconds * (1 + 1e-9)
+            assert p.seconds is not None or p.feasible is False or p.seconds_at_least is not None
     assert [(c.exits, c.kept) for c in early.exit_checks] == [(c.exits, c.kept) for c in whole.exit_checks]
     assert whole.spent.questions_saved == 0
+    assert early.spent.points == whole.spent.points
+    asked = {(ask.setting, i) for ask, told in zip(table.asked, table.told, strict=True) for i in measured(told)}
+    assert early.spent.questions == len(asked) <= whole.spent.questions
     if options.exhaustive:
         assert early.spent.questions <= whole.spent.questions
 
@@ -351,13 +389,14 @@ def test_ending_points_early_never_changes_the_choice(world, options: SearchOpti
 @given(worlds(), options)
 @settings(deadline=None, max_examples=150)
 def test_same_plan_as_a_slow_and_obvious_search(world, options: SearchOptions) -> None:
-    outcomes, seconds, questions, stage_seconds = world
+    outcomes, _, questions, stage_seconds = world
     record, table = run(world, options)
     full = sum(outcomes(Setting.full_depth(STAGES)))
 
     def keeps(setting: Setting) -> bool:
         return 100 * sum(outcomes(setting)) / questions >= 100 * full / questions - options.max_drop - 1e-9
 
+    seconds = table.mean
     current = Setting.full_depth(STAGES, exits=options.search_exit)
     for stage in sorted(STAGES, key=lambda stage: (-stage_seconds[stage], STAGES.index(stage))):
         feasible, misses = [], 0
@@ -440,3 +479,31 @@ def test_a_measurement_cut_short_while_it_could_still_succeed_is_refused() -> No
 
     with pytest.raises(ValueError, match="cut short though it could reach 3"):
         search_budgets(STAGES, 5, 3, PAPER, measure)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "more"),
+    [
+        (None, {}),
+        (0.9, {}),
+        (1.0, {}),
+        (1 + 1e-12, {}),
+        (9.0, {"exhaustive": True}),
+        (9.0, {"end_points_early": False}),
+    ],
+)
+def test_a_measurement_cut_short_while_it_could_still_be_the_fastest_is_refused(at_least, more) -> None:
+    def measure(ask: Ask) -> Measurement:
+        if any(ask.setting.budgets.values()):
+            return Measurement(outcomes=(True, None, True), seconds_at_least=at_least)
+        return Measurement(outcomes=(True,) * 3, seconds=1.0, stage_seconds=dict.fromkeys(STAGES, 0.3))
+
+    with pytest.raises(ValueError, match="could reach 3 right answers"):
+        search_budgets(STAGES, 5, 3, PAPER.model_copy(update=more), measure)
+
+
+def test_no_exit_check_is_cut_short_for_being_slow() -> None:
+    table = Table(with_exit_harm({"recall": 3, "analysis": 5, "summary": 1}), slow_after(2))
+    search(table, SearchOptions())
+    assert {ask.too_slow is not None for ask in table.asked if ask.purpose == "profile"} == {True}
+    assert not any(ask.too_slow for ask in table.asked if ask.purpose != "profile")

@@ -35,6 +35,7 @@ def test_the_papers_worked_example() -> None:
         point(6, 51.0, 0.3300),  # and is slower than full depth
         point(7, 50.6, 0.2700),  # faster, but it misses the target
         point(8, 50.69, None),  # ended early
+        point(9, 52.0, None),  # ended early as well, because it was slower than the best
     ]
     best = choose(profile, target=51.7 - 1.0)
     assert best is not None

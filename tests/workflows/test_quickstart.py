@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from litestage.core import ExitRule, OptionError, Plan, PlanError
+from litestage.core import Compensation, ExitRule, OptionError, Plan, PlanError
+from litestage.evaluation import price
 from litestage.report import Results
-from litestage.search import SearchOptions
+from litestage.search import Ask, SearchOptions, Setting
 from litestage.workflows import Workbench, evaluate, search
 from litestage.workflows.ask import ask, read_question
+from litestage.workflows.progress import SILENT
 from litestage.workflows.quickstart import Sizes, quickstart
+from litestage.workflows.search import _Measure as Measure
+from litestage.workflows.search import lay_ground
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,25 @@ def test_wall_latency_and_norm_ratio_search_to_the_end(bench: Workbench, tmp_pat
     plan = again.load_plan(tmp_path)
     evaluation = evaluate(again, again.questions("dev", 3), plan, tmp_path / "check")
     assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
+
+
+def test_a_setting_slower_than_the_best_is_not_run_to_its_end(bench: Workbench, tmp_path: Path) -> None:
+    questions = bench.questions("dev", 16)
+    ground = lay_ground(bench, questions, tmp_path)
+    seconds = price(ground.latency, ground.full, bench.full_plan()).seconds
+    measure = Measure(bench, ground, questions, ExitRule(), Compensation(), "priced", tmp_path, SILENT)
+    order = tuple(reversed(range(16)))
+    ask = Ask(setting=Setting.full_depth(bench.task.stage_names), needed=0, order=order, purpose="profile")
+    told = measure(ask.model_copy(update={"too_slow": seconds / 8}))
+    assert told.cut_short
+    assert told.outcomes == (None,) * (16 - told.measured) + tuple(t.correct for t in ground.full[16 - told.measured :])
+    assert told.seconds is None
+    assert told.seconds_at_least is not None
+    assert seconds / 8 < told.seconds_at_least < seconds
+    assert measure(ask.model_copy(update={"too_slow": 2 * seconds})).seconds == pytest.approx(seconds)
+    wall = replace(measure, latency="wall")
+    wall._wall = lambda plan: 1.0
+    assert wall(ask.model_copy(update={"too_slow": seconds / 8})).seconds == 1.0
 
 
 def test_a_skip_set_by_hand_is_what_runs(bench: Workbench) -> None:

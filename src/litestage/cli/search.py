@@ -80,7 +80,7 @@ def command(
     spent = found.record.spent
     ERR.print(
         f"{spent.points} settings on {spent.questions} questions; {spent.questions_saved} questions and "
-        f"{spent.points_left_out} budgets were left out because they could not be chosen any more.\n"
+        f"{spent.points_left_out} budgets were left out because they could not change the choice.\n"
         f"The plan is in {folder}: litestage evaluate --plan {folder} --split test measures it on other questions.",
         style="dim",
         highlight=False,

@@ -68,6 +68,7 @@ _SYMBOLS = {
     "chosen": ("M-.5,0A.5,.5,0,1,1,.5,0A.5,.5,0,1,1,-.5,0ZM-1,0A1,1,0,1,1,1,0A1,1,0,1,1,-1,0Z", "plan", "surface"),
     "infeasible": ("circle", "full", "surface"),
     "at-most": ("triangle-down", "full", "full"),
+    "slower": ("triangle-down", "muted", "muted"),
     "target": ("M-1.5,0L-.5,0M.5,0L1.5,0", "ink", "ink"),
     "full-bar": ("square", "full", "full"),
     "plan-bar": ("square", "plan", "plan"),
@@ -154,18 +155,19 @@ def _profile(rows: Sequence[Row], y: Any, rule: Any, scale: Scale, theme: Theme,
         chosen.mark_point(size=170, color=theme.plan, strokeWidth=2, fill="none").encode(y=y),
         base.mark_point(size=50, strokeWidth=1.5, opacity=1).encode(
             y=y,
-            color=alt.Color("state:N", legend=None, scale=_by_state(theme.plan, theme.plan, theme.full, theme.full)),
-            fill=alt.Fill("state:N", legend=None, scale=_by_state(theme.plan, theme.plan, theme.surface, theme.full)),
-            shape=alt.Shape("state:N", legend=None, scale=_by_state("circle", "circle", "circle", "triangle-down")),
+            color=_by_state(alt.Color, theme.plan, theme.plan, theme.full, theme.full, theme.muted),
+            fill=_by_state(alt.Fill, theme.plan, theme.plan, theme.surface, theme.full, theme.muted),
+            shape=_by_state(alt.Shape, "circle", "circle", "circle", "triangle-down", "triangle-down"),
         ),
         base.mark_rule(opacity=0, strokeWidth=16).encode(tooltip=_profile_tooltip()),
     ]
     return alt.layer(*layers).properties(width=width, height=150, title=title)
 
 
-def _by_state(chosen: str, feasible: str, infeasible: str, at_most: str) -> Any:
+def _by_state(channel: Any, chosen: str, feasible: str, infeasible: str, at_most: str, slower: str) -> Any:
     domain = [CHOSEN, FEASIBLE, INFEASIBLE, AT_MOST, SLOWER]
-    return alt.Scale(domain=domain, range=[chosen, feasible, infeasible, at_most, at_most])
+    scale = alt.Scale(domain=domain, range=[chosen, feasible, infeasible, at_most, slower])
+    return channel("state:N", legend=None, scale=scale)
 
 
 def _profile_tooltip() -> list[Any]:

@@ -8,16 +8,17 @@ from litestage.core import SkipSchedule, StagePlan, SubLayer
 from litestage.core.layers import sub_layers
 from litestage.evaluation import Accuracy
 from litestage.report import words
-from litestage.report.results import Group, Profile, ProfilePoint, RankedLayer, System
+from litestage.report.results import ExitCheck, Group, Profile, ProfilePoint, RankedLayer, System
 
 Row = dict[str, str | float | None]
 
-CHOSEN, FEASIBLE, INFEASIBLE, AT_MOST, SLOWER = (
+CHOSEN, FEASIBLE, INFEASIBLE, AT_MOST, SLOWER, WORSE = (
     "chosen",
     "keeps the target",
     "misses the target",
     "misses the target, ended early",
     "slower than the best, ended early",
+    "less accurate than another, ended early",
 )
 FULL, PLAN = "full depth", "plan"
 PREFILL, DECODE = "prefill", "decode"
@@ -34,18 +35,11 @@ def profile_rows(profile: Profile) -> list[Row]:
             "seconds": point.seconds,
             "state": state_of(point, profile.chosen),
             "accuracy_text": ("at most " if point.cut_short else "") + words.percent(point.accuracy),
-            "seconds_text": latency_text(point) or "not timed: ended early",
+            "seconds_text": _seconds_text(point),
             "questions_text": f"{point.measured} of {point.questions}",
         }
         for point in profile.points
     ]
-
-
-def latency_text(point: ProfilePoint) -> str:
-    """Seconds a question, or what is known of them; empty where that is nothing."""
-    if point.seconds is not None:
-        return words.seconds(point.seconds)
-    return "" if point.seconds_at_least is None else f"> {words.seconds(point.seconds_at_least)}"
 
 
 def state_of(point: ProfilePoint, chosen: int) -> str:
@@ -55,6 +49,21 @@ def state_of(point: ProfilePoint, chosen: int) -> str:
     if point.cut_short:
         return AT_MOST if point.feasible is False else SLOWER
     return FEASIBLE if point.feasible else INFEASIBLE
+
+
+def verdict_on(check: ExitCheck) -> str:
+    """What became of a plan with exit on; one less accurate than the round's best may have ended undecided."""
+    if check.feasible is None:
+        return WORSE
+    return FEASIBLE if check.feasible else INFEASIBLE
+
+
+def _seconds_text(point: ProfilePoint) -> str:
+    if point.seconds is not None:
+        return words.seconds(point.seconds)
+    if point.seconds_at_least is not None:
+        return f"at least {words.seconds(point.seconds_at_least)}"
+    return "not timed: ended early"
 
 
 def map_rows(stage_plans: Mapping[str, StagePlan], num_blocks: int, ranking: Sequence[RankedLayer]) -> list[Row]:

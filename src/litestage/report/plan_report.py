@@ -107,8 +107,8 @@ def _search(search: Search) -> Section:
         ),
         legend=_PROFILE,
         caption="Accuracy and latency are end to end. The fastest point that keeps the target is chosen; a budget that "
-        "makes the model write more loses by itself. A point ends early once it cannot keep the target, or cannot "
-        "be the fastest: its mark is the most it could have reached.",
+        "makes the model write more loses by itself. A point ends early once its remaining questions cannot save it, "
+        "or once it is slower than the fastest that keeps the target: its mark is the most it could have reached.",
     )
     spent = search.spent
     lead = (
@@ -116,8 +116,8 @@ def _search(search: Search) -> Section:
         f"{search.split.name} questions full depth reaches {words.percent(search.full.accuracy)}; with "
         f"{words.drop(search.max_drop)} to lose the target is {words.percent(search.target)}. "
         f"The search measured {spent.points} settings with "
-        f"{spent.questions:,} answers; ending lost points early saved {spent.questions_saved:,} more, and "
-        f"{spent.points_left_out} budgets were left out."
+        f"{spent.questions:,} answers; ending points that could not be chosen saved {spent.questions_saved:,} more, "
+        f"and {spent.points_left_out} budgets were left out."
     )
     tables = (tabular.exit_checks(search),) if search.exit_checks else ()
     return Section("search", "How the budgets were found", lead, figures=(figure,), tables=tables)
@@ -259,6 +259,7 @@ _PROFILE = (
     Key("feasible", "keeps the target"),
     Key("chosen", "chosen"),
     Key("infeasible", "misses the target"),
-    Key("at-most", "ended early: at most this"),
+    Key("at-most", "misses it for certain: at most this"),
+    Key("slower", "slower than the best: at most this"),
     Key("target", "target accuracy"),
 )

@@ -113,7 +113,7 @@ class PointResult(Record):
     seconds: float | None
     """None for a point that ended early."""
     feasible: bool | None
-    """None for a point that ended early before that was certain."""
+    """Whether it keeps the target; None when it ended early before that was certain."""
 
     @property
     def cut_short(self) -> bool:

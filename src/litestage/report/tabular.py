@@ -9,7 +9,7 @@ from typing import Literal
 from litestage.core import StagePlan, SubLayer
 from litestage.evaluation import Accuracy, StoppedVotes, VoteAccuracy
 from litestage.report import words
-from litestage.report.figures import ATTENTION, FEASIBLE, FFN, INFEASIBLE, kind_name, latency_text, state_of
+from litestage.report.figures import ATTENTION, FFN, kind_name, state_of, verdict_on
 from litestage.report.results import Profile, ProfilePoint, RankedLayer, Results, Search, StageCost, System
 
 Tone = Literal["plain", "strong", "dim"]
@@ -177,7 +177,7 @@ def _cost_cells(stage: StageCost) -> tuple[str, ...]:
 
 
 def profile(searched: Profile, target: float) -> Table:
-    """A stage's budgets as they were measured; the chosen one stands out and those that miss the target fade."""
+    """A stage's budgets as they were measured; the chosen one stands out, those out of the question fade."""
     left_out = f" {searched.left_out} larger budgets were left out." if searched.left_out else ""
     return Table(
         title=f"Search profile of {searched.stage}",
@@ -197,11 +197,18 @@ def _point_line(point: ProfilePoint, chosen: int) -> Line:
     cells = (
         str(point.budget),
         f"{'≤ ' if point.cut_short else ''}{words.percent(point.accuracy)}",
-        latency_text(point) or NOTHING,
+        _latency(point),
         f"{point.measured} of {point.questions}",
         state_of(point, chosen),
     )
-    return Line(cells, tone="strong" if point.budget == chosen else "plain" if point.feasible else "dim")
+    in_question = point.feasible and not point.cut_short
+    return Line(cells, tone="strong" if point.budget == chosen else "plain" if in_question else "dim")
+
+
+def _latency(point: ProfilePoint) -> str:
+    if point.seconds is not None:
+        return words.seconds(point.seconds)
+    return NOTHING if point.seconds_at_least is None else f"≥ {words.seconds(point.seconds_at_least)}"
 
 
 def exit_checks(search: Search) -> Table:
@@ -215,7 +222,7 @@ def exit_checks(search: Search) -> Table:
                     words.listed(check.exits) or "no stage",
                     f"{'≤ ' if check.cut_short else ''}{words.percent(check.accuracy)}",
                     NOTHING if check.seconds is None else words.seconds(check.seconds),
-                    FEASIBLE if check.feasible else INFEASIBLE,
+                    verdict_on(check),
                 ),
                 tone="strong" if check.kept and check.feasible else "plain" if check.feasible else "dim",
             )

@@ -93,10 +93,9 @@ def _profile(run: _Run, setting: Setting, stage: str, candidates: Sequence[int],
         return Point.of(told, needed, budget=budget, seconds_at_least=told.seconds_at_least)
 
     for budget in candidates:
-        points.append(point(budget, None if run.options.exhaustive else _too_slow(points)))
-        some_left = len(points) < len(candidates) and not run.options.exhaustive
-        if some_left and _all_miss(points, run.options.patience, point):
+        if not run.options.exhaustive and _all_miss(points, run.options.patience, point):
             break
+        points.append(point(budget, None if run.options.exhaustive else _too_slow(points)))
     best = choose(points, target)
     return Profile(
         stage=stage,

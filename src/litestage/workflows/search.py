@@ -197,11 +197,9 @@ class _SoFar:
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        self.traces: dict[int, Trace] = {}
-        """By question."""
+        self.traces: dict[int, Trace] = {}  # by question
         self.right = 0
-        self.seconds = 0.0
-        """Priced seconds shared by all questions: what a question takes at least."""
+        self.seconds = 0.0  # priced, and shared by all questions: what a question takes at least
 
     def add(self, group: Sequence[int], answered: Sequence[Trace], seconds: float) -> None:
         """Take in a group's traces, and its ``seconds`` a question."""
@@ -223,12 +221,15 @@ class _SoFar:
 
     @property
     def to_settle(self) -> int:
-        """Fewest questions that could settle it: by wrong answers, or by seconds if it goes on as slowly."""
+        """Fewest questions that could settle it: by wrong answers, or by seconds if it goes on as slowly.
+
+        Before anything is known of its pace, a single question might.
+        """
         misses = misses_to_go(self.right, len(self.traces), len(self.ask.order), self.ask.needed)
-        if self.ask.too_slow is None or not self.seconds:
+        if self.ask.too_slow is None:
             return misses
-        by_seconds = len(self.traces) * (self.ask.too_slow / self.seconds - 1)
-        return min(misses, 1 + int(by_seconds))
+        more = self.ask.too_slow / self.seconds - 1 if self.seconds else 0
+        return min(misses, 1 + int(more * len(self.traces)))
 
 
 def describe(ask: Ask) -> str:
