@@ -165,7 +165,7 @@ def test_a_family_that_is_not_known_is_refused(litestage: Run, tmp_path: Path) -
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
     code, _, err = litestage("evaluate", "--model", str(tmp_path))
     assert code == 2
-    assert "'gpt2' is not supported. Supported: llama, mistral, qwen2, qwen3" in err
+    assert "'gpt2' is not supported. Supported: gemma2, gemma3_text, granite, llama," in err
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work(
