@@ -160,8 +160,7 @@ class _Measure:
         so_far = _SoFar(ask)
         size = self.bench.options.batch_size
         while not so_far.settled:
-            # No group is smaller than what could settle the point, or than what fills a batch with branches.
-            some = min(size, max(so_far.to_settle, size // self.branches))
+            some = min(size, so_far.next_group(filling=size // self.branches))
             group = ask.order[len(so_far.traces) : len(so_far.traces) + some]
             answered = run(
                 self.ground.engine,
@@ -219,17 +218,16 @@ class _SoFar:
     def slow(self) -> bool:
         return self.ask.is_too_slow(self.seconds)
 
-    @property
-    def to_settle(self) -> int:
-        """Fewest questions that could settle it: by wrong answers, or by seconds if it goes on as slowly.
-
-        Before anything is known of its pace, a single question might.
-        """
+    def next_group(self, filling: int) -> int:
+        """How many questions to run next: as many as wrong answers need to settle it, or as fill a batch; fewer where
+        being slow settles it first. ``filling`` questions show the pace."""
         misses = misses_to_go(self.right, len(self.traces), len(self.ask.order), self.ask.needed)
         if self.ask.too_slow is None:
-            return misses
-        more = self.ask.too_slow / self.seconds - 1 if self.seconds else 0
-        return min(misses, 1 + int(more * len(self.traces)))
+            return max(misses, filling)
+        if not self.seconds:
+            return filling
+        too_slow_after = len(self.traces) * self.ask.too_slow / self.seconds
+        return max(1, min(max(misses, filling), 1 + int(too_slow_after) - len(self.traces)))
 
 
 def describe(ask: Ask) -> str:
