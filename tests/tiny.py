@@ -114,10 +114,17 @@ FAMILIES = tuple(_CONFIGS)
 
 @cache
 def _source(family: str, seed: int) -> PreTrainedModel:
+    return new_model(family, seed)
+
+
+def new_model(family: str, seed: int = 0, **other: Any) -> PreTrainedModel:
+    """A random model in fp32, with ``other`` settings of its config where given."""
     kind, options = _CONFIGS[family]
     vocabulary = len(tokenizer())
     eos = tokenizer().eos_token_id
-    config = kind(**SHARED | options, vocab_size=vocabulary, eos_token_id=eos, bos_token_id=eos, pad_token_id=eos)
+    config = kind(
+        **SHARED | options | other, vocab_size=vocabulary, eos_token_id=eos, bos_token_id=eos, pad_token_id=eos
+    )
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():

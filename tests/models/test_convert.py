@@ -12,7 +12,9 @@ from transformers import (
     AutoModelForCausalLM,
     DbrxConfig,
     DeepseekV3Config,
+    Gemma3Config,
     Gemma3nTextConfig,
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     MixtralConfig,
@@ -28,6 +30,7 @@ from litestage.models.families import FAMILIES
 
 CPU = torch.device("cpu")
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+NESTED = {"full_attention": DYNAMIC, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
 
 
 @pytest.mark.parametrize(
@@ -38,9 +41,12 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
         (Qwen2MoeConfig(), "qwen2_moe is a mixture of experts"),
         (DeepseekV3Config(), "deepseek_v3 is a mixture of experts"),
         (Gemma3nTextConfig(), "gemma3n_text shares keys and values between layers"),
+        (Gemma3Config(), "gemma3 reads more than text.*text part saved by itself .gemma3_text"),
+        (Gemma3TextConfig(use_bidirectional_attention=True), "lets a token see those after it"),
         (GPT2Config(), "The family 'gpt2' is not supported. Supported: gemma2, .*llama, mistral.*small file"),
         (DbrxConfig(), "'dbrx' is not supported"),
         (LlamaConfig(rope_parameters=DYNAMIC), "llama with dynamic rotary scaling"),
+        (Gemma3TextConfig(rope_parameters=NESTED), "gemma3_text with dynamic rotary scaling"),
     ],
 )
 def test_what_the_decoder_cannot_run_is_refused(config: Any, sentence: str) -> None:
@@ -79,6 +85,26 @@ def test_rotary_scaling_activation_and_epsilon_are_the_configs(rope: str, activa
     got = engine.generate(tiny.requests([ids[:5], ids], max_new_tokens=12), prefixes=[ids[:300]])[1]
     assert list(got.token_ids) == expected
     assert len(set(expected)) >= 8
+
+
+@pytest.mark.parametrize(
+    ("family", "alike"),
+    [
+        ("gemma3", {"layer_types": ["sliding_attention"] * tiny.BLOCKS}),
+        ("gemma3", {"layer_types": ["full_attention"] * tiny.BLOCKS}),
+        ("smollm3", {"no_rope_layers": [0] * tiny.BLOCKS}),
+        ("smollm3", {"no_rope_layers": [1] * tiny.BLOCKS}),
+    ],
+)
+def test_blocks_may_all_be_alike(family: str, alike: dict[str, Any]) -> None:
+    """Rotary tables that no block uses need not even be there."""
+    model = tiny.new_model(family, **alike)
+    ids = tiny.prompt(20)
+    with torch.inference_mode():
+        expected = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=12)[0, len(ids) :].tolist()
+    engine = TorchEngine(from_transformers(model, tiny.tokenizer(), family, device="cpu"))
+    assert list(engine.generate(tiny.requests([ids], max_new_tokens=12))[0].token_ids) == expected
+    assert len(set(expected)) >= 4
 
 
 def test_a_tied_head_stays_one_tensor() -> None:

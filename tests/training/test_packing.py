@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import tiny as families
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -53,6 +54,17 @@ def test_packed_questions_equal_separate_sequences(
         assert separate.argmax(-1).unique().numel() >= 8
         torch.testing.assert_close(target_logits(model, batch), separate, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(target_loss(model, batch), F.cross_entropy(separate, batch.label))
+
+
+@pytest.mark.parametrize("family", [name for name in families.FAMILIES if "window" not in name])
+def test_packed_logits_are_those_of_the_family(family: str) -> None:
+    """Caps and scales of the head's output included; no sequence is longer than the sliding window."""
+    model = families.transformers_model(family)
+    shared, *branches = (families.prompt(3, seed=seed) for seed in range(4))
+    examples = [Example(0, shared, branch) for branch in branches]
+    with torch.no_grad():
+        logits = target_logits(model, collate([pack(examples)]))
+        torch.testing.assert_close(logits, separate_logits(model, examples), atol=5e-5, rtol=1e-4)
 
 
 def causal_mask(batch: Batch) -> Batch:

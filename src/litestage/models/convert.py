@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,16 @@ def check_supported(config: Any) -> Family:
             f"{kind} shares keys and values between layers: skipping one attention would break others. "
             "Use a model whose layers keep their own."
         )
+    if (text := getattr(config, "text_config", None)) is not None:
+        raise ModelError(
+            f"{kind} reads more than text, and its decoder is one part among others. Use a model of text alone, such "
+            f"as this one's text part saved by itself ({text.model_type})."
+        )
+    if getattr(config, "use_bidirectional_attention", None):
+        raise ModelError(
+            f"This {kind} lets a token see those after it, as embedding models do; litestage decodes with models "
+            "that look back alone."
+        )
     if kind not in FAMILIES:
         raise ModelError(
             f"The family {kind!r} is not supported. Supported: {', '.join(sorted(FAMILIES))}. "
@@ -43,12 +53,13 @@ def check_supported(config: Any) -> Family:
 
 def _check_rotary(config: Any) -> None:
     rope = getattr(config, "rope_parameters", None) or {}
-    kind = rope.get("rope_type", "default")
-    if kind in ("dynamic", "longrope"):
-        raise ModelError(
-            f"{config.model_type} with {kind} rotary scaling turns a token differently as the text grows; "
-            "only tables that depend on the position alone are supported."
-        )
+    by_layer_type = [one for one in rope.values() if isinstance(one, Mapping)]
+    for one in by_layer_type or [rope]:
+        if (kind := one.get("rope_type", "default")) in ("dynamic", "longrope"):
+            raise ModelError(
+                f"{config.model_type} with {kind} rotary scaling turns a token differently as the text grows; "
+                "only tables that depend on the position alone are supported."
+            )
 
 
 LAYOUT = (
@@ -106,7 +117,7 @@ def to_decoder(model: PreTrainedModel, device: torch.device) -> Decoder:
         blocks,
         _norm(family, body.norm, device),
         Projection(embedding if tied else head.weight.detach().to(device), _bias([head], device)),
-        _rotary(config, body.rotary_emb, shape.head_size, model.dtype, device),
+        _rotary(blocks, body.rotary_emb, shape.head_size, model.dtype, device),
         ACT2FN[getattr(config, "hidden_activation", None) or config.hidden_act],
     )
 
@@ -241,8 +252,8 @@ def _window(config: Any, block: int) -> int | None:
     return window if types is None or types[block] == "sliding_attention" else None
 
 
-def _rotary(config: Any, module: Any, head_size: int, dtype: torch.dtype, device: torch.device) -> Rotary:
-    """Cosine and sine tables [P, E] from the model's own rotary embedding, whatever its scaling."""
+def _rotary(blocks: Sequence[Block], module: Any, head_size: int, dtype: torch.dtype, device: torch.device) -> Rotary:
+    """Cosine and sine tables [P, E] that the blocks use, as the model's own rotary embedding makes them."""
 
     def maker(*layer_type: str) -> Callable[[int], tuple[Tensor, Tensor]]:
         def tables(positions: int) -> tuple[Tensor, Tensor]:
@@ -252,9 +263,8 @@ def _rotary(config: Any, module: Any, head_size: int, dtype: torch.dtype, device
 
         return tables
 
-    return (
-        {name: maker(name) for name in sorted(set(config.layer_types))} if _is_by_layer_type(config) else {"": maker()}
-    )
+    names = {block.attention.rotary for block in blocks} - {None}
+    return {name: maker(name) if name else maker() for name in names if name is not None}
 
 
 def _whole_head(table: Tensor, still: float, head_size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -149,8 +150,7 @@ class _Trainer:
     ) -> None:
         self.model, self.recipe, self.out, self.fingerprint = model, recipe, out, fingerprint
         self.causal = causal_model(model)
-        context = int(self.causal.config.max_position_embeddings)
-        self.order = make_order(recipe, task, questions, tokenizer, context)
+        self.order = make_order(recipe, task, questions, tokenizer, _longest(self.causal.config))
         self.steps = recipe.steps or max(1, round((recipe.epochs or 0) * self.order.steps_per_epoch))
         self.last = min(self.steps, recipe.stop_after or self.steps)
         self.device = next(model.parameters()).device
@@ -313,14 +313,17 @@ def target_loss(model: PreTrainedModel, batch: Batch, dtype: str = "float32") ->
 def target_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Next-token logits [N, V] at the nodes that predict the batch's labels."""
     causal = causal_model(model)
-    hidden = causal.base_model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=_additive(batch.mask, causal.dtype),
-        use_cache=False,
-    ).last_hidden_state  # [B, T, D]
     head = cast(nn.Module, causal.get_output_embeddings())
-    logits: Tensor = head(hidden.flatten(0, 1)[batch.source])
+    # The head is asked there alone, within the model's own forward: some families cap or scale what it says.
+    at_targets = head.register_forward_pre_hook(lambda _, hidden: hidden[0].flatten(0, 1)[batch.source][None])
+    with at_targets:
+        output = causal(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=_additive(batch.mask, causal.dtype),
+            use_cache=False,
+        )
+    logits: Tensor = output.logits[0]
     return logits
 
 
@@ -328,6 +331,11 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model under an adapter, or the model itself."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     return cast(PreTrainedModel, inner)
+
+
+def _longest(config: Any) -> int:
+    """Tokens of the longest sequence to train on: a sliding window would have to follow a tree's branches."""
+    return min(int(config.max_position_embeddings), getattr(config, "sliding_window", None) or sys.maxsize)
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
