@@ -42,7 +42,7 @@ def skeleton(text: str, question: Question) -> str:
     for part in sorted((part.strip().rstrip(".") for part in parts), key=len, reverse=True):
         text = text.replace(part, "_")
     for letter in LETTERS[: len(question.choices)]:
-        text = text.replace(f"option {letter}", "option _")
+        text = text.replace(f"({letter})", "(_)")
     return text
 
 

@@ -59,6 +59,22 @@ def test_a_rarer_stage_is_taught_by_each_nth_step_alone(task: Task, questions, t
     assert missing == [0, 8 * end[0], 8 * end[0]] * 2 + [0, 8 * end[0]]
 
 
+def test_a_step_draws_as_many_branches_as_asked(task: Task, questions, tokenizer) -> None:
+    recipe = TrainingRecipe(epochs=2, batch_size=8, branches={"analysis": 1})
+    order = make_order(recipe, task, questions, tokenizer, 512)
+    full = make_order(TrainingRecipe(epochs=2, batch_size=8), task, questions, tokenizer, 512)
+    one = examples_of(task, questions[0], tokenizer)
+    assert [len([e for e in one if e.stage == stage]) for stage in range(3)] == [1, 4, 1]
+    for step in (0, order.steps_per_epoch):
+        drawn = [Counter(p.label.tolist()) for p in order.packs(step)]
+        every = [Counter(p.label.tolist()) for p in full.packs(step)]
+        assert all(few < all_ and few.total() < 0.7 * all_.total() for few, all_ in zip(drawn, every, strict=True))
+    again = make_order(recipe, task, questions, tokenizer, 512)
+    assert [key(p) for p in again.packs(5)] == [key(p) for p in order.packs(5)]
+    with pytest.raises(OptionError, match="`branches` names 'analyses', which is not a stage"):
+        make_order(TrainingRecipe(steps=1, branches={"analyses": 1}), task, questions, tokenizer, 512)
+
+
 def test_cycles_give_each_stage_its_turn_on_the_same_questions(task, questions, tokenizer) -> None:
     """REFERENCE 5: interval recall steps, interval x options analysis steps, interval summary steps."""
     recipe = TrainingRecipe(epochs=1, batch_size=4, order="cycles", interval=2)

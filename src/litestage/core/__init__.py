@@ -2,7 +2,17 @@
 
 from litestage.core.engine import Engine, OnToken, TokenIds
 from litestage.core.errors import DataError, LitestageError, ModelError, OptionError, PlanError, TaskError, UserError
-from litestage.core.layers import EMPTY, Segment, SkipSchedule, SkipSet, SubLayer, names, sub_layers, whole_blocks
+from litestage.core.layers import (
+    EMPTY,
+    Segment,
+    SkipSchedule,
+    SkipSet,
+    SubLayer,
+    names,
+    num_runs,
+    sub_layers,
+    whole_blocks,
+)
 from litestage.core.plan import (
     COMPENSATIONS,
     FULL_DEPTH,
@@ -54,6 +64,7 @@ __all__ = [
     "Trace",
     "UserError",
     "names",
+    "num_runs",
     "passes",
     "sub_layers",
     "whole_blocks",

@@ -60,6 +60,12 @@ def whole_blocks(blocks: Iterable[int]) -> SkipSet:
     return frozenset(SubLayer(block, kind) for block in blocks for kind in KINDS)
 
 
+def num_runs(skipped: SkipSet) -> int:
+    """Runs of sub-layers that follow each other, as they run."""
+    at = {2 * layer.block + (layer.kind == "ffn") for layer in skipped}
+    return sum(index - 1 not in at for index in at)
+
+
 def parse_skip_set(names: Iterable[str | SubLayer]) -> SkipSet:
     return frozenset(SubLayer.parse(name) for name in names)
 

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from litestage.core.errors import OptionError, PlanError
 from litestage.core.files import write_text
-from litestage.core.layers import Record, Segment, SkipSchedule
+from litestage.core.layers import Record, Segment, SkipSchedule, SkipSet, num_runs
 from litestage.core.wording import problem
 
 SCHEMA_VERSION = 1
@@ -33,8 +33,10 @@ class ExitRule(Record):
         return None
 
 
-CompensationKind = Literal["none", "norm_ratio"]
-COMPENSATIONS: tuple[CompensationKind, ...] = get_args(CompensationKind)
+COMPENSATIONS = ("none", "norm_ratio", "mean", "affine", "lowrank:R")
+"""Kinds of compensation; R is a rank."""
+_OPERATIONS = {"none": 0, "norm_ratio": 1, "mean": 1, "affine": 2, "lowrank": 4}
+CompensationKind = Annotated[str, Field(pattern=r"^(none|norm_ratio|mean|affine|lowrank:[1-9]\d*)$")]
 
 
 class Compensation(Record):
@@ -49,6 +51,10 @@ class Compensation(Record):
         if (self.kind == "none") != (self.content is None):
             raise ValueError(f"compensation {self.kind} with content {self.content}: only none has no numbers")
         return self
+
+    def operations(self, skipped: SkipSet) -> int:
+        """Tensor operations that a decode step runs in place of ``skipped``: runs of sub-layers fold into one."""
+        return _OPERATIONS[self.kind.partition(":")[0]] * num_runs(skipped)
 
 
 class StagePlan(Record):

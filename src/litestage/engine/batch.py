@@ -17,7 +17,7 @@ from litestage.engine.prefixes import Prefix
 from litestage.engine.row import Row
 from litestage.engine.sampling import confidence, next_tokens
 from litestage.models.cache import Cache
-from litestage.models.decoder import FULL, Decoder, Observer, Skips, Stand
+from litestage.models.decoder import FULL, Decoder, Observer, Path, Skips, Stand
 
 OnPass = Callable[[Prefill | Decode], None]
 OnLogits = Callable[[Sequence[int], Float[Tensor, "B V"]], None]
@@ -40,6 +40,8 @@ class Batch:
     on_pass: OnPass | None = None
     active: list[Row] = field(default_factory=list)
     on_logits: OnLogits | None = None
+    _paths: dict[frozenset[int], Path] = field(default_factory=dict)
+    """By the segments that the rows are at."""
 
     def run(self, rows: Sequence[Row]) -> None:
         """Bring every row to its end."""
@@ -65,13 +67,15 @@ class Batch:
         """One forward of one token for every active row."""
         rows, device = self.active, self.decoder.device
         lengths = [row.length for row in rows]
+        skips, path = self._skips()
         logits = self.decoder.forward(
             torch.tensor([row.tokens[-1:] for row in rows], device=device),
             torch.tensor(lengths, device=device),
             self.cache,
             torch.arange(len(rows), device=device),
             max(lengths) + 1,
-            self._skips(),
+            skips,
+            path,
             in_place=True,
         )
         if self.on_pass is not None:
@@ -104,18 +108,22 @@ class Batch:
                 self.active[slot] = last
                 self.cache.move(len(self.active), slot, last.length)
 
-    def _skips(self) -> Skips:
+    def _skips(self) -> tuple[Skips, Path]:
         """What this step leaves out: one set for all, or row by row while rows are at different segments."""
         schedule = self.stage_plan.schedule
         at = [schedule.segment_index(row.step) for row in self.active] if len(schedule.segments) > 1 else [0]
-        sets = [schedule.segments[i].skipped for i in sorted(set(at))]
+        segments = frozenset(at)
+        sets = [schedule.segments[i].skipped for i in segments]
         everywhere = frozenset.intersection(*sets)
         some = frozenset.union(*sets) - everywhere
         masks = {
             layer: torch.tensor([layer in schedule.segments[i].skipped for i in at], device=self.decoder.device)
             for layer in some
         }
-        return Skips(everywhere, masks, self.stand) if everywhere or masks else FULL
+        skips = Skips(everywhere, masks, self.stand) if everywhere or masks else FULL
+        if segments not in self._paths:
+            self._paths[segments] = skips.path(self.decoder.layers)
+        return skips, self._paths[segments]
 
 
 def prefill(

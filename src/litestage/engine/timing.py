@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from litestage.core import Compensation, Decode, Prefill, Request, SkipSchedule, StagePlan, SubLayer
+from litestage.core import Compensation, Decode, Prefill, Request, SkipSchedule, StagePlan, SubLayer, num_runs
 from litestage.core.request import GREEDY
 from litestage.engine.batch import Batch, forward
 from litestage.engine.engine import TorchEngine
@@ -21,7 +21,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class PassTime:
-    """One timed forward: the work, seconds, and what a decode step kept and compensated."""
+    """One timed forward: the work, seconds, the parts a decode step kept, and the stand-ins' operations."""
 
     work: Prefill | Decode
     seconds: float
@@ -111,27 +111,16 @@ def _decode_probe(
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=Compensation())
     request = Request(prompt_ids=(0,) * (context - 1), stage_plan=plan, max_new_tokens=1 << 20)
 
+    batch = Batch(engine.model.decoder, cache, (-1,), plan, GREEDY, stand, stops=lambda row: False, capacity=rows)
+
     def run() -> None:
-        active = [Row(i, request, 1 << 20, None, [0], [1.0]) for i in range(rows)]
-        batch = Batch(
-            engine.model.decoder,
-            cache,
-            (-1,),
-            plan,
-            GREEDY,
-            stand,
-            lambda row: False,
-            rows,
-            None,
-            None,
-            active,
-        )
+        batch.active = [Row(i, request, 1 << 20, None, [0], [1.0]) for i in range(rows)]
         batch.decode()
 
     attentions = sum(layer.kind == "attention" for layer in skipped)
     blocks = engine.identity.num_blocks
     work = Decode(rows, context, 0)
-    return _Probe(work, blocks - attentions, blocks - len(skipped) + attentions, len(skipped) if stand else 0, run)
+    return _Probe(work, blocks - attentions, blocks - len(skipped) + attentions, num_runs(skipped) if stand else 0, run)
 
 
 def _prefill_run(engine: TorchEngine, cache: Cache, work: Prefill) -> Callable[[], None]:

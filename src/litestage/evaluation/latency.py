@@ -1,7 +1,8 @@
 """The latency model: work is counted exactly and priced in seconds fitted to one machine (DESIGN, "Latency").
 
 Decode step of B rows  = step(B) + attentions * (attention(B) + per_context(B) * context) + ffns * ffn(B)
-                         + compensated * compensation(B), with kept attentions and FFNs; context in tokens
+                         + compensated * compensation(B), with kept attentions and FFNs, and operations that
+                         stand in for skipped runs of sub-layers; context in tokens
 Prefill                = forward + tokens * token + rows * row + tokens * context * token_context
 """
 
@@ -88,7 +89,7 @@ class LatencyModel(Record):
         return cost.forward + cost.row * work.rows + per_token * work.tokens
 
     def decode_seconds(self, work: Decode, attentions: int, ffns: int, compensated: int = 0) -> float:
-        """Seconds of one decode step with so many attentions and FFNs kept and sub-layers compensated."""
+        """Seconds of one decode step with so many attentions and FFNs kept and so many stand-in operations."""
         base, per_context = self.decode_line(work.rows, attentions, ffns, compensated)
         return base + per_context * work.context
 

@@ -137,11 +137,10 @@ def _pricer(
 
 
 def kept(plan: StagePlan, segment: int, num_blocks: int) -> tuple[int, int, int]:
-    """Attentions and FFNs kept, and sub-layers compensated, in a segment of the plan's schedule."""
+    """Attentions and FFNs kept, and operations that stand in for the others, in a segment of the plan's schedule."""
     skipped = plan.schedule.segments[segment].skipped
     attentions = sum(layer.kind == "attention" for layer in skipped)
-    compensated = 0 if plan.compensation.kind == "none" else len(skipped)
-    return num_blocks - attentions, num_blocks - (len(skipped) - attentions), compensated
+    return num_blocks - attentions, num_blocks - (len(skipped) - attentions), plan.compensation.operations(skipped)
 
 
 def _check(traces: Sequence[Trace], questions_at_once: int) -> None:

@@ -6,9 +6,9 @@ size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 
 import torch
 import torch.nn.functional as F
@@ -109,20 +109,52 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A stand-in for a skipped sub-layer: x becomes ``scale * x + shift`` (DESIGN, compensation)."""
+    """A stand-in for skipped sub-layers: x becomes ``scale * x + up(down x) + shift`` (DESIGN, compensation).
+
+    What is None costs nothing. ``down`` and ``up`` are the two sides of a map of low rank R.
+    """
 
     scale: Float[Tensor, "*scale"] | None = None
-    shift: Float[Tensor, "*shift"] | None = None
+    shift: Float[Tensor, " D"] | None = None
+    down: Float[Tensor, "R D"] | None = None
+    up: Float[Tensor, "D R"] | None = None
 
     def __call__(self, x: Hidden) -> Hidden:
-        x = x if self.scale is None else x * self.scale
-        return x if self.shift is None else x + self.shift
+        y = x if self.scale is None else x * self.scale
+        if self.down is not None and self.up is not None:
+            y = y + F.linear(F.linear(x, self.down), self.up)
+        return y if self.shift is None else y + self.shift
+
+    def then(self, other: Affine) -> Affine:
+        """One stand-in for this one followed by another: scales and shifts fold into one, ranks add up."""
+        moved = None if self.shift is None else other._turned(self.shift)
+        shifts = [shift for shift in (moved, other.shift) if shift is not None]
+        downs, ups = [], []
+        if self.down is not None and self.up is not None:
+            downs.append(self.down)
+            ups.append(other._turned(self.up.T).T)
+        if other.down is not None and other.up is not None:
+            downs.append(other.down if self.scale is None else other.down * self.scale)
+            ups.append(other.up)
+        scales = [one.scale for one in (self, other) if one.scale is not None]
+        return Affine(
+            scale=reduce(torch.mul, scales) if scales else None,
+            shift=sum(shifts[1:], shifts[0]) if shifts else None,
+            down=torch.cat(downs) if downs else None,
+            up=torch.cat(ups, dim=1) if ups else None,
+        )
+
+    def _turned(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """What becomes of a difference between two inputs: all but the shift."""
+        return replace(self, shift=None)(x)
 
 
 Rotary = Mapping[str, Callable[[int], tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]]]
 """Makers of cosine and sine tables for so many positions, by name."""
 Stand = Mapping[SubLayer, Affine]
 """What stands in for each skipped sub-layer; nothing for those not named."""
+Path = tuple["SubLayer | Affine", ...]
+"""What a forward runs: the sub-layers that are kept, and stand-ins for runs of those that are not."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +172,20 @@ class Skips:
     def instead(self, layer: SubLayer, x: Hidden) -> Hidden:
         """The residual stream after a skipped sub-layer."""
         return self.stand[layer](x) if layer in self.stand else x
+
+    def path(self, layers: Sequence[SubLayer]) -> Path:
+        """``layers`` without the skipped ones; what stands in for a run of those is folded into one."""
+        if not self.everywhere:
+            return tuple(layers)
+        path: list[SubLayer | Affine] = []
+        for layer in layers:
+            if layer not in self.everywhere:
+                path.append(layer)
+            elif layer in self.stand:
+                before = path.pop() if path and isinstance(path[-1], Affine) else Affine()
+                assert isinstance(before, Affine)
+                path.append(before.then(self.stand[layer]))
+        return tuple(path)
 
 
 FULL = Skips()
@@ -188,6 +234,7 @@ class Decoder:
         rows: Int[Tensor, " B"],
         context: int,
         skips: Skips = FULL,
+        path: Path | None = None,
         last: Int[Tensor, " B"] | None = None,
         observe: Observer | None = None,
         in_place: bool = False,
@@ -196,36 +243,41 @@ class Decoder:
 
         ``rows`` are the cache rows, ``context`` the most slots any row reads, ``last`` the token whose logits are
         wanted (default: the only or final one). Tokens beyond a row's end are padding: put them at the right.
+        ``path`` is the skips' own, for a caller that keeps it.
         ``in_place`` says that ``rows`` are 0 to B-1, as in a decode step, so that the cache is read without a copy.
         """
-        step = self._step(tokens.shape[1], starts, cache, rows, context, in_place)
-        x = self._embed(tokens)
-        x = self._run(x, step, skips, observe)
+        step = self.step(tokens.shape[1], starts, cache, rows, context, in_place)
+        x = self.run(self.embed(tokens), step, skips, path, observe)
         x = x[:, -1] if last is None else x[torch.arange(len(last), device=x.device), last]
-        return self._logits(x)
+        return self.logits(x)
 
-    def _embed(self, tokens: Int[Tensor, "B T"]) -> Hidden:
+    def embed(self, tokens: Int[Tensor, "B T"]) -> Hidden:
+        """The residual stream before the first block."""
         x = F.embedding(tokens, self.embedding)
         scale = self.shape.embedding_scale
         return x if scale is None else x * torch.tensor(scale, dtype=x.dtype)  # rounded as the family rounds it
 
-    def _logits(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B V"]:
+    def logits(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+        """Raw next-token logits from the residual stream after the last block."""
         logits = self.head(self._rms(x, self.norm))
         if self.shape.logit_scale is not None:
             logits = logits * self.shape.logit_scale
         cap = self.shape.logit_cap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def _run(self, x: Hidden, step: Step, skips: Skips, observe: Observer | None) -> Hidden:
-        for layer in self.layers:
-            if layer in skips.everywhere:
-                x = skips.instead(layer, x)
+    def run(
+        self, x: Hidden, step: Step, skips: Skips = FULL, path: Path | None = None, observe: Observer | None = None
+    ) -> Hidden:
+        """The residual stream after a path of sub-layers and stand-ins; without one, after all that ``skips`` keeps."""
+        for part in skips.path(self.layers) if path is None else path:
+            if isinstance(part, Affine):
+                x = part(x)
                 continue
-            y = x + self._sub_layer(layer, x, step)
-            if (some := skips.rows.get(layer)) is not None:
-                y = torch.where(some[:, None, None], skips.instead(layer, x), y)
+            y = x + self._sub_layer(part, x, step)
+            if (some := skips.rows.get(part)) is not None:
+                y = torch.where(some[:, None, None], skips.instead(part, x), y)
             if observe is not None:
-                observe(layer, x, y)
+                observe(part, x, y)
             x = y
         return x
 
@@ -316,9 +368,16 @@ class Decoder:
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.shape.norm_eps)
 
-    def _step(
-        self, T: int, starts: Int[Tensor, " B"], cache: Cache, rows: Int[Tensor, " B"], context: int, in_place: bool
+    def step(
+        self,
+        T: int,
+        starts: Int[Tensor, " B"],
+        cache: Cache,
+        rows: Int[Tensor, " B"],
+        context: int,
+        in_place: bool = False,
     ) -> Step:
+        """What the sub-layers of a forward of T new tokens a row share; the arguments are those of `forward`."""
         positions = starts[:, None] + torch.arange(T, device=self.device)
         self._grow_tables(cache.slots)
         at = positions.clamp(max=cache.slots - 1)

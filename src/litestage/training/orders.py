@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import groupby
 from math import ceil
 from typing import Protocol, TypeVar
 
@@ -39,29 +40,40 @@ def make_order(
     encoded = [_fitting(examples_of(task, question, tokenizer), question, context) for question in questions]
     if recipe.order == "cycles":
         return Cycles(encoded, recipe.batch_size, recipe.interval, recipe.seed)
-    return PackedOrder(encoded, recipe.batch_size, recipe.seed, _rarer(recipe, task))
+    return PackedOrder(encoded, recipe.batch_size, recipe.seed, _rarer(recipe, task), _fewer(recipe, task))
 
 
 class PackedOrder:
     """Every step takes ``batch_size`` whole questions of about one length; an epoch takes each question once.
 
-    ``every`` names stages, by index, that only each Nth step teaches.
+    ``every`` names stages, by index, that only each Nth step teaches; ``branches`` those of whose examples a step draws
+    so many of each question.
     """
 
     def __init__(
-        self, encoded: Sequence[Sequence[Example]], batch_size: int, seed: int, every: Mapping[int, int]
+        self,
+        encoded: Sequence[Sequence[Example]],
+        batch_size: int,
+        seed: int,
+        every: Mapping[int, int],
+        branches: Mapping[int, int],
     ) -> None:
-        self._encoded, self._batch_size, self._seed, self._every = encoded, batch_size, seed, every
+        self._encoded, self._batch_size, self._seed = encoded, batch_size, seed
+        self._every, self._branches = every, branches
         self.steps_per_epoch = ceil(len(encoded) / batch_size)
         self._batches_of = lru_cache(maxsize=1)(self._epoch)
 
     def packs(self, step: int) -> list[Packed]:
         epoch, index = divmod(step, self.steps_per_epoch)
-        left_out = {stage for stage, every in self._every.items() if step % every}
-        return [
-            pack([example for example in self._encoded[i] if example.stage not in left_out])
-            for i in self._batches_of(epoch)[index]
-        ]
+        rng = random.Random(f"{self._seed} step {step}")
+        return [pack(list(self._taught(step, self._encoded[i], rng))) for i in self._batches_of(epoch)[index]]
+
+    def _taught(self, step: int, examples: Sequence[Example], rng: random.Random) -> Iterator[Example]:
+        """A question's examples that this step teaches."""
+        for stage, group in groupby(examples, key=lambda example: example.stage):
+            some = list(group)
+            if step % self._every.get(stage, 1) == 0:
+                yield from rng.sample(some, min(len(some), self._branches.get(stage, len(some))))
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         rng = random.Random(f"{self._seed} epoch {epoch}")
@@ -122,11 +134,20 @@ def _fitting(examples: list[Example], question: Question, context: int) -> list[
 
 
 def _rarer(recipe: TrainingRecipe, task: Task) -> dict[int, int]:
-    if unknown := sorted(set(recipe.every) - set(task.stage_names)):
+    every = _by_index(recipe.every, "every", task)
+    if len(every) == len(task.stages) and min(every.values()) > 1:
+        raise OptionError("The recipe's `every` leaves steps without any stage. Leave out the stages that matter most.")
+    return every
+
+
+def _fewer(recipe: TrainingRecipe, task: Task) -> dict[int, int]:
+    return _by_index(recipe.branches, "branches", task)
+
+
+def _by_index(by_name: Mapping[str, int], field: str, task: Task) -> dict[int, int]:
+    if unknown := sorted(set(by_name) - set(task.stage_names)):
         raise OptionError(
-            f"The recipe's `every` names {unknown[0]!r}, which is not a stage of task {task.name}. "
+            f"The recipe's `{field}` names {unknown[0]!r}, which is not a stage of task {task.name}. "
             f"Its stages are {', '.join(task.stage_names)}."
         )
-    if set(recipe.every) == set(task.stage_names) and min(recipe.every.values()) > 1:
-        raise OptionError("The recipe's `every` leaves steps without any stage. Leave out the stages that matter most.")
-    return {task.stage_names.index(name): every for name, every in recipe.every.items()}
+    return {task.stage_names.index(name): number for name, number in by_name.items()}

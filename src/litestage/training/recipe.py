@@ -71,6 +71,8 @@ class TrainingRecipe(Record):
     """Steps a stage gets before the next stage's turn (cycles)."""
     every: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Stages, by name, that only each Nth step teaches (packed): time for those that are harder to learn."""
+    branches: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Stages, by name, of whose branches each step draws so many a question (packed): they teach much the same."""
     learning_rate: float = Field(default=5e-5, gt=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
     """``muon`` orthogonalises the update of every hidden matrix and leaves the rest to AdamW."""
