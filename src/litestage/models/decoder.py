@@ -119,7 +119,7 @@ class Affine:
     down: Float[Tensor, "R D"] | None = None
     up: Float[Tensor, "D R"] | None = None
 
-    def __call__(self, x: Hidden) -> Hidden:
+    def __call__(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         y = x if self.scale is None else x * self.scale
         if self.down is not None and self.up is not None:
             y = y + F.linear(F.linear(x, self.down), self.up)

@@ -1,9 +1,9 @@
-"""What stands in for skipped sub-layers: fitted on prompts, stored beside the plan."""
+"""What stands in for skipped sub-layers: fitted on texts of the full model, stored beside the plan."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,10 +11,49 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from litestage.core import Compensation, PlanError, SubLayer, TokenIds
+from litestage.core import COMPENSATIONS, Compensation, OptionError, PlanError, SubLayer, TokenIds
 from litestage.core.files import write_bytes
 from litestage.engine import TorchEngine
+from litestage.engine.forcing import Text, forcings
 from litestage.models.decoder import Affine, Stand
+from litestage.skipping.moments import Moments
+
+PARTS = ("scale", "shift", "down", "up")
+
+
+def fit(engine: TorchEngine, kind: str, texts: Sequence[Text]) -> tuple[Compensation, Stand]:
+    """A stand-in for every sub-layer, from what it adds at the tokens that the full model's decode steps ran.
+
+    ``mean`` adds its mean, ``affine`` a line for each channel, ``lowrank:R`` a ridge regression of rank R. All are
+    shrunk towards nothing by as much as their error on so few tokens says (`Moments`).
+    """
+    check_compensation(kind)
+    name, _, rank = kind.partition(":")
+    solve: dict[str, Callable[[Moments], Affine]] = {
+        "mean": Moments.mean,
+        "affine": Moments.affine,
+        "lowrank": lambda moments: moments.low_rank(int(rank)),
+    }
+    if name not in solve:
+        raise OptionError(f"{kind} is not fitted on written texts. Choose mean, affine or lowrank:R.")
+    moments: dict[SubLayer, Moments] = {}
+
+    def visit(layer: SubLayer, before: Tensor, after: Tensor) -> None:
+        seen = moments.setdefault(layer, Moments(before.shape[-1], before.device, products=name == "lowrank"))
+        seen.add(before, after - before)
+
+    for group in forcings(engine, texts):
+        group.logits(visit=visit)
+    return _named(engine, kind, {layer: solve[name](seen) for layer, seen in moments.items()})
+
+
+def check_compensation(kind: str) -> None:
+    """Raise `OptionError` for a kind that nothing fits."""
+    name, _, rank = kind.partition(":")
+    if kind not in COMPENSATIONS[:-1] and not (name == "lowrank" and rank.isdecimal() and int(rank) > 0):
+        raise OptionError(
+            f"--compensation {kind} is not known. Choose {', '.join(COMPENSATIONS)}, where R is a rank such as 16."
+        )
 
 
 def fit_norm_ratio(engine: TorchEngine, prompts: Sequence[TokenIds]) -> tuple[Compensation, Stand]:
@@ -25,12 +64,14 @@ def fit_norm_ratio(engine: TorchEngine, prompts: Sequence[TokenIds]) -> tuple[Co
         ratios.setdefault(layer, []).extend([float(after.float().norm() / before.float().norm())] * weight)
 
     engine.scan(prompts, (), visit)
-    decoder = engine.model.decoder
-    stand = {
-        layer: Affine(scale=torch.tensor(sum(seen) / len(seen), dtype=decoder.dtype, device=decoder.device))
-        for layer, seen in ratios.items()
-    }
-    return Compensation(kind="norm_ratio", content=_content(_tensors(stand))), stand
+    scales = {layer: torch.tensor(sum(seen) / len(seen)) for layer, seen in ratios.items()}
+    return _named(engine, "norm_ratio", {layer: Affine(scale=scale) for layer, scale in scales.items()})
+
+
+def _named(engine: TorchEngine, kind: str, stand: Stand) -> tuple[Compensation, Stand]:
+    """The numbers as the engine computes with them, and what a plan calls them."""
+    cast = _cast(engine, _tensors(stand))
+    return Compensation(kind=kind, content=_content(_tensors(cast))), cast
 
 
 def save_stand(folder: Path, compensation: Compensation, stand: Stand) -> None:
@@ -41,7 +82,6 @@ def save_stand(folder: Path, compensation: Compensation, stand: Stand) -> None:
 
 def load_stands(folder: Path, compensations: Sequence[Compensation], engine: TorchEngine) -> None:
     """Read what a plan's stages name into the engine; raises `PlanError` when numbers are missing or changed."""
-    decoder = engine.model.decoder
     for compensation in {c for c in compensations if c.content is not None}:
         path = _path(folder, compensation)
         if not path.is_file():
@@ -51,10 +91,7 @@ def load_stands(folder: Path, compensations: Sequence[Compensation], engine: Tor
             )
         if _content(numbers := _read(path)) != compensation.content:
             raise PlanError(f"{path} does not hold the numbers that the plan was searched with. Search the plan again.")
-        engine.stands[compensation.content or ""] = {
-            SubLayer.parse(name.removesuffix(":scale")): Affine(scale=tensor.to(decoder.device, decoder.dtype))
-            for name, tensor in numbers.items()
-        }
+        engine.stands[compensation.content or ""] = _cast(engine, numbers)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -71,7 +108,22 @@ def _path(folder: Path, compensation: Compensation) -> Path:
 
 def _tensors(stand: Stand) -> dict[str, Tensor]:
     """Tensors by name, in fp32 after rounding to what the engine computes with."""
-    return {f"{layer}:scale": affine.scale.float().cpu() for layer, affine in stand.items() if affine.scale is not None}
+    return {
+        f"{layer}:{part}": tensor.float().cpu().contiguous()
+        for layer, affine in stand.items()
+        for part in PARTS
+        if (tensor := getattr(affine, part)) is not None
+    }
+
+
+def _cast(engine: TorchEngine, numbers: dict[str, Tensor]) -> Stand:
+    """Stand-ins from tensors by name, where and in what the engine computes."""
+    decoder = engine.model.decoder
+    parts: dict[SubLayer, dict[str, Tensor]] = {}
+    for name, tensor in numbers.items():
+        layer, _, part = name.rpartition(":")
+        parts.setdefault(SubLayer.parse(layer), {})[part] = tensor.to(decoder.device, decoder.dtype)
+    return {layer: Affine(**some) for layer, some in parts.items()}
 
 
 def _content(numbers: dict[str, Tensor]) -> str:

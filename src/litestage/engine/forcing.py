@@ -1,0 +1,112 @@
+"""Teacher forcing: texts that were written before, run again with sub-layers left out at their generated tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from litestage.core import SubLayer, TokenIds
+from litestage.engine.batch import prefill
+from litestage.engine.engine import TorchEngine
+from litestage.engine.prefixes import Prefix
+from litestage.models.decoder import FULL, Hidden, Skips
+
+VisitDecoded = Callable[[SubLayer, Float[Tensor, "N D"], Float[Tensor, "N D"]], None]
+"""Called with a sub-layer and the residual stream before and after it, at the tokens that decode steps run."""
+
+
+class Text(NamedTuple):
+    """A prompt and what a model wrote behind it; a decode step runs every written token but the last."""
+
+    prompt: TokenIds
+    written: TokenIds
+
+
+class Forcing:
+    """A few texts in a cache of their own. Prompts are prefilled once, at full depth; then a skip set costs one forward
+    over the written tokens, and computes what decoding them one by one computes.
+
+    N counts those tokens, over all texts; each predicts the one that follows it.
+    """
+
+    def __init__(self, engine: TorchEngine, texts: Sequence[Text]) -> None:
+        self.decoder = engine.model.decoder
+        device = self.decoder.device
+        width = max(len(text.written) for text in texts) - 1
+        if width < 1:
+            raise ValueError("texts of one token have no decode step")
+        starts = [len(text.prompt) for text in texts]
+        self._cache = self.decoder.new_cache(len(texts), max(starts) + width + 1)
+        self._prefill([text.prompt for text in texts])
+        rows = [(*text.written[:-1], *(0,) * (width + 1 - len(text.written))) for text in texts]
+        self._tokens = torch.tensor(rows, device=device)
+        self._step = self.decoder.step(
+            width,
+            torch.tensor(starts, device=device),
+            self._cache,
+            torch.arange(len(texts), device=device),
+            max(start + len(text.written) - 1 for start, text in zip(starts, texts, strict=True)),
+            in_place=True,
+        )
+        at = [row * width + i for row, text in enumerate(texts) for i in range(len(text.written) - 1)]
+        self._at: Int[Tensor, " N"] = torch.tensor(at, device=device)
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    @torch.inference_mode()
+    def logits(self, skips: Skips = FULL, visit: VisitDecoded | None = None) -> Float[Tensor, "N V"]:
+        """Raw logits after each token; ``visit`` is shown the sub-layers that are kept."""
+
+        def observe(layer: SubLayer, before: Hidden, after: Hidden) -> None:
+            if visit is not None:
+                visit(layer, self._flat(before), self._flat(after))
+
+        x = self.decoder.run(self.decoder.embed(self._tokens), self._step, skips, observe=observe)
+        return self.decoder.logits(self._flat(x))
+
+    @torch.inference_mode()
+    def logits_without_one_more(
+        self, skips: Skips, candidates: Sequence[SubLayer]
+    ) -> Iterator[tuple[SubLayer, Float[Tensor, "N V"]]]:
+        """For each kept sub-layer of ``candidates``, the logits with it left out too.
+
+        A forward starts where it differs: at the candidate.
+        """
+        entered: dict[SubLayer, Hidden] = {}
+
+        def observe(layer: SubLayer, before: Hidden, after: Hidden) -> None:
+            entered[layer] = before
+
+        self.decoder.run(self.decoder.embed(self._tokens), self._step, skips, observe=observe)
+        layers = self.decoder.layers
+        for layer in candidates:
+            more = Skips(skips.everywhere | {layer}, stand=skips.stand)
+            x = self.decoder.run(entered[layer], self._step, path=more.path(layers[layers.index(layer) :]))
+            yield layer, self.decoder.logits(self._flat(x))
+
+    def _flat(self, x: Hidden) -> Float[Tensor, "N D"]:
+        return x.flatten(0, 1)[self._at]
+
+    @torch.inference_mode()
+    def _prefill(self, prompts: list[TokenIds]) -> None:
+        """The beginning that all prompts share once, then what is left of each."""
+        shortest = min(map(len, prompts)) - 1  # every prompt keeps a token of its own to run
+        same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
+        shared = tuple(tokens[0] for tokens in same)[:shortest]
+        parents: list[Prefix | None] = [None] * len(prompts)
+        if shared:
+            logits = prefill(self.decoder, self._cache, 0, [shared], [None])
+            parents = [Prefix(shared, None, self._cache.read(0, 0, len(shared)), logits[0], 0)] * len(prompts)
+        prefill(self.decoder, self._cache, 0, prompts, parents)
+
+
+def forcings(engine: TorchEngine, texts: Sequence[Text], at_once: int = 8) -> list[Forcing]:
+    """Texts in groups of about one length; those that no decode step ran are left out."""
+    decoded = sorted((text for text in texts if len(text.written) > 1), key=lambda t: (len(t.written), len(t.prompt)))
+    return [Forcing(engine, decoded[i : i + at_once]) for i in range(0, len(decoded), at_once)]

@@ -1,0 +1,108 @@
+"""What leaving sub-layers out does to tokens, by teacher forcing the model's own full-depth texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from litestage.core import EMPTY, OptionError, SkipSet, SubLayer
+from litestage.engine import TorchEngine
+from litestage.engine.forcing import Forcing, Text, forcings
+from litestage.models.decoder import Skips, Stand
+
+GREEDY_ENDS = 0.5
+"""Agreement below which greedy removal ends: such a set changes every second token."""
+ROUGH = 0.25
+"""Share of the texts that all candidates of a removal are tried on; the better third is tried on all."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a skip set does at the tokens that decode steps run."""
+
+    kl: float
+    """Mean over tokens of KL(full || skipped), in nats."""
+    agreement: float
+    """Share of tokens, 0 to 1, whose likeliest successor stays the full model's."""
+    tokens: int
+
+
+class Probe:
+    """Texts of one stage, ready to be run under any skip set."""
+
+    def __init__(self, engine: TorchEngine, texts: Sequence[Text], at_once: int = 8) -> None:
+        self.layers = engine.model.decoder.layers
+        self.groups = forcings(engine, texts, at_once)
+        if not self.groups:
+            raise OptionError("None of these texts has a decode step, so nothing can be probed. Give more questions.")
+
+    def effect(self, skipped: SkipSet, stand: Stand | None = None) -> Effect:
+        """What skipping ``skipped`` does, with ``stand`` in its place."""
+        skips = Skips(skipped, stand=stand or {})
+        return _mean([_effect(group.logits(), group.logits(skips)) for group in self.groups])
+
+    def without_one_more(
+        self, skipped: SkipSet, stand: Stand, candidates: Iterable[SubLayer], groups: Sequence[Forcing] | None = None
+    ) -> dict[SubLayer, Effect]:
+        """What each candidate does on top of what is skipped already."""
+        effects: dict[SubLayer, list[Effect]] = {layer: [] for layer in candidates}
+        for group in self.groups if groups is None else groups:
+            full = group.logits()
+            skips = Skips(skipped, stand=stand)
+            for layer, logits in group.logits_without_one_more(skips, list(effects)):
+                effects[layer].append(_effect(full, logits))
+        return {layer: _mean(some) for layer, some in effects.items()}
+
+
+def probe(probes: Probe, stand: Stand | None = None) -> dict[SubLayer, Effect]:
+    """What each sub-layer does when it alone is left out."""
+    return probes.without_one_more(EMPTY, stand or {}, probes.layers)
+
+
+def greedy(
+    probes: Probe,
+    stand: Stand | None = None,
+    ends: float = GREEDY_ENDS,
+    on_removal: Callable[[], None] | None = None,
+) -> list[tuple[SubLayer, Effect]]:
+    """Sub-layers in the order of the least harm on top of those before, with what all of them together do.
+
+    When a set's agreement falls below ``ends``, the rest follow by what each did last.
+    """
+    removed: list[tuple[SubLayer, Effect]] = []
+    stand = stand or {}
+    few = probes.groups[:: round(1 / ROUGH)]
+    while left := [layer for layer in probes.layers if layer not in dict(removed)]:
+        skipped = frozenset(dict(removed))
+        rough = probes.without_one_more(skipped, stand, left, few)
+        best = _least_harmful(rough)[: max(1, len(left) // 3)]
+        whole = rough if few == probes.groups else probes.without_one_more(skipped, stand, best)
+        layer = _least_harmful(whole)[0]
+        removed.append((layer, whole[layer]))
+        if on_removal is not None:
+            on_removal()
+        if whole[layer].agreement < ends:
+            rest = [other for other in _least_harmful(rough) if other != layer]
+            return [*removed, *((other, rough[other]) for other in rest)]
+    return removed
+
+
+def _least_harmful(effects: dict[SubLayer, Effect]) -> list[SubLayer]:
+    return sorted(effects, key=lambda layer: (effects[layer].kl, layer))
+
+
+def _effect(full: Float[Tensor, "N V"], skipped: Float[Tensor, "N V"]) -> Effect:
+    log_full, log_skipped = (F.log_softmax(logits.float(), dim=-1) for logits in (full, skipped))
+    kl = F.kl_div(log_skipped, log_full, log_target=True, reduction="sum")
+    same = full.argmax(-1) == skipped.argmax(-1)
+    return Effect(float(kl) / len(full), float(same.double().mean()), len(full))
+
+
+def _mean(effects: Sequence[Effect]) -> Effect:
+    tokens = sum(effect.tokens for effect in effects)
+    kl = sum(effect.kl * effect.tokens for effect in effects) / tokens
+    return Effect(kl, sum(effect.agreement * effect.tokens for effect in effects) / tokens, tokens)
