@@ -143,7 +143,7 @@ def change(*path: str, to: Any) -> dict[str, Any]:
         (change(*SEGMENTS, to=[{"skipped": "5.ffn"}]), r"segments\[0\]\.skipped: '5\.ffn' is not a list"),
         (change(*SEGMENTS, to=[{"skipped": None}]), r"segments\[0\]\.skipped: None is not a list"),
         (change("stages", "recall", "exit", to={"window": 0}), r"exit\.window should be greater .* but is 0"),
-        (change("stages", "recall", "compensation", to={"kind": "magic"}), r"compensation\.kind.*or 'norm_ratio'"),
+        (change("stages", "recall", "compensation", to={"kind": "magic"}), r"\.kind.*'magic' is not known"),
         (change("model", "num_blocks", to="6"), r"model\.num_blocks should be a whole number, but is '6'"),
         (change("stages", to={"recall": 7}), r"stages\.recall should be an object, but is 7\. Correct it"),
         (change("model", to={"id": "x"}), r"model\.fingerprint is missing"),

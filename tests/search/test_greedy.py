@@ -14,6 +14,7 @@ from litestage.core.errors import OptionError
 from litestage.search import (
     Ask,
     Measurement,
+    Screened,
     SearchOptions,
     SearchRecord,
     Setting,
@@ -507,3 +508,26 @@ def test_no_exit_check_is_cut_short_for_being_slow() -> None:
     search(table, SearchOptions())
     assert {ask.too_slow is not None for ask in table.asked if ask.purpose == "profile"} == {True}
     assert not any(ask.too_slow for ask in table.asked if ask.purpose != "profile")
+
+
+def test_each_budget_is_measured_in_the_way_that_the_screen_picks() -> None:
+    """The screen is asked before a budget is measured, and its choice goes on into the later stages' settings."""
+    screened: list[tuple[str, int]] = []
+
+    def screen(stage: str, budget: int) -> Screened:
+        screened.append((stage, budget))
+        return Screened(way="good" if budget <= 4 else "bad", agreement=1 - budget / 100)
+
+    def outcomes(setting: Setting) -> list[bool]:
+        wrong = sum(stage.budget if stage.way == "bad" else 0 for stage in setting.stages)
+        return [i >= wrong for i in range(20)]
+
+    table = Table(outcomes, lambda setting: 1 - sum(setting.budgets.values()) / 200)
+    record = search_budgets(STAGES, 8, 20, SearchOptions(use_exit=False), table, screen)
+    assert {stage.way for stage in record.setting.stages} == {"good"}
+    assert record.setting.budgets == dict.fromkeys(STAGES, 4)
+    points = [point for profile in record.profiles for point in profile.points]
+    assert {(point.way, point.agreement) for point in points if point.budget == 4} == {("good", 0.96)}
+    assert {(point.way, point.agreement) for point in points if point.budget == 0} == {("", None)}
+    assert all(budget > 0 for _, budget in screened)
+    assert len(screened) == len(set(screened))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from litestage.core import OptionError, SkipSchedule, SubLayer, sub_layers
 from litestage.engine.forcing import Text
 from litestage.models import Affine
-from litestage.skipping import Effect, Probe, fit, greedy, probe
+from litestage.skipping import Effect, Probe, fit, gather, greedy, probe
 
 LAYERS = sub_layers(tiny.BLOCKS)
 
@@ -43,7 +43,7 @@ def close(effect: Effect) -> tuple[object, object, int]:
 def test_single_probes_equal_the_direct_computation(family: str, kind: str) -> None:
     some = texts(family)
     engine = tiny.engine(family)
-    stand = {} if kind == "none" else dict(fit(engine, kind, some)[1])
+    stand = {} if kind == "none" else dict(fit(engine, kind, gather(engine, some, products=kind.startswith("low")))[1])
     effects = probe(Probe(engine, some, at_once=2), stand)
     assert list(effects) == list(LAYERS)
     for layer, effect in effects.items():
@@ -54,7 +54,7 @@ def test_single_probes_equal_the_direct_computation(family: str, kind: str) -> N
 
 def test_a_whole_set_with_stand_ins_equals_the_direct_computation() -> None:
     some, engine = texts("llama"), tiny.engine()
-    skipped, stand = frozenset(LAYERS[2:6]), dict(fit(engine, "affine", some)[1])
+    skipped, stand = frozenset(LAYERS[2:6]), dict(fit(engine, "affine", gather(engine, some))[1])
     effect = Probe(engine, some, at_once=2).effect(skipped, stand)
     assert (effect.kl, effect.agreement, effect.tokens) == close(direct("llama", some, skipped, stand))
 
@@ -62,7 +62,7 @@ def test_a_whole_set_with_stand_ins_equals_the_direct_computation() -> None:
 @pytest.mark.parametrize("compensated", [False, True])
 def test_greedy_takes_the_least_harmful_each_time(compensated: bool) -> None:
     some, engine = texts("llama"), tiny.engine()
-    stand = dict(fit(engine, "mean", some)[1]) if compensated else {}
+    stand = dict(fit(engine, "mean", gather(engine, some))[1]) if compensated else {}
     order = greedy(Probe(engine, some), stand, ends=0.0)
     assert sorted(layer for layer, _ in order) == sorted(LAYERS)
     removed: frozenset[SubLayer] = frozenset()
@@ -94,7 +94,7 @@ def test_no_decode_step_no_probe() -> None:
 def test_stand_ins_are_fitted_on_what_hooks_see(kind: str) -> None:
     """The mean of what a sub-layer adds at written tokens, by hooks; the other kinds come nearer to it than that."""
     some, engine = texts("llama"), tiny.engine()
-    _, stand = fit(engine, kind, some)
+    _, stand = fit(engine, kind, gather(engine, some, products=kind.startswith("low")))
     model = tiny.transformers_model("llama")
     for layer in (LAYERS[2], LAYERS[5]):
         before, added = [], []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litestage.core import Compensation, ExitRule, OptionError, Plan, PlanError
+from litestage.core import ExitRule, OptionError, Plan, PlanError
 from litestage.evaluation import price
 from litestage.report import Results
 from litestage.search import Ask, SearchOptions, Setting
@@ -18,6 +18,7 @@ from litestage.workflows.progress import SILENT
 from litestage.workflows.quickstart import Sizes, quickstart
 from litestage.workflows.search import _Measure as Measure
 from litestage.workflows.search import lay_ground
+from litestage.workflows.ways import PAPER, Way, Ways
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_wall_latency_and_norm_ratio_search_to_the_end(bench: Workbench, tmp_pat
     options = SearchOptions(max_drop=100, step=20)
     found = search(
         bench, bench.questions("dev", 3), tmp_path, options,
-        exit_rule=ExitRule(window=4, threshold=0.4), compensation="norm_ratio", latency="wall",
+        exit_rule=ExitRule(window=4, threshold=0.4), ways=[Way("cosine", "norm_ratio")], latency="wall",
     )  # fmt: skip
     assert found.plan.evidence["latency"] == "wall"
     again = Workbench(bench.options)
@@ -82,7 +83,9 @@ def test_a_setting_slower_than_the_best_is_not_run_to_its_end(bench: Workbench, 
     questions = bench.questions("dev", 16)
     ground = lay_ground(bench, questions, tmp_path)
     seconds = price(ground.latency, ground.full, bench.full_plan()).seconds
-    measure = Measure(bench, ground, questions, ExitRule(), Compensation(), "priced", tmp_path, SILENT)
+    measure = Measure(
+        bench, ground, questions, ExitRule(), Ways(bench, ground.full, [PAPER]), "priced", tmp_path, SILENT
+    )
     order = tuple(reversed(range(16)))
     ask = Ask(setting=Setting.full_depth(bench.task.stage_names), needed=0, order=order, purpose="profile")
     told = measure(ask.model_copy(update={"too_slow": seconds / 8}))

@@ -14,6 +14,7 @@ from litestage.core.plan import content_hash
 
 if TYPE_CHECKING:
     from litestage.workflows import Options, Workbench
+    from litestage.workflows.ways import Way
 
 Number = TypeVar("Number", int, float)
 
@@ -63,6 +64,27 @@ MaxDrop = Annotated[
     float, typer.Option(metavar="POINTS", help="Accuracy points the plan may lose (epsilon).", rich_help_panel=HOW)
 ]
 Step = Annotated[int, typer.Option(help="Sub-layers between two budgets tried.", rich_help_panel=HOW)]
+Preset = Annotated[
+    str,
+    typer.Option(
+        metavar="paper|probed",
+        help="How sub-layers are left out: as in the paper, or by the best of several rankings and stand-ins.",
+        rich_help_panel=HOW,
+    ),
+]
+Rankings = Annotated[
+    str | None,
+    typer.Option("--ranking", metavar="NAME,...", help="Rankings to choose from: cosine,greedy.", rich_help_panel=HOW),
+]
+Compensations = Annotated[
+    str | None,
+    typer.Option(
+        "--compensation",
+        metavar="KIND,...",
+        help="What may stand in for a skipped sub-layer: none,norm_ratio,mean,affine,lowrank:16.",
+        rich_help_panel=HOW,
+    ),
+]
 Latency = Annotated[
     str, typer.Option(metavar="priced|wall", help="Price counted work, or time every run.", rich_help_panel=HOW)
 ]
@@ -110,6 +132,16 @@ def check_out(folder: Path) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise OptionError(f"--out {folder}: nothing may be written in {there.absolute()}. Choose another --out.")
     return folder
+
+
+def ways(preset: str, rankings: str | None, compensations: str | None) -> tuple[Way, ...]:
+    """The preset's ways to leave sub-layers out, with rankings or compensations of the user's own in their place."""
+    from litestage.workflows.ways import PRESETS, ways_of
+
+    if preset not in PRESETS:
+        raise OptionError(f"--preset {preset} is not known. Choose {' or '.join(PRESETS)}.")
+    own = [text.split(",") if text else None for text in (rankings, compensations)]
+    return ways_of(*(mine or default for mine, default in zip(own, PRESETS[preset], strict=True)))
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:

@@ -21,9 +21,9 @@ def command(
     exhaustive: bool = typer.Option(
         False, help="Profile every budget, also after three misses in a row.", rich_help_panel=o.HOW
     ),
-    compensation: str = typer.Option(
-        "none", metavar="none|norm_ratio", help="What stands in for a skipped sub-layer.", rich_help_panel=o.HOW
-    ),
+    preset: o.Preset = "paper",
+    ranking: o.Rankings = None,
+    compensation: o.Compensations = None,
     exit_rule: o.TriedExit = None,
     no_exit: o.NoExit = False,
     search_exit: bool = typer.Option(False, help="Profile with exit on already.", rich_help_panel=o.HOW),
@@ -54,7 +54,8 @@ def command(
         max_drop=max_drop, step=step, exhaustive=exhaustive, use_exit=not no_exit, search_exit=search_exit
     )
     rule = parse_exit(exit_rule) if exit_rule else None
-    folder = o.out_folder(out, "search", options, split, limit, wanted, compensation, rule, latency)
+    ways = o.ways(preset, ranking, compensation)
+    folder = o.out_folder(out, "search", options, split, limit, wanted, ways, rule, latency)
     with Bars() as bars:
         bench = o.open_workbench(options)
         questions = bench.questions(split, limit)
@@ -65,7 +66,7 @@ def command(
             wanted,
             split=split,
             exit_rule=rule,
-            compensation=compensation,
+            ways=ways,
             latency=latency,
             progress=bars,
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from litestage.core.errors import OptionError, PlanError
 from litestage.core.files import write_text
@@ -36,7 +36,26 @@ class ExitRule(Record):
 COMPENSATIONS = ("none", "norm_ratio", "mean", "affine", "lowrank:R")
 """Kinds of compensation; R is a rank."""
 _OPERATIONS = {"none": 0, "norm_ratio": 1, "mean": 1, "affine": 2, "lowrank": 4}
-CompensationKind = Annotated[str, Field(pattern=r"^(none|norm_ratio|mean|affine|lowrank:[1-9]\d*)$")]
+
+
+def check_compensation(kind: str) -> str:
+    """The kind; raises `OptionError` for one that is not known."""
+    name, _, rank = kind.partition(":")
+    if kind not in COMPENSATIONS[:-1] and not (name == "lowrank" and rank.isdecimal() and int(rank) > 0):
+        raise OptionError(
+            f"compensation {kind!r} is not known. Choose {', '.join(COMPENSATIONS)}, where R is a rank such as 16."
+        )
+    return kind
+
+
+def _check_kind(kind: str) -> str:
+    try:
+        return check_compensation(kind)
+    except OptionError as error:
+        raise ValueError(str(error)) from None
+
+
+CompensationKind = Annotated[str, AfterValidator(_check_kind)]
 
 
 class Compensation(Record):

@@ -123,6 +123,10 @@ class PointResult(Record):
 class ProfilePoint(PointResult):
     budget: int
     """Sub-layers skipped in the stage."""
+    way: str = ""
+    """By which ranking, and what stands in for them."""
+    agreement: float | None = None
+    """Where several ways were compared: share of the full model's tokens, 0 to 1, that this one leaves as they were."""
     seconds_at_least: float | None = None
     """For a point that ended early because it was slower than the best."""
 

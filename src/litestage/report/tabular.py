@@ -179,23 +179,28 @@ def _cost_cells(stage: StageCost) -> tuple[str, ...]:
 def profile(searched: Profile, target: float) -> Table:
     """A stage's budgets as they were measured; the chosen one stands out, those out of the question fade."""
     left_out = f" {searched.left_out} larger budgets were left out." if searched.left_out else ""
+    compared = any(point.agreement is not None for point in searched.points)
+    ways = (Column("Way", right=False), Column("Same tokens")) if compared else ()
     return Table(
         title=f"Search profile of {searched.stage}",
         columns=(
             Column("Skipped"),
+            *ways,
             Column("Accuracy"),
             Column("Latency"),
             Column("Questions"),
             Column("", right=False),
         ),
-        lines=tuple(_point_line(point, searched.chosen) for point in searched.points),
+        lines=tuple(_point_line(point, searched.chosen, compared) for point in searched.points),
         note=f"Target {words.percent(target)}. Accuracy and latency are end to end.{left_out}",
     )
 
 
-def _point_line(point: ProfilePoint, chosen: int) -> Line:
+def _point_line(point: ProfilePoint, chosen: int, compared: bool) -> Line:
+    same = NOTHING if point.agreement is None else words.percent(100 * point.agreement)
     cells = (
         str(point.budget),
+        *((point.way or NOTHING, same) if compared else ()),
         f"{'≤ ' if point.cut_short else ''}{words.percent(point.accuracy)}",
         _latency(point),
         f"{point.measured} of {point.questions}",

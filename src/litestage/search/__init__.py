@@ -3,7 +3,17 @@
 from litestage.search.cost import Estimate, Spent, estimate_cost
 from litestage.search.greedy import ExitCheck, SearchRecord, search_budgets
 from litestage.search.profile import Point, Profile, Result, budgets, choose, needed_correct
-from litestage.search.setting import Ask, Measure, Measurement, SearchOptions, Setting, StageSetting, hopeless
+from litestage.search.setting import (
+    Ask,
+    Measure,
+    Measurement,
+    Screen,
+    Screened,
+    SearchOptions,
+    Setting,
+    StageSetting,
+    hopeless,
+)
 
 __all__ = [
     "Ask",
@@ -14,6 +24,8 @@ __all__ = [
     "Point",
     "Profile",
     "Result",
+    "Screen",
+    "Screened",
     "SearchOptions",
     "SearchRecord",
     "Setting",

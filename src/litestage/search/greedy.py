@@ -11,7 +11,17 @@ from collections.abc import Callable, Sequence
 from litestage.core.layers import Record
 from litestage.search.cost import Spent
 from litestage.search.profile import Point, Profile, Result, budgets, choose, needed_correct
-from litestage.search.setting import Ask, Measure, Measurement, Purpose, SearchOptions, Setting
+from litestage.search.setting import (
+    Ask,
+    Measure,
+    Measurement,
+    Purpose,
+    Screen,
+    Screened,
+    SearchOptions,
+    Setting,
+    one_way,
+)
 
 ROUNDING = 1e-9
 """Share of a latency by which sums of the same seconds may differ."""
@@ -53,10 +63,18 @@ class SearchRecord(Record):
 
 
 def search_budgets(
-    stages: Sequence[str], num_blocks: int, num_questions: int, options: SearchOptions, measure: Measure
+    stages: Sequence[str],
+    num_blocks: int,
+    num_questions: int,
+    options: SearchOptions,
+    measure: Measure,
+    screen: Screen = one_way,
 ) -> SearchRecord:
-    """Search the budget of each of ``stages`` (in task order), then check the exit rule (REFERENCE, section 3)."""
-    run = _Run(measure, num_questions, options)
+    """Search the budget of each of ``stages`` (in task order), then check the exit rule (REFERENCE, section 3).
+
+    Where there are several ways to leave a budget out, ``screen`` picks the one that is measured.
+    """
+    run = _Run(measure, num_questions, options, screen)
     full = run.ask(Setting.full_depth(stages), 0, "full")
     target = max(0.0, 100 * full.correct / num_questions - options.max_drop)
     needed = needed_correct(num_questions, target)
@@ -65,7 +83,8 @@ def search_budgets(
     profiles = []
     for stage in order:
         profiles.append(_profile(run, setting, stage, budgets(num_blocks, options.step), target, needed))
-        setting = setting.with_budget(stage, profiles[-1].chosen)
+        chosen = next(point for point in profiles[-1].points if point.budget == profiles[-1].chosen)
+        setting = setting.with_budget(stage, chosen.budget, chosen.way)
     checks: list[ExitCheck] = []
     if options.use_exit:
         setting, checks = _add_exit(run, setting, needed)
@@ -89,8 +108,9 @@ def _profile(run: _Run, setting: Setting, stage: str, candidates: Sequence[int],
     points: list[Point] = []
 
     def point(budget: int, too_slow: float | None = None) -> Point:
-        told = run.ask(setting.with_budget(stage, budget), needed, "profile", stage, too_slow)
-        return Point.of(told, needed, budget=budget, seconds_at_least=told.seconds_at_least)
+        screened = run.screen(stage, budget) if budget else Screened()
+        told = run.ask(setting.with_budget(stage, budget, screened.way), needed, "profile", stage, too_slow)
+        return Point.of(told, needed, budget=budget, seconds_at_least=told.seconds_at_least, **screened.model_dump())
 
     for budget in candidates:
         if not run.options.exhaustive and _all_miss(points, run.options.patience, point):
@@ -162,8 +182,9 @@ def _without_most_harmful(run: _Run, setting: Setting) -> tuple[Setting, list[tu
 class _Run:
     """Asks for each setting until it is settled, and keeps what came."""
 
-    def __init__(self, measure: Measure, num_questions: int, options: SearchOptions) -> None:
+    def __init__(self, measure: Measure, num_questions: int, options: SearchOptions, screen: Screen) -> None:
         self.measure = measure
+        self.screen = screen
         self.num_questions = num_questions
         self.options = options
         self.known: dict[Setting, Measurement] = {}

@@ -47,6 +47,9 @@ class Point(Result):
     """One budget of a profile."""
 
     budget: int
+    way: str = ""
+    agreement: float | None = None
+    """Why this way was taken: the share of tokens that it leaves as they were, 0 to 1, where ways were compared."""
     seconds_at_least: float | None = None
     """For a point ended early because it was slower than the best."""
 

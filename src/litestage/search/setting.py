@@ -61,10 +61,12 @@ class StageSetting(Record):
     stage: str
     budget: int = Field(default=0, ge=0)
     exit: bool = False
+    way: str = ""
+    """Which sub-layers a budget means and what stands in for them, by the name that whoever measures knows it by."""
 
 
 class Setting(Record):
-    """A budget and an exit switch for each stage, in task order. Which sub-layers a budget means is the ranking's."""
+    """A budget, a way to leave so much out, and an exit switch for each stage, in task order."""
 
     stages: tuple[StageSetting, ...]
 
@@ -81,13 +83,13 @@ class Setting(Record):
         """Stages that may exit early."""
         return tuple(stage.stage for stage in self.stages if stage.exit)
 
-    def with_budget(self, stage: str, budget: int) -> Setting:
-        return self._with(stage, budget=budget)
+    def with_budget(self, stage: str, budget: int, way: str = "") -> Setting:
+        return self._with(stage, budget=budget, way=way if budget else "")
 
     def with_exit(self, stage: str, on: bool) -> Setting:
         return self._with(stage, exit=on)
 
-    def _with(self, name: str, **update: int | bool) -> Setting:
+    def _with(self, name: str, **update: int | bool | str) -> Setting:
         return Setting(
             stages=tuple(stage.model_copy(update=update) if stage.stage == name else stage for stage in self.stages)
         )
@@ -156,6 +158,23 @@ class Measurement(Record):
 
 
 Measure = Callable[[Ask], Measurement]
+
+
+class Screened(Record):
+    """The way chosen for a budget, before anything was decoded with it."""
+
+    way: str = ""
+    agreement: float | None = None
+    """Share of the full model's tokens, 0 to 1, that stay the likeliest when its texts are teacher-forced."""
+
+
+Screen = Callable[[str, int], Screened]
+"""Called with a stage and a budget."""
+
+
+def one_way(stage: str, budget: int) -> Screened:
+    """The screen of a search that has nothing to choose from."""
+    return Screened()
 
 
 def hopeless(correct: int, measured: int, questions: int, needed: int) -> bool:

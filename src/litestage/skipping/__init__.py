@@ -1,20 +1,37 @@
 """Rankings (Step 1), compensation, and rules: scores or counts in, skip sets and schedules out."""
 
-from litestage.skipping.compensation import check_compensation, fit, fit_norm_ratio, load_stands, save_stand
+from litestage.skipping.compensation import fit, fit_norm_ratio, gather, load_stands, save_stand
 from litestage.skipping.probe import Effect, Probe, greedy, probe
-from litestage.skipping.ranking import Ranking, block_influence, rank_sub_layers, redundancy
+from litestage.skipping.ranking import (
+    INDISPENSABLE,
+    RANKINGS,
+    Ranking,
+    RankingKind,
+    Score,
+    block_influence,
+    decoded_redundancy,
+    rank_by_effect,
+    rank_sub_layers,
+    redundancy,
+)
 
 __all__ = [
+    "INDISPENSABLE",
+    "RANKINGS",
     "Effect",
     "Probe",
     "Ranking",
+    "RankingKind",
+    "Score",
     "block_influence",
-    "check_compensation",
+    "decoded_redundancy",
     "fit",
     "fit_norm_ratio",
+    "gather",
     "greedy",
     "load_stands",
     "probe",
+    "rank_by_effect",
     "rank_sub_layers",
     "redundancy",
     "save_stand",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from litestage.core import COMPENSATIONS, Compensation, OptionError, PlanError, SubLayer, TokenIds
+from litestage.core import Compensation, OptionError, PlanError, SubLayer, TokenIds
 from litestage.core.files import write_bytes
 from litestage.engine import TorchEngine
 from litestage.engine.forcing import Text, forcings
@@ -21,13 +21,28 @@ from litestage.skipping.moments import Moments
 PARTS = ("scale", "shift", "down", "up")
 
 
-def fit(engine: TorchEngine, kind: str, texts: Sequence[Text]) -> tuple[Compensation, Stand]:
-    """A stand-in for every sub-layer, from what it adds at the tokens that the full model's decode steps ran.
+def gather(engine: TorchEngine, texts: Sequence[Text], products: bool = False) -> dict[SubLayer, Moments]:
+    """What every sub-layer reads and adds at the tokens that the full model's decode steps ran, in one pass.
 
-    ``mean`` adds its mean, ``affine`` a line for each channel, ``lowrank:R`` a ridge regression of rank R. All are
-    shrunk towards nothing by as much as their error on so few tokens says (`Moments`).
+    ``products`` are what ``lowrank:R`` needs beside.
     """
-    check_compensation(kind)
+    moments: dict[SubLayer, Moments] = {}
+
+    def visit(layer: SubLayer, before: Tensor, after: Tensor) -> None:
+        seen = moments.setdefault(layer, Moments(before.shape[-1], before.device, products))
+        seen.add(before, after - before)
+
+    for group in forcings(engine, texts):
+        group.logits(visit=visit)
+    return moments
+
+
+def fit(engine: TorchEngine, kind: str, moments: Mapping[SubLayer, Moments]) -> tuple[Compensation, Stand]:
+    """A stand-in for every sub-layer, shrunk towards nothing by as much as its error on so few tokens says.
+
+    ``mean`` adds the mean of what the sub-layer adds, ``affine`` a line for each channel, ``lowrank:R`` a ridge
+    regression of rank R (`Moments`).
+    """
     name, _, rank = kind.partition(":")
     solve: dict[str, Callable[[Moments], Affine]] = {
         "mean": Moments.mean,
@@ -36,24 +51,7 @@ def fit(engine: TorchEngine, kind: str, texts: Sequence[Text]) -> tuple[Compensa
     }
     if name not in solve:
         raise OptionError(f"{kind} is not fitted on written texts. Choose mean, affine or lowrank:R.")
-    moments: dict[SubLayer, Moments] = {}
-
-    def visit(layer: SubLayer, before: Tensor, after: Tensor) -> None:
-        seen = moments.setdefault(layer, Moments(before.shape[-1], before.device, products=name == "lowrank"))
-        seen.add(before, after - before)
-
-    for group in forcings(engine, texts):
-        group.logits(visit=visit)
     return _named(engine, kind, {layer: solve[name](seen) for layer, seen in moments.items()})
-
-
-def check_compensation(kind: str) -> None:
-    """Raise `OptionError` for a kind that nothing fits."""
-    name, _, rank = kind.partition(":")
-    if kind not in COMPENSATIONS[:-1] and not (name == "lowrank" and rank.isdecimal() and int(rank) > 0):
-        raise OptionError(
-            f"--compensation {kind} is not known. Choose {', '.join(COMPENSATIONS)}, where R is a rank such as 16."
-        )
 
 
 def fit_norm_ratio(engine: TorchEngine, prompts: Sequence[TokenIds]) -> tuple[Compensation, Stand]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,8 @@ from torch import Tensor
 from litestage.core import OptionError, SkipSet, SubLayer, TokenIds
 from litestage.core.layers import Record
 from litestage.engine import TorchEngine
+from litestage.engine.forcing import Text, forcings
+from litestage.skipping.probe import Effect
 
 
 class Score(Record):
@@ -17,7 +21,10 @@ class Score(Record):
 
     layer: str
     redundancy: float
+    """A cosine; for probes minus the KL, in nats a token, of leaving it out (greedy: on top of those before)."""
     by_stage: dict[str, float]
+    agreement: float | None = None
+    """Of the same probe: share of tokens, 0 to 1, that stay the full model's."""
 
 
 class Ranking(Record):
@@ -49,6 +56,53 @@ def rank_sub_layers(by_stage: Mapping[str, Mapping[SubLayer, float]]) -> Ranking
             for layer in order
         )
     )
+
+
+@dataclass(frozen=True)
+class RankingKind:
+    """How sub-layers are ranked: by which measure, at which positions, and for all stages alike or each by itself."""
+
+    measure: Literal["cosine", "probe", "greedy"]
+    at: Literal["prompt", "decoded"]
+    pooled: bool
+
+
+RANKINGS: dict[str, RankingKind] = {
+    "cosine": RankingKind("cosine", "prompt", pooled=True),
+    "cosine_by_stage": RankingKind("cosine", "prompt", pooled=False),
+    "cosine_decoded": RankingKind("cosine", "decoded", pooled=False),
+    "probe": RankingKind("probe", "decoded", pooled=False),
+    "probe_pooled": RankingKind("probe", "decoded", pooled=True),
+    "greedy": RankingKind("greedy", "decoded", pooled=False),
+    "greedy_pooled": RankingKind("greedy", "decoded", pooled=True),
+}
+"""By name; ``cosine`` is the paper's."""
+INDISPENSABLE = 0.5
+"""Agreement below which a sub-layer must never go: alone it changes every second token."""
+
+
+def rank_by_effect(effects: Sequence[tuple[SubLayer, Effect]], stage: str) -> Ranking:
+    """Sub-layers in the order given, with what leaving them out did."""
+    return Ranking(
+        scores=tuple(
+            Score(layer=str(layer), redundancy=-e.kl, by_stage={stage: -e.kl}, agreement=e.agreement)
+            for layer, e in effects
+        )
+    )
+
+
+def decoded_redundancy(engine: TorchEngine, texts: Sequence[Text]) -> dict[SubLayer, float]:
+    """As `redundancy`, at the tokens that decode steps ran."""
+    totals: dict[SubLayer, float] = {}
+    groups = forcings(engine, texts)
+
+    def visit(layer: SubLayer, before: Tensor, after: Tensor) -> None:
+        cosine = F.cosine_similarity(before.float(), after.float(), dim=-1)
+        totals[layer] = totals.get(layer, 0.0) + float(cosine.double().sum())
+
+    for group in groups:
+        group.logits(visit=visit)
+    return {layer: total / sum(map(len, groups)) for layer, total in totals.items()}
 
 
 def redundancy(
@@ -87,6 +141,3 @@ def block_influence(engine: TorchEngine, prompts: Sequence[TokenIds], prefixes: 
     engine.scan(prompts, prefixes, visit)
     tokens = sum(len(prompt) for prompt in prompts)
     return [1 - total / tokens for total in totals]
-
-
-__all__ = ["Ranking", "Score", "block_influence", "rank_sub_layers", "redundancy"]

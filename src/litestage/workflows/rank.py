@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from litestage.core import COMPENSATIONS, Compensation, OptionError, StagePlan, StageTrace, TokenIds, Trace
+from litestage.core import Compensation, StagePlan, StageTrace, SubLayer, TokenIds, Trace
 from litestage.core.files import write_text
 from litestage.runner import CachedEngine, header_of, run
 from litestage.skipping import Ranking, fit_norm_ratio, rank_sub_layers, redundancy
@@ -75,10 +75,10 @@ def prompts_run(stage: StageTrace) -> list[str]:
     return [prompt for prompt, tokens in zip(stage.prompts, stage.prompt_tokens, strict=True) if tokens]
 
 
-def check_compensation(kind: str) -> None:
-    """Raise `OptionError` for a kind that nothing fits."""
-    if kind not in COMPENSATIONS:
-        raise OptionError(f"--compensation {kind} is not known. Choose {' or '.join(COMPENSATIONS)}.")
+def stage_redundancy(bench: Workbench, traces: Sequence[Trace], stage: str) -> dict[SubLayer, float]:
+    """One stage's scores on its own prompts."""
+    index = bench.task.stage_names.index(stage)
+    return redundancy(bench.engine, *stage_prompts(bench, bench.task.stages[index], index, traces))
 
 
 def fit_compensation(bench: Workbench, kind: str, traces: Sequence[Trace]) -> Compensation:

@@ -10,20 +10,31 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from litestage.core import Compensation, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, Trace
+from litestage.core import ExitRule, OptionError, Plan, StagePlan, Trace
 from litestage.core.files import write_text
 from litestage.core.plan import content_hash
 from litestage.evaluation import LatencyModel, medians, price
 from litestage.evaluation.wall import Sample
 from litestage.runner import CachedEngine, run
-from litestage.search import Ask, Measurement, SearchOptions, SearchRecord, Setting, estimate_cost, search_budgets
+from litestage.search import (
+    Ask,
+    Measurement,
+    Screened,
+    SearchOptions,
+    SearchRecord,
+    Setting,
+    StageSetting,
+    estimate_cost,
+    search_budgets,
+)
 from litestage.search.setting import hopeless, misses_to_go
 from litestage.skipping import Ranking, save_stand
 from litestage.tasks import Question
 from litestage.workflows.evaluate import answer
 from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_model, wall_clock
 from litestage.workflows.progress import SILENT, Progress
-from litestage.workflows.rank import check_compensation, fit_compensation, rank_traces
+from litestage.workflows.rank import rank_traces
+from litestage.workflows.ways import PAPER, Way, Ways
 from litestage.workflows.workbench import Workbench
 
 _SAMPLES = TypeAdapter(list[Sample])
@@ -64,30 +75,30 @@ def search(
     *,
     split: str = "dev",
     exit_rule: ExitRule | None = None,
-    compensation: str = "none",
+    ways: Sequence[Way] = (PAPER,),
     latency: str = "priced",
     ground: Ground | None = None,
     progress: Progress = SILENT,
 ) -> Found:
     """Find a plan on ``questions`` and leave it in ``out``; the same call goes on where a killed one stopped.
 
-    Several searches of the same questions may share their ``ground``.
+    Several searches of the same questions may share their ``ground``. Of several ``ways`` to leave a budget out, the
+    one that changes the fewest tokens is decoded.
     """
     check_latency(latency)
-    check_compensation(compensation)
     options.check_fits(bench.engine.identity.num_blocks)
     rule = exit_rule or ExitRule()
     if split == "test":
         progress.say("This tunes a plan on test questions: no figure on them will be honest afterwards. Use dev.")
-    settings = {"options": options.model_dump(), "exit": rule.model_dump(), "compensation": compensation}
-    _claim(bench, questions, out, settings | {"latency": latency})
+    settings: dict[str, Any] = {"options": options.model_dump(), "exit": rule.model_dump(), "latency": latency}
+    _claim(bench, questions, out, settings | {"ways": [str(way) for way in ways]})
     ground = ground or lay_ground(bench, questions, out, progress)
     measure = _Measure(
         bench,
         ground,
         questions,
         rule,
-        fit_compensation(bench, compensation, ground.full),
+        Ways(bench, ground.full, ways, out, progress),
         latency,
         out,
         progress,
@@ -95,7 +106,8 @@ def search(
     seconds = price(ground.latency, ground.full, bench.full_plan()).seconds
     _announce(bench, options, len(questions), seconds, progress)
     stages = bench.task.stage_names
-    record = search_budgets(stages, bench.engine.identity.num_blocks, len(questions), options, measure)
+    blocks = bench.engine.identity.num_blocks
+    record = search_budgets(stages, blocks, len(questions), options, measure, measure.screen)
     plan = _evidence(bench, measure.plan(record.setting), record, split, ground.latency, latency)
     _save(bench, out, plan, record)
     return Found(plan, record, ground.ranking, ground.latency, ground.full)
@@ -122,7 +134,7 @@ class _Measure:
     ground: Ground
     questions: Sequence[Question]
     exit_rule: ExitRule
-    compensation: Compensation
+    ways: Ways
     latency: str
     out: Path
     progress: Progress
@@ -145,15 +157,17 @@ class _Measure:
         return Measurement(outcomes=outcomes, seconds=seconds, stage_seconds=priced.stage_seconds)
 
     def plan(self, setting: Setting) -> Plan:
-        """The plan that a setting means: the most redundant sub-layers of each stage's budget."""
-        return self.bench.plan({stage.stage: self._stage(stage.budget, stage.exit) for stage in setting.stages})
+        """The plan that a setting means: of each stage's way, as much as its budget says."""
+        return self.bench.plan({stage.stage: self._stage(stage) for stage in setting.stages})
 
-    def _stage(self, budget: int, exit_on: bool) -> StagePlan:
-        return StagePlan(
-            schedule=SkipSchedule.fixed(self.ground.ranking.skip_set(budget)),
-            compensation=self.compensation if budget else Compensation(),
-            exit=self.exit_rule if exit_on else None,
-        )
+    def screen(self, stage: str, budget: int) -> Screened:
+        way, effect = self.ways.best(stage, budget)
+        return Screened(way=str(way), agreement=effect.agreement if effect else None)
+
+    def _stage(self, setting: StageSetting) -> StagePlan:
+        way = next((way for way in self.ways.ways if str(way) == setting.way), PAPER)
+        plan = self.ways.stage_plan(setting.stage, setting.budget, way)
+        return plan.model_copy(update={"exit": self.exit_rule if setting.exit else None})
 
     def _run(self, plan: Plan, ask: Ask) -> _SoFar:
         """Run all questions, or as many as show that the setting cannot be chosen."""

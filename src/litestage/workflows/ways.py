@@ -1,0 +1,249 @@
+"""Ways to leave sub-layers out of a stage: a ranking and a compensation, prepared once and compared by agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from litestage.core import Compensation, OptionError, SkipSchedule, SkipSet, StagePlan, SubLayer, Trace
+from litestage.core.files import write_text
+from litestage.core.layers import Record
+from litestage.core.plan import check_compensation
+from litestage.engine.forcing import Text
+from litestage.models.decoder import Stand
+from litestage.skipping import (
+    RANKINGS,
+    Effect,
+    Probe,
+    Ranking,
+    decoded_redundancy,
+    fit,
+    gather,
+    greedy,
+    load_stands,
+    probe,
+    rank_by_effect,
+    rank_sub_layers,
+    save_stand,
+)
+from litestage.skipping.moments import Moments
+from litestage.workflows.progress import SILENT, Progress
+from litestage.workflows.rank import fit_compensation, prompts_run, rank_traces, stage_redundancy
+from litestage.workflows.workbench import Workbench
+
+WAYS_FILE = "ways.json"
+PROBED, FITTED, JUDGED = 24, 400, 120
+"""Texts a stage: that sub-layers are probed on, stand-ins fitted on, and, of other questions, skip sets judged on."""
+
+
+class Way(NamedTuple):
+    """How a stage leaves sub-layers out."""
+
+    ranking: str = "cosine"
+    compensation: str = "none"
+
+    def __str__(self) -> str:
+        return f"{self.ranking} + {self.compensation}"
+
+
+PAPER = Way()
+PRESETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "paper": (("cosine",), ("none",)),
+    "probed": (("cosine", "probe", "greedy"), ("none", "mean", "affine", "lowrank:16")),
+}
+"""Rankings and compensations that a search chooses from, by name."""
+
+
+def ways_of(rankings: Sequence[str], compensations: Sequence[str]) -> tuple[Way, ...]:
+    """Every pair; raises `OptionError` for a name that is not known."""
+    for name in rankings:
+        if name not in RANKINGS:
+            raise OptionError(f"--ranking {name} is not known. Choose from {', '.join(RANKINGS)}.")
+    for kind in compensations:
+        check_compensation(kind)
+    return tuple(Way(ranking, kind) for ranking in rankings for kind in compensations)
+
+
+class _Kept(Record):
+    """What was prepared, in ``ways.json``; keys are written ``stage, ranking, compensation``."""
+
+    inputs: str
+    rankings: dict[str, Ranking] = Field(default_factory=dict)
+    compensations: dict[str, Compensation] = Field(default_factory=dict)
+    effects: dict[str, tuple[float, float, int]] = Field(default_factory=dict)
+    """KL, agreement and tokens of a budget on the judging texts."""
+
+
+class Ways:
+    """Rankings and compensations of a task's stages, from full-depth traces of its questions.
+
+    Every other question calibrates; the rest judge. What was prepared is kept in ``out`` and taken up again.
+    """
+
+    def __init__(
+        self,
+        bench: Workbench,
+        traces: Sequence[Trace],
+        ways: Sequence[Way],
+        out: Path | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.bench, self.traces, self.ways, self.out, self.progress = bench, traces, tuple(ways), out, progress
+        self._probes: dict[tuple[str, str], Probe] = {}
+        self._seen: dict[str, dict[SubLayer, Moments]] = {}
+        inputs = bench.stamp([[stage.prompts for stage in trace.stages] for trace in traces], PROBED, FITTED, JUDGED)
+        self._kept = self._read(inputs) or _Kept(inputs=inputs)
+        if out is not None:
+            load_stands(out, list(self._kept.compensations.values()), bench.engine)
+
+    def best(self, stage: str, budget: int) -> tuple[Way, Effect | None]:
+        """The way that changes the fewest tokens, and what it does; with one way there is nothing to compare.
+
+        Ties go to the way that comes first.
+        """
+        if len(self.ways) == 1:
+            return self.ways[0], None
+        effects = {way: self.effect(stage, budget, way) for way in self.ways}
+        way = max(self.ways, key=lambda way: (effects[way].agreement, -effects[way].kl))
+        return way, effects[way]
+
+    def stage_plan(self, stage: str, budget: int, way: Way) -> StagePlan:
+        """A stage plan without exit that skips ``budget`` sub-layers."""
+        if not budget:
+            return StagePlan()
+        skipped = self.skip_set(stage, budget, way)
+        return StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=self.compensation(stage, way.compensation))
+
+    def skip_set(self, stage: str, budget: int, way: Way) -> SkipSet:
+        return self.ranking(stage, way).skip_set(budget)
+
+    def effect(self, stage: str, budget: int, way: Way) -> Effect:
+        """What a budget does to the tokens of questions that nothing was fitted on."""
+        name = f"{stage}, {way.ranking}, {way.compensation}, {budget}"
+        if name not in self._kept.effects:
+            skipped, stand = self.skip_set(stage, budget, way), self._stand(self.compensation(stage, way.compensation))
+            effect = self._probe("judge", stage).effect(skipped, stand)
+            self._kept.effects[name] = (effect.kl, effect.agreement, effect.tokens)
+            self._write()
+        return Effect(*self._kept.effects[name])
+
+    def ranking(self, stage: str, way: Way) -> Ranking:
+        """The order in which the way leaves a stage's sub-layers out."""
+        kind = RANKINGS[way.ranking]
+        where = "all" if kind.pooled else stage
+        stand = way.compensation if kind.measure == "greedy" else "none"
+        name = f"{where}, {way.ranking}, {stand}"
+        if name not in self._kept.rankings:
+            self._kept.rankings[name] = self._rank(where, way.ranking, stand)
+            self._write()
+        return self._kept.rankings[name]
+
+    def compensation(self, stage: str, kind: str) -> Compensation:
+        """The stage's stand-ins of a kind, fitted and loaded into the engine; ``all`` is every stage together."""
+        if kind == "none":
+            return Compensation()
+        name = f"{'all' if kind == 'norm_ratio' else stage}, {kind}"
+        if name not in self._kept.compensations:
+            self._kept.compensations[name] = self._fit(stage, kind)
+            self._write()
+        return self._kept.compensations[name]
+
+    def _rank(self, stage: str, name: str, stand: str) -> Ranking:
+        kind = RANKINGS[name]
+        if name == "cosine":
+            return rank_traces(self.bench, self.traces, self.out, self.progress)
+        if kind.measure == "cosine":
+            score = self._redundancy_decoded if kind.at == "decoded" else self._redundancy_of_prompts
+            return rank_sub_layers({stage: score(stage)})
+        probes = self._probe("calibrate", stage)
+        if kind.measure == "probe":
+            self.progress.start(f"probing sub-layers of {stage}", 1)
+            effects = sorted(probe(probes).items(), key=lambda item: (item[1].kl, item[0]))
+            self.progress.advance()
+            return rank_by_effect(effects, stage)
+        with_stand = "" if stand == "none" else f" with {stand}"
+        self.progress.start(f"removing sub-layers of {stage} one by one{with_stand}", len(probes.layers))
+        order = greedy(probes, self._stand(self.compensation(stage, stand)), on_removal=self.progress.advance)
+        return rank_by_effect(order, stage)
+
+    def _redundancy_of_prompts(self, stage: str) -> dict[SubLayer, float]:
+        return stage_redundancy(self.bench, self.traces, stage)
+
+    def _redundancy_decoded(self, stage: str) -> dict[SubLayer, float]:
+        return decoded_redundancy(self.bench.engine, self._texts("calibrate", stage, FITTED))
+
+    def _fit(self, stage: str, kind: str) -> Compensation:
+        if kind == "norm_ratio":
+            compensation = fit_compensation(self.bench, kind, self.traces)
+            stand = self.bench.engine.stands[compensation.content or ""]
+        else:
+            compensation, stand = fit(self.bench.engine, kind, self._moments(stage))
+            self.bench.engine.stands[compensation.content or ""] = stand
+        if self.out is not None:
+            save_stand(self.out, compensation, stand)
+        return compensation
+
+    def _moments(self, stage: str) -> dict[SubLayer, Moments]:
+        if stage not in self._seen:
+            self.progress.start(f"watching sub-layers of {stage}", 1)
+            products = any(way.compensation.startswith("lowrank") for way in self.ways)
+            self._seen[stage] = gather(self.bench.engine, self._texts("calibrate", stage, FITTED), products)
+            self.progress.advance()
+        return self._seen[stage]
+
+    def _stand(self, compensation: Compensation) -> Stand:
+        return self.bench.engine.stands[compensation.content] if compensation.content else {}
+
+    def _probe(self, purpose: Literal["calibrate", "judge"], stage: str) -> Probe:
+        if (purpose, stage) not in self._probes:
+            count = PROBED if purpose == "calibrate" else JUDGED
+            self._probes[purpose, stage] = Probe(self.bench.engine, self._texts(purpose, stage, count))
+        return self._probes[purpose, stage]
+
+    def _texts(self, purpose: Literal["calibrate", "judge"], stage: str, count: int) -> list[Text]:
+        """Up to ``count`` texts of a stage, spread over its questions; of ``all``, an equal part of each stage."""
+        traces = self.traces[purpose == "judge" :: 2] or self.traces
+        names = self.bench.task.stage_names
+        if stage == "all":
+            return [text for name in names for text in self._texts(purpose, name, max(1, count // len(names)))]
+        texts = stage_texts(self.bench, traces, names.index(stage))
+        return texts[:: max(1, -(-len(texts) // count))]
+
+    def _read(self, inputs: str) -> _Kept | None:
+        path = self.out / WAYS_FILE if self.out else None
+        if path is None or not path.is_file():
+            return None
+        kept = _Kept.model_validate_json(path.read_text(encoding="utf-8"))
+        return kept if kept.inputs == inputs else None
+
+    def _write(self) -> None:
+        if self.out is not None:
+            write_text(self.out / WAYS_FILE, self._kept.model_dump_json(indent=1) + "\n")
+
+
+def stage_texts(bench: Workbench, traces: Sequence[Trace], index: int) -> list[Text]:
+    """What a stage wrote, behind its prompts, in question order."""
+    return [
+        Text(bench.engine.encode(prompt, bench.task.chat_template), completion.token_ids)
+        for trace in traces
+        for prompt, completion in zip(
+            prompts_run(trace.stages[index]),
+            [one for one in trace.stages[index].completions if one.token_ids],
+            strict=True,
+        )
+    ]
+
+
+def agreements(ways: Ways, stage: str, budgets: Sequence[int], ends: float) -> Mapping[Way, list[tuple[int, Effect]]]:
+    """Every way's effect by budget, until it changes too many tokens."""
+    curves: dict[Way, list[tuple[int, Effect]]] = {}
+    for way in ways.ways:
+        curves[way] = []
+        for budget in budgets:
+            curves[way].append((budget, ways.effect(stage, budget, way)))
+            if curves[way][-1][1].agreement < ends:
+                break
+    return curves

@@ -1,0 +1,99 @@
+"""Ways to leave sub-layers out: what is prepared, what is kept, and what a search makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litestage.core import OptionError, PlanError
+from litestage.engine.forcing import Text
+from litestage.search import SearchOptions
+from litestage.skipping import RANKINGS, Probe
+from litestage.workflows import Options, Workbench, evaluate, search
+from litestage.workflows.search import lay_ground
+from litestage.workflows.ways import PAPER, PRESETS, Way, Ways, stage_texts, ways_of
+
+
+@pytest.fixture(scope="module")
+def prepared(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Ways:
+    out = tmp_path_factory.mktemp("ways")
+    ground = lay_ground(bench, bench.questions("dev", 12), out)
+    return Ways(bench, ground.full, ways_of(list(RANKINGS), ["none", "mean", "lowrank:4"]), out)
+
+
+def test_every_ranking_orders_every_sub_layer(prepared: Ways) -> None:
+    layers = {str(layer) for layer in prepared.bench.engine.model.decoder.layers}
+    orders = {}
+    for name in RANKINGS:
+        ranking = prepared.ranking("analysis", Way(name))
+        assert {score.layer for score in ranking.scores} == layers
+        orders[name] = [score.layer for score in ranking.scores]
+    assert len({tuple(order) for order in orders.values()}) >= 5, "they differ, or nothing could be compared"
+
+
+def test_pooled_rankings_are_one_for_all_stages_and_the_others_are_not(prepared: Ways) -> None:
+    for name, kind in RANKINGS.items():
+        both = [prepared.ranking(stage, Way(name)).scores for stage in ("recall", "summary")]
+        assert (both[0] == both[1]) == kind.pooled, name
+
+
+def test_the_best_way_is_the_one_that_changes_the_fewest_tokens(prepared: Ways) -> None:
+    way, effect = prepared.best("analysis", 8)
+    effects = {one: prepared.effect("analysis", 8, one) for one in prepared.ways}
+    assert effect == effects[way]
+    assert effect.agreement == max(one.agreement for one in effects.values())
+    assert effect.agreement > prepared.effect("analysis", 8, PAPER).agreement
+    assert Ways(prepared.bench, prepared.traces, [PAPER]).best("analysis", 8) == (PAPER, None)
+
+
+def test_sets_are_judged_on_questions_that_nothing_was_fitted_on(prepared: Ways) -> None:
+    """By hand: the texts of every other question, the skip set of a way, a probe."""
+    bench, way = prepared.bench, Way("probe", "mean")
+    judged = stage_texts(bench, prepared.traces[1::2], 1)
+    assert len(judged) == 6 * 4
+    assert all(isinstance(text, Text) and text.written for text in judged)
+    stand = bench.engine.stands[prepared.compensation("analysis", "mean").content or ""]
+    by_hand = Probe(bench.engine, judged).effect(prepared.skip_set("analysis", 6, way), stand)
+    assert prepared.effect("analysis", 6, way) == pytest.approx(by_hand)
+
+
+def test_what_was_prepared_is_taken_up_again(prepared: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = prepared.effect("recall", 4, Way("greedy", "mean"))
+    compensation = prepared.compensation("recall", "mean")
+    fresh = Workbench(Options())
+    again = Ways(fresh, prepared.traces, prepared.ways, prepared.out)
+    monkeypatch.setattr("litestage.workflows.ways.greedy", None)
+    monkeypatch.setattr("litestage.workflows.ways.fit", None)
+    monkeypatch.setattr("litestage.workflows.ways.Probe", None)
+    assert again.effect("recall", 4, Way("greedy", "mean")) == before
+    assert again.compensation("recall", "mean") == compensation
+    assert compensation.content in fresh.engine.stands
+
+
+def test_a_search_chooses_ways_and_its_plan_runs_elsewhere(bench: Workbench, tmp_path: Path) -> None:
+    questions = bench.questions("dev", 12)
+    ways = ways_of(["cosine", "greedy"], ["none", "mean"])
+    found = search(bench, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), ways=ways)
+    points = [point for profile in found.record.profiles for point in profile.points if point.budget]
+    assert all(point.agreement is not None and point.way in map(str, ways) for point in points)
+    again = search(bench, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), ways=ways)
+    assert (again.plan.stages, again.record.profiles) == (found.plan.stages, found.record.profiles)
+    other = Workbench(Options())
+    evaluation = evaluate(other, questions, other.load_plan(tmp_path), tmp_path / "check")
+    assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
+    with pytest.raises(OptionError, match="its ways is"):
+        search(bench, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False))
+    compensated = [stage for stage in found.plan.stages.values() if stage.compensation.content]
+    if compensated:
+        (tmp_path / f"compensation-{(compensated[0].compensation.content or '')[:16]}.safetensors").unlink()
+        with pytest.raises(PlanError, match="is missing"):
+            Workbench(Options()).load_plan(tmp_path)
+
+
+def test_names_that_are_not_known_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"--ranking cosin is not known\. Choose from cosine, "):
+        ways_of(["cosin"], ["none"])
+    with pytest.raises(OptionError, match=r"'median' is not known\. Choose none, norm_ratio, mean, affine, lowrank:R"):
+        ways_of(["cosine"], ["median"])
+    assert ways_of(*PRESETS["paper"]) == (PAPER,)
