@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from litestage.cli import options as o
-from litestage.cli.console import OUT, Bars
+from litestage.cli.console import ERR, OUT, Bars
+
+if TYPE_CHECKING:
+    from litestage.workflows.rankings import Rankings, StageRankings
 
 
 def command(
@@ -16,6 +21,9 @@ def command(
     split: o.Split = "dev",
     limit: o.Limit = 50,
     shots: o.Shots = None,
+    ranking: o.Rankings = "cosine,probe,greedy",
+    compensation: o.Compensations = "none",
+    step: o.Step = 2,
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
     batch_size: o.BatchSize = 32,
@@ -23,19 +31,50 @@ def command(
     out: o.Out = None,
     json: o.Json = False,
 ) -> None:
-    """Rank sub-layers by redundancy (Step 1 of the paper): the first in the list are skipped first.
+    """Rank sub-layers, in several ways side by side: the first in a list are skipped first (Step 1 of the paper).
 
-    Example: [bold]litestage rank --task everyday --limit 50[/]
+    Example: [bold]litestage rank --task everyday --limit 50 --compensation none,affine[/]
     """
-    from litestage.report import RankedLayer, tables
-    from litestage.workflows import Options, rank
+    from litestage.report.rankings import write_rankings_figure
+    from litestage.workflows import Options
+    from litestage.workflows.rankings import compare_rankings
 
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
+    ways = o.ways("paper", ranking, compensation)
     with Bars() as bars:
         bench = o.open_workbench(options)
-        folder = o.out_folder(out, "rank", options, split, limit)
-        ranking = rank(bench, bench.questions(split, limit), folder, bars)
+        folder = o.out_folder(out, "rank", options, split, limit, ways, step)
+        found = compare_rankings(bench, bench.questions(split, limit), ways, folder, step=step, progress=bars)
+    write_rankings_figure({stage.stage: _curves(stage) for stage in found.stages}, folder)
     if json:
-        typer.echo(ranking.model_dump_json(indent=2))
-    else:
-        OUT.print(tables.ranking([RankedLayer.model_validate(score.model_dump()) for score in ranking.scores]))
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    _show(found)
+    ERR.print(f"rankings.json, rankings.svg and rankings.png are in {folder}.", style="dim", highlight=False)
+
+
+def _show(found: Rankings) -> None:
+    from litestage.report import rankings, tables
+
+    for stage in found.stages:
+        orders = {
+            name: [(score.layer, score.agreement) for score in ranked.scores] for name, ranked in stage.rankings.items()
+        }
+        OUT.print(tables.to_rich(rankings.places(stage.stage, dict(reversed(orders.items())))))
+        OUT.print(tables.to_rich(rankings.effects(stage.stage, _curves(stage))))
+        if stage.indispensable:
+            OUT.print(
+                f"Must stay: {', '.join(stage.indispensable)}. Without it alone, more than every second token changes.",
+                highlight=False,
+            )
+
+
+def _curves(stage: StageRankings) -> dict[str, list[tuple[int, float]]]:
+    """By the way's name, short where all ways share a compensation or a ranking."""
+    kinds = {curve.compensation for curve in stage.curves}
+    return {
+        curve.ranking if len(kinds) == 1 else f"{curve.ranking} + {curve.compensation}": [
+            (point.budget, point.agreement) for point in curve.points
+        ]
+        for curve in stage.curves
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -235,15 +235,3 @@ def stage_texts(bench: Workbench, traces: Sequence[Trace], index: int) -> list[T
             strict=True,
         )
     ]
-
-
-def agreements(ways: Ways, stage: str, budgets: Sequence[int], ends: float) -> Mapping[Way, list[tuple[int, Effect]]]:
-    """Every way's effect by budget, until it changes too many tokens."""
-    curves: dict[Way, list[tuple[int, Effect]]] = {}
-    for way in ways.ways:
-        curves[way] = []
-        for budget in budgets:
-            curves[way].append((budget, ways.effect(stage, budget, way)))
-            if curves[way][-1][1].agreement < ends:
-                break
-    return curves

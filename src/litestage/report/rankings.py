@@ -1,0 +1,88 @@
+"""Rankings side by side: the order that each gives, and the tokens that its skip sets leave as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import altair as alt
+
+from litestage.report.charts import AXIS_WIDTH, Draw, Width
+from litestage.report.figures import Row
+from litestage.report.page import Figure, Panel, write_figure
+from litestage.report.tabular import NOTHING, Column, Line, Table
+from litestage.report.theme import Theme
+
+SHOWN = 16
+"""Places of a ranking that a table shows."""
+Points = Sequence[tuple[int, float]]
+"""Budgets and the share of tokens, 0 to 1, that stay the same."""
+
+
+def places(stage: str, orders: Mapping[str, Sequence[tuple[str, float | None]]]) -> Table:
+    """The first places of each ranking: sub-layers, and where they were probed the tokens that stay the same."""
+    columns: list[Column] = [Column("Place")]
+    cells: list[list[str]] = []
+    for name, scores in orders.items():
+        probed = any(same is not None for _, same in scores)
+        columns += [Column(name, right=False), *([Column("Same tokens")] if probed else [])]
+        cells.append([layer for layer, _ in scores[:SHOWN]])
+        if probed:
+            cells.append([NOTHING if same is None else f"{100 * same:.0f} %" for _, same in scores[:SHOWN]])
+    return Table(
+        title=f"Rankings for {stage}",
+        columns=tuple(columns),
+        lines=tuple(Line((str(place), *row)) for place, row in enumerate(zip(*cells, strict=True), start=1)),
+        note="The first goes first. A probe leaves out one sub-layer; greedy removal all that stand before it as well.",
+    )
+
+
+def effects(stage: str, curves: Mapping[str, Points]) -> Table:
+    """Share of tokens that stay the same, by budget and way."""
+    budgets = sorted({budget for points in curves.values() for budget, _ in points})
+    known = {way: dict(points) for way, points in curves.items()}
+    return Table(
+        title=f"Same tokens, {stage}",
+        columns=(Column("Skipped"), *(Column(way) for way in curves)),
+        lines=tuple(Line((str(budget), *(_share(known[way].get(budget)) for way in curves))) for budget in budgets),
+        note="Of the full model's own text, on questions that nothing was fitted on.",
+    )
+
+
+def _share(agreement: float | None) -> str:
+    return NOTHING if agreement is None else f"{100 * agreement:.1f} %"
+
+
+def write_rankings_figure(curves: Mapping[str, Mapping[str, Points]], folder: Path) -> None:
+    """Draw ``rankings.svg`` and ``rankings.png``: a panel a stage, a line a way."""
+    panels = tuple(Panel((_lines(stage, some),)) for stage, some in curves.items())
+    write_figure(Figure("rankings", "Tokens that stay the same, by sub-layers left out.", panels), folder)
+
+
+def _lines(stage: str, curves: Mapping[str, Points]) -> Draw:
+    rows: list[Row] = [
+        {"way": way, "budget": budget, "same": 100 * same}
+        for way, points in curves.items()
+        for budget, same in [(0, 1.0), *points]
+    ]
+
+    def draw(theme: Theme, width: Width) -> alt.Chart:
+        return (
+            alt.Chart(alt.Data(values=rows))
+            .mark_line(point=True, strokeWidth=1.8)
+            .encode(
+                x=alt.X("budget:Q", title="sub-layers left out"),
+                y=alt.Y(
+                    "same:Q",
+                    title=None,
+                    scale=alt.Scale(domain=[0, 100]),
+                    axis=alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH),
+                ),
+                color=alt.Color("way:N", title=None, sort=list(curves)),
+                strokeDash=alt.StrokeDash("way:N", title=None, sort=list(curves)),
+                shape=alt.Shape("way:N", title=None, sort=list(curves)),
+            )
+            .properties(width=width, height=220, title=f"{stage}: tokens that stay the same, %")
+        )
+
+    return draw

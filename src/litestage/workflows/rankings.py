@@ -1,0 +1,106 @@
+"""Rankings side by side: the order that each gives, and how many tokens its skip sets change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from litestage.core.files import write_text
+from litestage.core.layers import Record
+from litestage.search import budgets
+from litestage.skipping import INDISPENSABLE, RANKINGS, Ranking
+from litestage.tasks import Question
+from litestage.workflows.evaluate import answer
+from litestage.workflows.progress import SILENT, Progress
+from litestage.workflows.ways import Way, Ways
+from litestage.workflows.workbench import Workbench
+
+RANKINGS_FILE = "rankings.json"
+ENDS = 0.3
+"""Agreement below which a curve is not followed further."""
+
+
+class Effected(Record):
+    """What a budget does to the tokens of questions that nothing was fitted on."""
+
+    budget: int
+    agreement: float
+    """Share of tokens, 0 to 1, whose likeliest successor stays the full model's."""
+    kl: float
+    """Nats a token."""
+    tokens: int
+
+
+class Curve(Record):
+    """A way's effect by budget, until it changes too many tokens."""
+
+    ranking: str
+    compensation: str
+    points: tuple[Effected, ...]
+
+
+class StageRankings(Record):
+    """One stage's rankings by name, the curves of its ways, and what must never go."""
+
+    stage: str
+    rankings: dict[str, Ranking]
+    curves: tuple[Curve, ...]
+    indispensable: tuple[str, ...]
+    """Sub-layers that change more than every second token when they alone are left out; empty without a probe."""
+
+
+class Rankings(Record):
+    """All stages, on one set of questions."""
+
+    questions: int
+    stages: tuple[StageRankings, ...]
+
+
+def compare_rankings(
+    bench: Workbench,
+    questions: Sequence[Question],
+    ways: Sequence[Way],
+    out: Path,
+    *,
+    step: int = 2,
+    progress: Progress = SILENT,
+) -> Rankings:
+    """Answer at full depth, rank every stage in every way, and judge budgets in steps; ``rankings.json`` in ``out``."""
+    engine = bench.cached(out)
+    full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
+    prepared = Ways(bench, full, ways, out, progress)
+    stages = tuple(_stage(prepared, name, step) for name in bench.task.stage_names)
+    found = Rankings(questions=len(questions), stages=stages)
+    write_text(out / RANKINGS_FILE, found.model_dump_json(indent=1) + "\n")
+    return found
+
+
+def _stage(ways: Ways, stage: str, step: int) -> StageRankings:
+    candidates = budgets(ways.bench.engine.identity.num_blocks, step)[1:]
+    ways.progress.start(f"judging skip sets of {stage}", len(ways.ways))
+    curves = []
+    for way in ways.ways:
+        curves.append(_curve(ways, stage, way, candidates))
+        ways.progress.advance()
+    return StageRankings(
+        stage=stage,
+        rankings={way.ranking: ways.ranking(stage, way) for way in reversed(ways.ways)},
+        curves=tuple(curves),
+        indispensable=_indispensable(ways, stage),
+    )
+
+
+def _curve(ways: Ways, stage: str, way: Way, candidates: Sequence[int]) -> Curve:
+    points: list[Effected] = []
+    for budget in candidates:
+        effect = ways.effect(stage, budget, way)
+        points.append(Effected(budget=budget, agreement=effect.agreement, kl=effect.kl, tokens=effect.tokens))
+        if effect.agreement < ENDS:
+            break
+    return Curve(ranking=way.ranking, compensation=way.compensation, points=tuple(points))
+
+
+def _indispensable(ways: Ways, stage: str) -> tuple[str, ...]:
+    probed = [way for way in ways.ways if RANKINGS[way.ranking].measure == "probe"]
+    scores = ways.ranking(stage, probed[0]).scores if probed else ()
+    return tuple(s.layer for s in reversed(scores) if s.agreement is not None and s.agreement < INDISPENSABLE)
