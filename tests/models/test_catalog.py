@@ -116,3 +116,17 @@ def test_an_adapter_is_a_folder_a_hub_id_or_a_known_name(tmp_path: Path) -> None
     assert str(catalog.resolve_adapter("someone/adapter")) == "someone/adapter"
     with pytest.raises(ModelError, match="No adapter is called 'nothing'"):
         catalog.resolve_adapter("nothing")
+
+
+def test_embedded_adapters_say_how_they_were_made_and_stay_small() -> None:
+    """Each names its base and its task, has a card with what it scores, and all together take 12 MB at most."""
+    adapters = catalog.embedded_adapters()
+    assert "obqa" in adapters
+    for name, folder in adapters.items():
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        assert config["base_model_name_or_path"] in catalog.PULLABLE
+        assert catalog.tuned_for(name) == (name,)
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert all(word in card for word in ("untuned", "most common", "interval", "seed", "Recipe"))
+    files = [file for folder in adapters.values() for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) < 12e6
