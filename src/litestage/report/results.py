@@ -186,6 +186,8 @@ class RankedLayer(Record):
     layer: str
     redundancy: float
     by_stage: dict[str, float] = Field(default_factory=dict)
+    agreement: float | None = None
+    """Where it was probed: share of tokens, 0 to 1, that stay as they were."""
 
     @property
     def sub_layer(self) -> SubLayer:
