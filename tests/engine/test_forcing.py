@@ -20,7 +20,10 @@ WIDTH = 32
 
 def stand(seed: int = 0) -> dict[SubLayer, Affine]:
     g = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: 0.3 * torch.randn(*shape, generator=g)  # noqa: E731
+
+    def draw(*shape: int) -> torch.Tensor:
+        return 0.3 * torch.randn(*shape, generator=g)
+
     return {
         layer: Affine(scale=1 + draw(WIDTH), shift=draw(WIDTH), down=draw(3, WIDTH), up=draw(WIDTH, 3))
         for layer in LAYERS[1:]

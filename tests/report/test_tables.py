@@ -51,10 +51,10 @@ def test_one_system_alone(results: Results) -> None:
 
 
 def test_a_ranking_is_cut_where_asked(results: Results) -> None:
-    drawn = tables.ranking(results.ranking, limit=3)
+    drawn = tables.to_rich(tabular.ranking(results.ranking, limit=3))
     assert row(drawn, "1  9.attention") == ["1", "9.attention", "0.9843", "0.9990", "0.9774", "0.9766"]
     assert "The other 29 are less redundant." in " ".join(lines(drawn))
-    assert "The other" not in " ".join(lines(tables.ranking(results.ranking, limit=None)))
+    assert "The other" not in " ".join(lines(tables.to_rich(tabular.ranking(results.ranking))))
 
 
 def test_the_plan_as_a_strip_of_blocks(results: Results) -> None:
@@ -82,7 +82,7 @@ def test_nothing_is_wider_than_the_terminal_or_cut(results: Results, width: int)
         tables.report(results),
         tables.search_profiles(results.search),
         tables.evaluation(results.full, "full depth"),
-        tables.ranking(results.ranking),
+        tables.to_rich(tabular.ranking(results.ranking)),
     ):
         drawn = lines(content, width)
         assert max(map(len, drawn)) <= width

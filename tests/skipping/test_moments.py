@@ -92,8 +92,10 @@ def test_shrinkage_beats_plain_least_squares_on_few_tokens() -> None:
 def test_a_run_of_stand_ins_folds_into_one(first: str, second: str) -> None:
     g = torch.Generator().manual_seed(3)
 
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
     def make(kind: str, rank: int) -> Affine:
-        draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
         return Affine(
             scale=draw(D) if kind in ("scale", "both", "all") else None,
             shift=draw(D) if kind in ("shift", "both", "all") else None,

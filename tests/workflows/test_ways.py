@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from litestage.cli import main
 from litestage.core import OptionError, PlanError
 from litestage.engine.forcing import Text
 from litestage.search import SearchOptions
 from litestage.skipping import RANKINGS, Probe
 from litestage.workflows import Options, Workbench, evaluate, search
+from litestage.workflows.rankings import Rankings
 from litestage.workflows.search import lay_ground
 from litestage.workflows.ways import PAPER, PRESETS, Way, Ways, stage_texts, ways_of
 
@@ -39,8 +41,9 @@ def test_pooled_rankings_are_one_for_all_stages_and_the_others_are_not(prepared:
 
 
 def test_the_best_way_is_the_one_that_changes_the_fewest_tokens(prepared: Ways) -> None:
-    way, effect = prepared.best("analysis", 8)
-    effects = {one: prepared.effect("analysis", 8, one) for one in prepared.ways}
+    few = Ways(prepared.bench, prepared.traces, ways_of(["cosine", "probe"], ["none", "mean"]), prepared.out)
+    way, effect = few.best("analysis", 8)
+    effects = {one: few.effect("analysis", 8, one) for one in few.ways}
     assert effect == effects[way]
     assert effect.agreement == max(one.agreement for one in effects.values())
     assert effect.agreement > prepared.effect("analysis", 8, PAPER).agreement
@@ -73,7 +76,7 @@ def test_what_was_prepared_is_taken_up_again(prepared: Ways, monkeypatch: pytest
 
 def test_a_search_chooses_ways_and_its_plan_runs_elsewhere(bench: Workbench, tmp_path: Path) -> None:
     questions = bench.questions("dev", 12)
-    ways = ways_of(["cosine", "greedy"], ["none", "mean"])
+    ways = ways_of(["cosine", "probe"], ["none", "mean"])
     found = search(bench, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), ways=ways)
     points = [point for profile in found.record.profiles for point in profile.points if point.budget]
     assert all(point.agreement is not None and point.way in map(str, ways) for point in points)
@@ -97,3 +100,27 @@ def test_names_that_are_not_known_are_refused() -> None:
     with pytest.raises(OptionError, match=r"'median' is not known\. Choose none, norm_ratio, mean, affine, lowrank:R"):
         ways_of(["cosine"], ["median"])
     assert ways_of(*PRESETS["paper"]) == (PAPER,)
+
+
+def test_rank_shows_and_draws_the_rankings_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--limit", "6", "--step", "8", "--ranking", "cosine,probe", "--compensation", "none,mean"]
+    monkeypatch.setattr("sys.argv", ["litestage", "rank", *options, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert "Rankings for recall" in shown
+    assert "Same tokens, summary" in shown
+    assert "Must stay: 0.ffn" in shown
+    found = Rankings.model_validate_json((tmp_path / "rankings.json").read_text(encoding="utf-8"))
+    assert [stage.stage for stage in found.stages] == ["recall", "analysis", "summary"]
+    for stage in found.stages:
+        assert list(stage.rankings) == ["cosine", "probe"]
+        assert [(c.ranking, c.compensation) for c in stage.curves] == [
+            ("cosine", "none"), ("cosine", "mean"), ("probe", "none"), ("probe", "mean"),
+        ]  # fmt: skip
+        assert all(0 <= point.agreement <= 1 and point.tokens > 0 for c in stage.curves for point in c.points)
+    assert (tmp_path / "rankings.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (tmp_path / "rankings.png").stat().st_size > 1000

@@ -60,11 +60,11 @@ def _show(found: Rankings) -> None:
         orders = {
             name: [(score.layer, score.agreement) for score in ranked.scores] for name, ranked in stage.rankings.items()
         }
-        OUT.print(tables.to_rich(rankings.places(stage.stage, dict(reversed(orders.items())))))
+        OUT.print(tables.to_rich(rankings.places(stage.stage, orders)))
         OUT.print(tables.to_rich(rankings.effects(stage.stage, _curves(stage))))
         if stage.indispensable:
             OUT.print(
-                f"Must stay: {', '.join(stage.indispensable)}. Without it alone, more than every second token changes.",
+                f"Must stay: {', '.join(stage.indispensable)}. Without one of them every second token changes.",
                 highlight=False,
             )
 

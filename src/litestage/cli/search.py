@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT, Bars
+
+if TYPE_CHECKING:
+    from litestage.search import SearchRecord
 
 
 def command(
@@ -76,9 +82,14 @@ def command(
     used = Split(name=split, used=len(questions), available=len(bench.questions(split)))
     OUT.print(tables.search_profiles(Search.of(found.record, used, max_drop, latency)))
     OUT.print(tables.plan_map(found.plan.stages, bench.engine.identity.num_blocks))
-    if note := found.record.exit_note:
-        OUT.print(note, highlight=False)
-    spent = found.record.spent
+    _close(found.record, folder)
+
+
+def _close(record: SearchRecord, folder: Path) -> None:
+    """What became of the exit rule, what the search cost, and where the plan is."""
+    if record.exit_note:
+        OUT.print(record.exit_note, highlight=False)
+    spent = record.spent
     ERR.print(
         f"{spent.points} settings on {spent.questions} questions; {spent.questions_saved} questions and "
         f"{spent.points_left_out} budgets were left out because they could not change the choice.\n"

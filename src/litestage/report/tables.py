@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -14,7 +14,7 @@ from litestage.core import StagePlan, SubLayer
 from litestage.evaluation import StoppedVotes, VoteAccuracy
 from litestage.report import tabular, words
 from litestage.report.figures import ATTENTION, FFN, first_skip
-from litestage.report.results import Provenance, RankedLayer, Results, Search, System
+from litestage.report.results import Provenance, Results, Search, System
 
 STYLES: dict[tabular.Tone, str] = {"plain": "", "strong": "bold", "dim": "dim"}
 SKIPPED_CELL, KEPT_CELL = "■", "·"
@@ -52,11 +52,6 @@ def evaluation(system: System, title: str) -> RenderableType:
 def votes(voted: VoteAccuracy | StoppedVotes) -> RenderableType:
     """Several votes a question: a run's mean accuracy, and the majorities'."""
     return to_rich(tabular.votes(voted))
-
-
-def ranking(ranked: Sequence[RankedLayer], limit: int | None = 20) -> RenderableType:
-    """Step 1: the most redundant sub-layers first."""
-    return to_rich(tabular.ranking(ranked, limit))
 
 
 def plan_map(stage_plans: Mapping[str, StagePlan], num_blocks: int) -> RenderableType:

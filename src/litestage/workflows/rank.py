@@ -7,32 +7,15 @@ from pathlib import Path
 
 from litestage.core import Compensation, StagePlan, StageTrace, SubLayer, TokenIds, Trace
 from litestage.core.files import write_text
-from litestage.runner import CachedEngine, header_of, run
+from litestage.runner import header_of
 from litestage.skipping import Ranking, fit_norm_ratio, rank_sub_layers, redundancy
-from litestage.tasks import Question, Stage
+from litestage.tasks import Stage
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
 
 RANKING_FILE = "ranking.json"
 ADASKIP_PROMPTS = 20
 """Prompts that the norm ratio is fitted on (REFERENCE, section 6)."""
-
-
-def rank(
-    bench: Workbench, questions: Sequence[Question], out: Path | None = None, progress: Progress = SILENT
-) -> Ranking:
-    """Answer the questions at full depth, then score every sub-layer on all prompts; kept in ``out/ranking.json``."""
-    engine = bench.cached(out) if out else CachedEngine(bench.engine)
-    progress.start("answering at full depth", len(questions))
-    traces = run(
-        engine,
-        bench.task,
-        questions,
-        bench.full_plan(),
-        questions_at_once=bench.options.batch_size,
-        on_traces=lambda done: progress.advance(len(done)),
-    )
-    return rank_traces(bench, traces, out, progress)
 
 
 def rank_traces(

@@ -44,6 +44,7 @@ class StageRankings(Record):
 
     stage: str
     rankings: dict[str, Ranking]
+    """By name; of a greedy one that knows several compensations, the order with the first of them in place."""
     curves: tuple[Curve, ...]
     indispensable: tuple[str, ...]
     """Sub-layers that change more than every second token when they alone are left out; empty without a probe."""
@@ -82,9 +83,12 @@ def _stage(ways: Ways, stage: str, step: int) -> StageRankings:
     for way in ways.ways:
         curves.append(_curve(ways, stage, way, candidates))
         ways.progress.advance()
+    first: dict[str, Way] = {}
+    for way in ways.ways:
+        first.setdefault(way.ranking, way)
     return StageRankings(
         stage=stage,
-        rankings={way.ranking: ways.ranking(stage, way) for way in reversed(ways.ways)},
+        rankings={name: ways.ranking(stage, way) for name, way in first.items()},
         curves=tuple(curves),
         indispensable=_indispensable(ways, stage),
     )
