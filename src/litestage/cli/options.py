@@ -74,14 +74,16 @@ Preset = Annotated[
 ]
 Rankings = Annotated[
     str | None,
-    typer.Option("--ranking", metavar="NAME,...", help="Rankings to choose from: cosine,greedy.", rich_help_panel=HOW),
+    typer.Option(
+        "--ranking", metavar="NAME,...", help="Rankings to try, such as cosine,probe,greedy.", rich_help_panel=HOW
+    ),
 ]
 Compensations = Annotated[
     str | None,
     typer.Option(
         "--compensation",
         metavar="KIND,...",
-        help="What may stand in for a skipped sub-layer: none,norm_ratio,mean,affine,lowrank:16.",
+        help="What to try in place of a skipped sub-layer: none,norm_ratio,mean,affine,lowrank:16.",
         rich_help_panel=HOW,
     ),
 ]
