@@ -160,7 +160,10 @@ BROKEN = {
         r"hold model.layers.3.* \(9 such in all\), for",
     ),
     "broken config": (lambda f: (f / "config.json").write_text("{"), CONFIG),
-    "unheard-of family": (lambda f: with_config(f, model_type="octopus"), "could not be read: .*octopus"),
+    "unheard-of family": (
+        lambda f: with_config(f, model_type="octopus"),
+        "family 'octopus' is not supported. Supported: gemma2,",
+    ),
     "other family": (lambda f: with_config(f, model_type="gpt2"), "family 'gpt2' is not supported. Supported: gemma2,"),
     "quantised": (lambda f: with_config(f, quantization_config=GPTQ), "stored quantised: packed numbers"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer \(tokenizer.json or"),

@@ -112,3 +112,10 @@ def test_a_skip_set_by_hand_is_what_runs(bench: Workbench) -> None:
     ):
         with pytest.raises(OptionError, match=words):
             bench.plan_by_hand(bench.full_plan(), skips)
+
+
+def test_a_search_keeps_its_folder_to_itself(bench: Workbench, out: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
+        evaluate(bench, bench.questions("dev", 2), bench.full_plan(), out)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before

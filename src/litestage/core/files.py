@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -29,7 +30,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             Path(beside).unlink(missing_ok=True)
             raise
     except OSError as error:
+        space = "Free some space or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose"
         raise LitestageError(
             f"{path} could not be written ({error.strerror}); nothing was changed there. "
-            "Free some space or choose another place with --out, and run the command again."
+            f"{space} another place with --out, and run the command again."
         ) from error

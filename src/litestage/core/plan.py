@@ -148,7 +148,7 @@ class Plan(Record):
             try:
                 stage.schedule.check_fits(model.num_blocks)
             except OptionError as error:
-                raise PlanError(f"The plan's stage {name} does not fit: {error}") from None
+                raise PlanError(f"The plan's stage {name} does not fit: {error} Search the plan again.") from None
         for name in stages:
             if name not in self.stages:
                 raise PlanError(
@@ -173,7 +173,9 @@ class Plan(Record):
         except OSError as error:
             raise PlanError(f"No plan at {path} ({error.strerror}). `litestage search --out DIR` writes one.") from None
         except ValueError as error:
-            raise PlanError(f"{path} is not JSON ({error}), so no plan can be read from it.") from None
+            raise PlanError(
+                f"{path} is not JSON ({error}), so no plan can be read from it. Search the plan again."
+            ) from None
         return cls._parse(text, content, path)
 
     @classmethod

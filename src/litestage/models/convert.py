@@ -42,13 +42,18 @@ def check_supported(config: Any) -> Family:
             f"This {kind} lets a token see those after it, as embedding models do; litestage decodes with models "
             "that look back alone."
         )
+    check_family(kind)
+    _check_rotary(config)
+    return FAMILIES[kind]
+
+
+def check_family(kind: str) -> None:
+    """Raise `ModelError` for a ``model_type`` that no family of ours describes."""
     if kind not in FAMILIES:
         raise ModelError(
             f"The family {kind!r} is not supported. Supported: {', '.join(sorted(FAMILIES))}. "
             "A family is a small file in litestage/models/families."
         )
-    _check_rotary(config)
-    return FAMILIES[kind]
 
 
 def _check_rotary(config: Any) -> None:

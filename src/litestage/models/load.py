@@ -13,6 +13,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,7 +25,7 @@ from transformers import (
 from litestage.core import ModelError, ModelIdentity, OptionError
 from litestage.core.plan import content_hash
 from litestage.models import catalog
-from litestage.models.convert import check_supported, fingerprint, to_decoder
+from litestage.models.convert import check_family, check_supported, fingerprint, to_decoder
 from litestage.models.decoder import Decoder
 
 NEEDED = {
@@ -88,7 +89,7 @@ def load_transformers(
     place, options = _place(name)
     folder = Path(place) if not options else None
     _check_holds(name, folder, "configuration")
-    config = _read("config", name, AutoConfig.from_pretrained, place, **options)
+    config = _read("config", name, _config, place, **options)
     check_supported(config)
     _check_unquantised(config, name)
     _check_holds(name, folder, "tokenizer")
@@ -145,6 +146,8 @@ def _check_holds(name: str, folder: Path | None, what: str) -> None:
 def _read(what: str, name: str, reader: Any, place: str, **options: Any) -> Any:
     try:
         return reader(place, **options)
+    except ModelError:
+        raise
     except Exception as error:  # readers of other people's files raise whatever their format can go wrong with
         if any(isinstance(one, LocalEntryNotFoundError | OfflineModeIsEnabled) for one in _causes(error)):
             raise ModelError(
@@ -155,6 +158,15 @@ def _read(what: str, name: str, reader: Any, place: str, **options: Any) -> Any:
             f"The {what} of model {name!r} could not be read: {_first_line(error)} "
             "Give a folder, a .gguf file, a hub id, or a name that `litestage models` lists."
         ) from error
+
+
+def _config(place: str, **options: Any) -> Any:
+    """A model's config; a family that transformers does not know either is named before it blames its version."""
+    if not options:
+        kind = PretrainedConfig.get_config_dict(place)[0].get("model_type")
+        if kind is not None and kind not in CONFIG_MAPPING:
+            check_family(kind)
+    return AutoConfig.from_pretrained(place, **options)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

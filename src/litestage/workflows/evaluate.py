@@ -25,6 +25,7 @@ from litestage.evaluation import (
 )
 from litestage.runner import CachedEngine, run
 from litestage.tasks import Question, Task
+from litestage.workflows.claim import refuse_search
 from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_model, wall_clock
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
@@ -67,6 +68,7 @@ def evaluate(
     if votes is not None:
         _check_votes(bench.task, votes)
     check_latency(latency)
+    refuse_search(out)
     engine = bench.cached(out)
     traces = answer(bench, questions, plan, engine, votes=votes, stop=stop, what="answering", progress=progress)
     model = latency_model(bench, traces, out / LATENCY_FILE, progress)

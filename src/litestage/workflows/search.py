@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from litestage.core import ExitRule, OptionError, Plan, StagePlan, Trace
+from litestage.core import ExitRule, Plan, StagePlan, Trace
 from litestage.core.files import write_text
-from litestage.core.plan import content_hash
 from litestage.evaluation import LatencyModel, medians, price
 from litestage.evaluation.wall import Sample
 from litestage.runner import CachedEngine, run
@@ -30,6 +28,7 @@ from litestage.search import (
 from litestage.search.setting import hopeless, misses_to_go
 from litestage.skipping import Ranking, save_stand
 from litestage.tasks import Question
+from litestage.workflows.claim import claim
 from litestage.workflows.evaluate import answer
 from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_model, wall_clock
 from litestage.workflows.progress import SILENT, Progress
@@ -40,9 +39,6 @@ from litestage.workflows.workbench import Workbench
 _SAMPLES = TypeAdapter(list[Sample])
 
 SEARCH_FILE = "search.json"
-SETTINGS_FILE = "settings.json"
-HASHED = ("model", "task", "questions")
-"""Settings that are kept as a hash of their content."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ def search(
     if split == "test":
         progress.say("This tunes a plan on test questions: no figure on them will be honest afterwards. Use dev.")
     settings: dict[str, Any] = {"options": options.model_dump(), "exit": rule.model_dump(), "latency": latency}
-    _claim(bench, questions, out, settings | {"ways": [str(way) for way in ways]})
+    claim(bench, questions, out, settings | {"ways": [str(way) for way in ways]})
     ground = ground or lay_ground(bench, questions, out, progress)
     measure = _Measure(
         bench,
@@ -249,38 +245,6 @@ def describe(ask: Ask) -> str:
     if ask.purpose == "profile" and ask.stage:
         return f"{ask.stage}: {ask.setting.budgets[ask.stage]} sub-layers left out"
     return "full depth" if ask.purpose == "full" else f"exit on in {', '.join(ask.setting.exits) or 'no stage'}"
-
-
-def _claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder that holds another search; a run that was killed finds its own settings there."""
-    described = json.loads(json.dumps(settings)) | {
-        "model": bench.engine.identity.fingerprint,
-        "task": bench.task.fingerprint,
-        "questions": content_hash([question.model_dump(mode="json") for question in questions]),
-        "dtype": bench.options.dtype,
-        "device": bench.engine.model.decoder.device.type,
-        "batch_size": bench.options.batch_size,
-    }
-    path = out / SETTINGS_FILE
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if differing := list(_differing(before, described)):
-            raise OptionError(
-                f"{out} holds another search ({'; '.join(differing)}): going on there would mix the two. "
-                "Choose another --out, or delete that folder."
-            )
-    else:
-        write_text(path, json.dumps(described, indent=2) + "\n")
-
-
-def _differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Settings that changed, with their values where those say something to a person."""
-    for name, value in now.items():
-        was = before.get(name)
-        if isinstance(value, dict) and isinstance(was, dict):
-            yield from _differing(was, value)
-        elif was != value:
-            yield f"other {name}" if name in HASHED else f"its {name} is {was}, now {value}"
 
 
 def _announce(bench: Workbench, options: SearchOptions, n: int, seconds: float, progress: Progress) -> None:

@@ -1,0 +1,58 @@
+"""Whose folder a results folder is: a search's files are its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from litestage.core import OptionError
+from litestage.core.files import write_text
+from litestage.core.plan import content_hash
+from litestage.tasks import Question
+from litestage.workflows.workbench import Workbench
+
+SETTINGS_FILE = "settings.json"
+HASHED = ("model", "task", "questions")
+"""Settings that are kept as a hash of their content."""
+
+
+def claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder that holds another search; a run that was killed finds its own settings there."""
+    described = json.loads(json.dumps(settings)) | {
+        "model": bench.engine.identity.fingerprint,
+        "task": bench.task.fingerprint,
+        "questions": content_hash([question.model_dump(mode="json") for question in questions]),
+        "dtype": bench.options.dtype,
+        "device": bench.engine.model.decoder.device.type,
+        "batch_size": bench.options.batch_size,
+    }
+    path = out / SETTINGS_FILE
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if differing := list(_differing(before, described)):
+            raise OptionError(
+                f"{out} holds another search ({'; '.join(differing)}): going on there would mix the two. "
+                "Choose another --out, or delete that folder."
+            )
+    else:
+        write_text(path, json.dumps(described, indent=2) + "\n")
+
+
+def refuse_search(out: Path) -> None:
+    """Raise `OptionError` where a search lives: other work would replace the prices that it goes on with."""
+    if (out / SETTINGS_FILE).is_file():
+        raise OptionError(
+            f"{out} holds a search, and this would change its prices. Choose another --out, such as {out / 'test'}."
+        )
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Settings that changed, with their values where those say something to a person."""
+    for name, value in now.items():
+        was = before.get(name)
+        if isinstance(value, dict) and isinstance(was, dict):
+            yield from _differing(was, value)
+        elif was != value:
+            yield f"other {name}" if name in HASHED else f"its {name} is {was}, now {value}"
