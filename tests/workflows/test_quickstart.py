@@ -14,6 +14,7 @@ from litestage.report import Results
 from litestage.search import Ask, SearchOptions, Setting
 from litestage.workflows import Workbench, evaluate, search
 from litestage.workflows.ask import ask, read_question
+from litestage.workflows.diagnose import measure
 from litestage.workflows.progress import SILENT
 from litestage.workflows.quickstart import Sizes, quickstart
 from litestage.workflows.search import _Measure as Measure
@@ -118,4 +119,6 @@ def test_a_search_keeps_its_folder_to_itself(bench: Workbench, out: Path) -> Non
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
         evaluate(bench, bench.questions("dev", 2), bench.full_plan(), out)
+    with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
+        measure(bench, out, limit=2)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before

@@ -26,6 +26,7 @@ from litestage.report.results import RESULTS_FILE
 from litestage.runner import CachedEngine, run
 from litestage.skipping import Ranking
 from litestage.tasks import Question, Stage
+from litestage.workflows.claim import refuse_search
 from litestage.workflows.evaluate import answer
 from litestage.workflows.latency import LATENCY_FILE, latency_model
 from litestage.workflows.progress import SILENT, Progress
@@ -97,6 +98,7 @@ def measure(
 ) -> Diagnosis:
     """All parts of a diagnosis; what is decoded, timed and ranked is kept in ``out``, so that a killed one goes on."""
     started = time.perf_counter()
+    refuse_search(out)
     budgets = depths.budgets(bench.engine.identity.num_blocks)
     if depths.stage is not None:
         bench.task.stage(depths.stage)
