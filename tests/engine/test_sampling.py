@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from litestage.core import Sampling
-from litestage.engine.sampling import confidence, next_tokens, nucleus, uniforms_of
+from litestage.engine.sampling import drawn, most_probable, nucleus, uniforms_of
+from litestage.models.kernels import find_kernels
 
 VOCABULARY = 40
 
@@ -49,17 +50,17 @@ def test_evenly_spread_numbers_draw_each_token_as_often_as_is_probable(sampling:
     draws = 20_000
     raw = logits(1)
     uniforms = (torch.arange(draws) + 0.5) / draws
-    drawn = next_tokens(raw.expand(draws, -1), sampling, uniforms)
+    tokens = drawn(raw.expand(draws, -1), sampling, uniforms)
     expected = by_transformers(raw, sampling)[0] * draws
-    assert torch.allclose(torch.bincount(drawn, minlength=VOCABULARY).float(), expected, atol=2)
+    assert torch.allclose(torch.bincount(tokens, minlength=VOCABULARY).float(), expected, atol=2)
 
 
 @given(sampling=samplings, seed=st.integers(0, 99), uniform=st.sampled_from([0.0, 0.5, 1 - 2**-24]))
 def test_a_token_outside_the_nucleus_is_never_drawn(sampling: Sampling, seed: int, uniform: float) -> None:
     """Not even by the smallest and the largest number that the generator gives."""
     raw = logits(8, seed)
-    drawn = next_tokens(raw, sampling, torch.full((8,), uniform))
-    assert (by_transformers(raw, sampling).gather(-1, drawn[:, None]) > 0).all()
+    tokens = drawn(raw, sampling, torch.full((8,), uniform))
+    assert (by_transformers(raw, sampling).gather(-1, tokens[:, None]) > 0).all()
 
 
 @given(total=st.floats(2**-7, 2, width=32))
@@ -71,14 +72,16 @@ def test_the_largest_uniform_number_stays_below_any_total(total: float) -> None:
 
 def test_greedy_takes_the_largest_and_the_first_of_equals() -> None:
     raw = logits(5)
-    assert torch.equal(next_tokens(raw, Sampling(), None), raw.argmax(-1))
-    assert next_tokens(torch.tensor([[0.0, 2.0, 2.0]]), Sampling(), None).tolist() == [1]
+    for kernels in (None, find_kernels()):
+        assert torch.equal(most_probable(raw, kernels)[0], raw.argmax(-1))
+        assert most_probable(torch.tensor([[0.0, 2.0, 2.0]]), kernels)[0].tolist() == [1]
 
 
 def test_confidence_is_the_largest_softmax_probability() -> None:
     raw = torch.cat([logits(5), 100 * logits(5), torch.zeros(1, VOCABULARY)])
-    assert torch.allclose(confidence(raw), raw.softmax(-1).amax(-1))
-    assert torch.allclose(confidence(raw.bfloat16()), raw.bfloat16().float().softmax(-1).amax(-1))
+    for kernels in (None, find_kernels()):
+        assert torch.allclose(most_probable(raw, kernels)[1], raw.softmax(-1).amax(-1), rtol=1e-5)
+    assert torch.allclose(most_probable(raw.bfloat16())[1], raw.bfloat16().float().softmax(-1).amax(-1))
 
 
 def test_a_requests_numbers_depend_on_its_seed_alone() -> None:

@@ -109,8 +109,8 @@ def test_blocks_may_all_be_alike(family: str, alike: dict[str, Any]) -> None:
 
 def test_a_tied_head_stays_one_tensor() -> None:
     tied, untied = tiny.loaded("llama-tied").decoder, tiny.loaded("llama").decoder
-    assert tied.head.weight is tied.embedding
-    assert untied.head.weight is not untied.embedding
+    assert tied.head is tied.embedding
+    assert untied.head is not untied.embedding
 
 
 def test_the_originals_are_let_go_of_block_by_block() -> None:

@@ -42,7 +42,7 @@ def test_a_folder_loads_as_the_model_that_was_saved(tmp_path: Path, family: str)
 
 def test_the_fingerprint_is_of_the_weights_and_not_of_their_dtype(folder: Path, tmp_path: Path) -> None:
     whole, half = (load_model(str(folder), dtype=dtype, device="cpu") for dtype in ("fp32", "bf16"))
-    assert (whole.decoder.dtype, half.decoder.dtype) == (torch.float32, torch.bfloat16)
+    assert (whole.decoder.cache_dtype, half.decoder.cache_dtype) == (torch.float32, torch.bfloat16)
     assert whole.identity == half.identity
     tiny.transformers_model("llama").bfloat16().save_pretrained(tmp_path / "half")
     tiny.tokenizer().save_pretrained(tmp_path / "half")

@@ -39,6 +39,7 @@ def command(
     workers: int = typer.Option(2, help="Processes that answer side by side on a processor.", rich_help_panel=o.HOW),
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
+    quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 64,
     seed: o.Seed = 0,
     out: Path = typer.Option(Path("comparison"), metavar="DIR", help="Where results go.", rich_help_panel=o.WHERE),
@@ -61,7 +62,7 @@ def command(
     chosen = list(RULES) if methods == "all" else [name.strip() for name in methods.split(",")]
     check_methods(chosen)
     amounts, drops = o.numbers("--blocks", blocks, int), o.numbers("--max-drops", max_drops, float)
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
     o.check_out(out)
     with Bars() as bars:
         bench = o.open_workbench(options)

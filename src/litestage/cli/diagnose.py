@@ -28,6 +28,7 @@ def command(
     ),
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
+    quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 64,
     seed: o.Seed = 0,
     out: o.Out = None,
@@ -44,7 +45,7 @@ def command(
     from litestage.workflows.diagnose import Depths, diagnose
     from litestage.workflows.workbench import parse_exit
 
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
     rule, depths = parse_exit(exit_rule), Depths(step, budgets_up_to, stage)
     with Bars() as bars:
         bench = o.open_workbench(options)

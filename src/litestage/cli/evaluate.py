@@ -42,6 +42,7 @@ def command(
     latency: o.Latency = "priced",
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
+    quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
     seed: o.Seed = 0,
     out: o.Out = None,
@@ -58,7 +59,7 @@ def command(
     from litestage.workflows import Options, evaluate
 
     stop = _vote_stop(votes, votes_stop, votes_confidence)
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
     with Bars() as bars:
         bench = o.open_workbench(options)
         questions = bench.questions(split, limit)

@@ -94,6 +94,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_p
 Dtype = Annotated[
     str, typer.Option(metavar="fp32|bf16", help="Number format of weights and cache.", rich_help_panel=HOW)
 ]
+Quantise = Annotated[
+    str,
+    typer.Option(metavar="none|int8|int4", help="Round weights to 8 or 4 bits, in groups (CPU).", rich_help_panel=HOW),
+]
 BatchSize = Annotated[int, typer.Option(help="Rows that decode together.", rich_help_panel=HOW)]
 Seed = Annotated[int, typer.Option(min=0, help="For all that is drawn at random.", rich_help_panel=HOW)]
 Out = Annotated[

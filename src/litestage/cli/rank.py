@@ -26,6 +26,7 @@ def command(
     step: o.Step = 2,
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
+    quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
     seed: o.Seed = 0,
     out: o.Out = None,
@@ -39,7 +40,7 @@ def command(
     from litestage.workflows import Options
     from litestage.workflows.rankings import compare_rankings
 
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
     ways = o.ways("paper", ranking, compensation)
     with Bars() as bars:
         bench = o.open_workbench(options)

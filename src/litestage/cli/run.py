@@ -35,6 +35,7 @@ def command(
     explain: bool = typer.Option(False, help="Say what was skipped and where texts ended.", rich_help_panel=o.WHERE),
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
+    quantise: o.Quantise = "none",
     json: o.Json = False,
 ) -> None:
     """Answer one question that you type; the stages appear as they are written.
@@ -46,7 +47,7 @@ def command(
 
     asked = read_question(*_typed(question, choice or []))
     with ERR.status("loading the model"):
-        bench = o.open_workbench(Options(model, adapter, task, None, shots, device, dtype))
+        bench = o.open_workbench(Options(model, adapter, task, None, shots, device, dtype, quantise=quantise))
         base = bench.load_plan(plan) if plan else bench.full_plan()
         used = bench.plan_by_hand(base, skip or [], exit_rule, no_exit)
     if json:

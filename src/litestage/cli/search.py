@@ -36,6 +36,7 @@ def command(
     latency: o.Latency = "priced",
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
+    quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
     seed: o.Seed = 0,
     out: o.Out = None,
@@ -55,7 +56,7 @@ def command(
 
     if no_exit and exit_rule:
         raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
     wanted = SearchOptions(
         max_drop=max_drop, step=step, exhaustive=exhaustive, use_exit=not no_exit, search_exit=search_exit
     )

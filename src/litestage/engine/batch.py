@@ -15,7 +15,7 @@ from litestage.core import Decode, OnToken, Prefill, Sampling, StagePlan, TokenI
 from litestage.core.rows import rows_to_admit
 from litestage.engine.prefixes import Prefix
 from litestage.engine.row import Row
-from litestage.engine.sampling import confidence, next_tokens
+from litestage.engine.sampling import drawn, most_probable
 from litestage.models.cache import Cache
 from litestage.models.decoder import FULL, Decoder, Observer, Path, Skips, Stand
 
@@ -86,8 +86,10 @@ class Batch:
         if self.on_logits is not None:
             self.on_logits([row.index for row in rows], logits)
         uniforms = self._uniforms(rows)
-        tokens = next_tokens(logits, self.sampling, uniforms).tolist()
-        for row, token, sure in zip(rows, tokens, confidence(logits).tolist(), strict=True):
+        tokens, sure_of_most = most_probable(logits, self.decoder.kernels)
+        if uniforms is not None:
+            tokens = drawn(logits, self.sampling, uniforms)
+        for row, token, sure in zip(rows, tokens.tolist(), sure_of_most.tolist(), strict=True):
             row.accept(token, sure, self.eos_ids, self.on_token)
             if row.reason in (None, "length") and self.stops(row):
                 row.reason = "stop"
@@ -143,7 +145,7 @@ def prefill(
     starts = [len(prefix.tokens) if prefix else 0 for prefix in prefixes]
     rest = [prompt[start:] for prompt, start in zip(prompts, starts, strict=True)]
     rows = [i for i, tokens in enumerate(rest) if tokens]
-    logits = decoder.embedding.new_empty(len(prompts), decoder.head.weight.shape[0])
+    logits = torch.empty(len(prompts), decoder.head.shape[0], dtype=decoder.dtype, device=decoder.device)
     for i, prefix in enumerate(prefixes):
         if prefix is not None and not rest[i]:
             logits[i] = prefix.logits

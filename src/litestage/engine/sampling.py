@@ -7,28 +7,29 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from litestage.core import Sampling
+from litestage.models.kernels import Kernels
 
 
-def confidence(logits: Float[Tensor, "B V"]) -> Float[Tensor, " B"]:
-    """Largest next-token probability of the raw logits (REFERENCE, section 1)."""
-    return logits.float().softmax(-1).amax(-1)
+def most_probable(
+    logits: Float[Tensor, "B V"], kernels: Kernels | None = None
+) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
+    """Each row's most probable token of the raw logits, and how probable: the confidence (REFERENCE, section 1)."""
+    if kernels is not None:
+        return kernels.most_probable(logits)
+    return logits.argmax(-1), logits.float().softmax(-1).amax(-1)
 
 
-def next_tokens(
-    logits: Float[Tensor, "B V"], sampling: Sampling, uniforms: Float[Tensor, " B"] | None
-) -> Int[Tensor, " B"]:
-    """The next token of each row: the argmax, or a draw by inverting the distribution at ``uniforms`` in [0, 1).
+def drawn(logits: Float[Tensor, "B V"], sampling: Sampling, uniforms: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """A draw for each row, by inverting its distribution at ``uniforms`` in [0, 1).
 
     Tokens keep their order, so that two of nearly equal probability cannot change places from one batch to another.
     """
-    if sampling.is_greedy or uniforms is None:
-        return logits.argmax(-1)
     probabilities = nucleus((logits.float() / sampling.temperature).softmax(-1), sampling)
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1:]
     below_total = total - (1 - uniforms[:, None]) * total  # uniforms * total may round up to the total itself
-    drawn: Tensor = torch.searchsorted(cumulative, below_total, right=True)
-    return drawn[:, 0]
+    tokens: Tensor = torch.searchsorted(cumulative, below_total, right=True)
+    return tokens[:, 0]
 
 
 def nucleus(probabilities: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:

@@ -13,8 +13,11 @@ from transformers.activations import ACT2FN
 
 from litestage.core import ModelError
 from litestage.core.plan import content_hash
-from litestage.models.decoder import Attention, Block, Decoder, Ffn, Projection, Rotary, Shape
+from litestage.models.decoder import Activation, Attention, Block, Decoder, Ffn, Linear, Projection, Rotary, Shape
 from litestage.models.families import FAMILIES, Family
+from litestage.models.packed import Packing
+
+PLAIN = Packing()
 
 
 def check_supported(config: Any) -> Family:
@@ -106,24 +109,31 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def to_decoder(model: PreTrainedModel, device: torch.device) -> Decoder:
-    """Take a transformers model apart: blocks are moved one at a time, and ``model`` is unusable afterwards."""
+def to_decoder(model: PreTrainedModel, device: torch.device, packing: Packing = PLAIN) -> Decoder:
+    """Take a transformers model apart: blocks are moved one at a time, and ``model`` is unusable afterwards.
+
+    Its matrices are packed as they come.
+    """
     config = model.config
     family = check_supported(config)
     body = model.model
     shape = _shape(family, config)
-    blocks = tuple(_block(family, config, shape, i, body.layers, device) for i in range(len(body.layers)))
-    embedding = body.embed_tokens.weight.detach().to(device)
+    packing = packing.for_heads_of(shape.head_size)
+    blocks = tuple(_block(family, config, shape, i, body.layers, device, packing) for i in range(len(body.layers)))
+    embedding = packing.pack(Projection(body.embed_tokens.weight.detach().to(device)), packing.head_kind)
     head = model.lm_head
-    tied = head.weight is body.embed_tokens.weight
+    tied = head.weight is body.embed_tokens.weight and head.bias is None
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
     return Decoder(
         shape,
         embedding,
         blocks,
-        _norm(family, body.norm, device),
-        Projection(embedding if tied else head.weight.detach().to(device), _bias([head], device)),
-        _rotary(blocks, body.rotary_emb, shape.head_size, model.dtype, device),
-        ACT2FN[getattr(config, "hidden_activation", None) or config.hidden_act],
+        packing.cast(_norm(family, body.norm, device)),
+        embedding if tied else packing.pack(_fuse([head], device), packing.head_kind),
+        _rotary(blocks, body.rotary_emb, shape.head_size, packing.dtype or model.dtype, device),
+        Activation(activation, ACT2FN[activation]),
+        packing.cache_dtype,
+        packing.kernels,
     )
 
 
@@ -147,20 +157,31 @@ def _shape(family: Family, config: Any) -> Shape:
     )
 
 
-def _block(family: Family, config: Any, shape: Shape, index: int, layers: nn.ModuleList, device: torch.device) -> Block:
+def _block(
+    family: Family,
+    config: Any,
+    shape: Shape,
+    index: int,
+    layers: nn.ModuleList,
+    device: torch.device,
+    packing: Packing,
+) -> Block:
     """Fuse one block's weights and let go of the originals."""
     get: Callable[[str], Any] = layers[index].get_submodule
     layers[index] = nn.Identity()
 
     def norm(path: str | None) -> Tensor | None:
-        return None if path is None else _norm(family, get(path), device)
+        return None if path is None else packing.cast(_norm(family, get(path), device))
+
+    def linear(*paths: str) -> Linear:
+        return packing.pack(_fuse([get(path) for path in paths], device))
 
     query_norm, key_norm = norm(family.query_norm), norm(family.key_norm)
     over_all_heads = query_norm is not None and len(query_norm) != shape.head_size
     attention = Attention(
         norm=norm(family.attention_norm),
-        qkv=_turned_fully(_fuse([get(path) for path in family.qkv], device), config, shape),
-        out=_fuse([get(family.output)], device),
+        qkv=packing.pack(_turned_fully(_fuse([get(path) for path in family.qkv], device), config, shape)),
+        out=linear(family.output),
         head_norm=None if over_all_heads else _head_norm(shape, query_norm, key_norm),
         window=_window(config, index),
         rotary=_rotary_name(config, index),
@@ -169,8 +190,8 @@ def _block(family: Family, config: Any, shape: Shape, index: int, layers: nn.Mod
     )
     ffn = Ffn(
         norm=norm(family.ffn_norm),
-        gate_up=_fuse([get(path) for path in family.gate_up], device),
-        down=_fuse([get(family.down)], device),
+        gate_up=linear(*family.gate_up),
+        down=linear(family.down),
         post_norm=norm(family.ffn_post_norm),
     )
     return Block(attention, ffn)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,21 +18,76 @@ from torch import Tensor
 
 from litestage.core import EMPTY, SkipSet, SubLayer, sub_layers
 from litestage.models.cache import Cache
+from litestage.models.kernels.kernels import Heads, Kernels
 
 Hidden = Float[Tensor, "B T D"]
 Observer = Callable[[SubLayer, Hidden, Hidden], None]
 """Called with a sub-layer, the residual stream before it and after it."""
 
 
+class Activation(NamedTuple):
+    """A gate's function, by transformers' name."""
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Linear(Protocol):
+    """A linear map, alone or with what a sub-layer does just before it; the one place that multiplies by weights."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Of the weights, as they are read in each step."""
+        ...
+
+    def __call__(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]: ...
+
+    def normed(self, x: Float[Tensor, "... I"], norm: Float[Tensor, " I"] | None, eps: float) -> Float[Tensor, "... O"]:
+        """Of x after its RMS norm, if there is one."""
+        ...
+
+    def gated(self, gate_up: Float[Tensor, "... J"], activation: Activation) -> Float[Tensor, "... O"]:
+        """Of the second half of the input (J = 2 I), gated by the activated first half."""
+        ...
+
+    def rows(self, which: Int[Tensor, "*N"]) -> Float[Tensor, "*N I"]:
+        """Chosen output rows of the weights: an embedding's work."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A linear map; the one place that multiplies by weights."""
+    """A linear map of plain weights."""
 
     weight: Float[Tensor, "O I"]
     bias: Float[Tensor, " O"] | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape[0], self.weight.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes
+
+    def __call__(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
         return F.linear(x, self.weight, self.bias)
+
+    def normed(self, x: Float[Tensor, "... I"], norm: Float[Tensor, " I"] | None, eps: float) -> Float[Tensor, "... O"]:
+        return self(x if norm is None else F.rms_norm(x, norm.shape, norm, eps))
+
+    def gated(self, gate_up: Float[Tensor, "... J"], activation: Activation) -> Float[Tensor, "... O"]:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return self(activation.function(gate) * up)
+
+    def rows(self, which: Int[Tensor, "*N"]) -> Float[Tensor, "*N I"]:
+        return F.embedding(which, self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +96,8 @@ class Attention:
 
     norm: Float[Tensor, " D"] | None
     """Before the sub-layer; None for a family that has its norms behind."""
-    qkv: Projection
-    out: Projection
+    qkv: Linear
+    out: Linear
     head_norm: Float[Tensor, "N E"] | None
     """Weights of the norm over each query and key head, or None."""
     window: int | None
@@ -59,8 +115,8 @@ class Ffn:
     """Weights of a gated FFN sub-layer: gate and up come from one product."""
 
     norm: Float[Tensor, " D"] | None
-    gate_up: Projection
-    down: Projection
+    gate_up: Linear
+    down: Linear
     post_norm: Float[Tensor, " D"] | None = None
 
 
@@ -94,15 +150,18 @@ class Shape:
 class Step:
     """What all sub-layers of one forward share."""
 
+    positions: Int[Tensor, "B T"]
     rotary: Mapping[str, tuple[Float[Tensor, "B T 1 E"], Float[Tensor, "B T 1 E"]]]
     """Cosine and sine by table; the sine of each head's first half is negated: a rotation is two products, a roll."""
     slots: Int[Tensor, " N"]
     """Flat cache slots that the new keys and values of all B * T tokens go to."""
     masks: Mapping[int | None, Float[Tensor, "B 1 T S"]]
-    """Additive attention mask by window."""
+    """Additive attention mask by window; none where kernels attend."""
     cache: Cache
-    rows: slice | Int[Tensor, " B"]
-    """Cache rows to read: a slice is read in place, chosen rows are gathered."""
+    rows: Int[Tensor, " B"]
+    """Cache rows of the batch."""
+    in_place: bool
+    """They are 0 to B-1, and are read without a copy."""
     context: int
     """Slots read: the longest row's length with its new tokens."""
 
@@ -197,26 +256,30 @@ class Decoder:
     def __init__(
         self,
         shape: Shape,
-        embedding: Float[Tensor, "V D"],
+        embedding: Linear,
         blocks: tuple[Block, ...],
         norm: Float[Tensor, " D"],
-        head: Projection,
+        head: Linear,
         rotary: Rotary,
-        activation: Callable[[Tensor], Tensor],
+        activation: Activation,
+        cache_dtype: torch.dtype | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         self.shape, self.embedding, self.blocks, self.norm, self.head = shape, embedding, blocks, norm, head
-        self.activation = activation
+        self.activation, self.kernels = activation, kernels
+        self.cache_dtype = cache_dtype or norm.dtype
         self.layers = sub_layers(len(blocks))
         self._rotary = rotary
         self._tables = self._signed_tables(min(512, shape.max_positions))
 
     @property
     def device(self) -> torch.device:
-        return self.embedding.device
+        return self.norm.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.embedding.dtype
+        """Of the residual stream."""
+        return self.norm.dtype
 
     @cached_property
     def windows(self) -> frozenset[int | None]:
@@ -224,7 +287,7 @@ class Decoder:
 
     def new_cache(self, rows: int, slots: int) -> Cache:
         shape = self.shape
-        return Cache(len(self.blocks), rows, slots, shape.kv_heads, shape.head_size, self.dtype, self.device)
+        return Cache(len(self.blocks), rows, slots, shape.kv_heads, shape.head_size, self.cache_dtype, self.device)
 
     def forward(
         self,
@@ -253,13 +316,13 @@ class Decoder:
 
     def embed(self, tokens: Int[Tensor, "B T"]) -> Hidden:
         """The residual stream before the first block."""
-        x = F.embedding(tokens, self.embedding)
+        x = self.embedding.rows(tokens)
         scale = self.shape.embedding_scale
         return x if scale is None else x * torch.tensor(scale, dtype=x.dtype)  # rounded as the family rounds it
 
     def logits(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Raw next-token logits from the residual stream after the last block."""
-        logits = self.head(self._rms(x, self.norm))
+        logits = self.head.normed(x, self.norm, self.shape.norm_eps)
         if self.shape.logit_scale is not None:
             logits = logits * self.shape.logit_scale
         cap = self.shape.logit_cap
@@ -293,25 +356,39 @@ class Decoder:
         return added if self.shape.residual_scale is None else added * self.shape.residual_scale
 
     def _ffn(self, weights: Ffn, x: Hidden) -> Hidden:
-        gate, up = weights.gate_up(self._normed(x, weights.norm)).chunk(2, dim=-1)
-        return weights.down(self.activation(gate) * up)
+        return weights.down.gated(weights.gate_up.normed(x, weights.norm, self.shape.norm_eps), self.activation)
 
     def _attention(self, weights: Attention, block: int, x: Hidden, step: Step) -> Hidden:
-        heads = self._heads(weights, x, step)
+        states = weights.qkv.normed(x, weights.norm, self.shape.norm_eps)
+        if weights.whole_norm is not None:
+            self._norm_whole(states, weights.whole_norm)
+        if self.kernels is not None:
+            return weights.out(self._attend_by_kernel(self.kernels, weights, states, step.cache.data[block], step))
+        heads = self._turn(weights, states, step)
         H, K, E = self.shape.heads, self.shape.kv_heads, self.shape.head_size
         cache = step.cache.data[block]
         cache.flatten(0, 1).index_copy_(0, step.slots, heads[:, :, H:].reshape(-1, 2, K, E))
-        kv = cache[step.rows, : step.context]
+        kv = cache[slice(0, len(step.rows)) if step.in_place else step.rows, : step.context]
         attended = self._attend(heads[:, :, :H], kv[:, :, 0], kv[:, :, 1], step.masks[weights.window])
         return weights.out(attended)
 
-    def _heads(self, weights: Attention, x: Hidden, step: Step) -> Float[Tensor, "B T N E"]:
+    def _attend_by_kernel(
+        self, kernels: Kernels, weights: Attention, states: Float[Tensor, "B T M"], cache: Tensor, step: Step
+    ) -> Float[Tensor, "B T Q"]:
+        shape = self.shape
+        scale = shape.attention_scale or shape.head_size**-0.5
+        heads = Heads(
+            shape.heads, shape.kv_heads, shape.head_size, weights.window or 0, scale, shape.attention_cap or 0.0
+        )
+        rotary = None if weights.rotary is None else step.rotary[weights.rotary]
+        return kernels.attend(
+            states, step.positions, step.rows, rotary, weights.head_norm, shape.norm_eps, cache, heads
+        )
+
+    def _turn(self, weights: Attention, states: Float[Tensor, "B T M"], step: Step) -> Float[Tensor, "B T N E"]:
         """Rotated queries and keys, and values, in one tensor."""
         shape = self.shape
-        heads = weights.qkv(self._normed(x, weights.norm))
-        if weights.whole_norm is not None:
-            self._norm_whole(heads, weights.whole_norm)
-        heads = heads.view(*x.shape[:2], -1, shape.head_size)
+        heads = states.view(*states.shape[:2], -1, shape.head_size)
         turned = heads[:, :, : shape.heads + shape.kv_heads]
         if weights.head_norm is not None:
             turned.copy_(F.rms_norm(turned, (shape.head_size,), eps=shape.norm_eps) * weights.head_norm)
@@ -362,9 +439,6 @@ class Decoder:
         weights = scores.softmax(-1, dtype=torch.float32)
         return weights.to(q.dtype) @ v
 
-    def _normed(self, x: Hidden, weight: Float[Tensor, " D"] | None) -> Hidden:
-        return x if weight is None else self._rms(x, weight)
-
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.shape.norm_eps)
 
@@ -382,11 +456,15 @@ class Decoder:
         self._grow_tables(cache.slots)
         at = positions.clamp(max=cache.slots - 1)
         return Step(
+            positions=positions,
             rotary={name: (cos[at][:, :, None], sin[at][:, :, None]) for name, (cos, sin) in self._tables.items()},
             slots=cache.slot_index(rows, positions),
-            masks={window: self._mask(positions, context, window) for window in self.windows},
+            masks={}
+            if self.kernels is not None
+            else {window: self._mask(positions, context, window) for window in self.windows},
             cache=cache,
-            rows=slice(0, len(starts)) if in_place else rows,
+            rows=rows,
+            in_place=in_place,
             context=context,
         )
 

@@ -25,8 +25,9 @@ from transformers import (
 from litestage.core import ModelError, ModelIdentity, OptionError
 from litestage.core.plan import content_hash
 from litestage.models import catalog
-from litestage.models.convert import check_family, check_supported, fingerprint, to_decoder
+from litestage.models.convert import PLAIN, check_family, check_supported, fingerprint, to_decoder
 from litestage.models.decoder import Decoder
+from litestage.models.packed import Packing, choose_packing
 
 NEEDED = {
     "configuration": ("config.json",),
@@ -57,12 +58,19 @@ class LoadedModel:
         return content_hash([self.tokenizer.get_vocab(), repr(self.tokenizer.backend_tokenizer), chat, self.eos_ids])
 
 
-def load_model(name: str, *, adapter: str | None = None, dtype: str = "fp32", device: str = "auto") -> LoadedModel:
-    """Load a model for inference; raises `ModelError` with a sentence when it cannot be used."""
-    source, tokenizer = load_transformers(name, adapter=adapter, dtype=dtype)
+def load_model(
+    name: str, *, adapter: str | None = None, dtype: str = "fp32", device: str = "auto", quantise: str = "none"
+) -> LoadedModel:
+    """Load a model for inference; raises `ModelError` with a sentence when it cannot be used.
+
+    ``dtype`` is of the cache and of weights that are not quantised. On a CPU, our own kernels run bf16 and quantised
+    weights with an fp32 residual stream.
+    """
+    packing = choose_packing(quantise, _dtype(dtype), pick_device(device))
+    source, tokenizer = load_transformers(name, adapter=adapter, dtype=dtype if quantise == "none" else "fp32")
     label = name if adapter is None else f"{name} + {adapter}"
     tuned_for = (*catalog.tuned_for(name), *(catalog.tuned_for(adapter) if adapter else ()))
-    return from_transformers(source, tokenizer, label, device=device, tuned_for=tuned_for)
+    return from_transformers(source, tokenizer, label, device=device, tuned_for=tuned_for, packing=packing)
 
 
 def from_transformers(
@@ -72,20 +80,20 @@ def from_transformers(
     *,
     device: str = "auto",
     tuned_for: tuple[str, ...] = (),
+    packing: Packing = PLAIN,
 ) -> LoadedModel:
     """Take a transformers model over; it is unusable afterwards, because its weights move into the decoder."""
     check_supported(model.config)
     identity = ModelIdentity(id=label, fingerprint=fingerprint(model), num_blocks=model.config.num_hidden_layers)
     eos = _eos_ids(model, tokenizer)
-    return LoadedModel(to_decoder(model, pick_device(device)), tokenizer, identity, eos, tuned_for)
+    return LoadedModel(to_decoder(model, pick_device(device), packing), tokenizer, identity, eos, tuned_for)
 
 
 def load_transformers(
     name: str, *, adapter: str | None = None, dtype: str = "fp32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The transformers model and tokenizer behind a name, its adapter merged; checked before weights are read."""
-    if dtype not in DTYPES:
-        raise OptionError(f"--dtype {dtype} is not known. Choose one of {', '.join(DTYPES)}.")
+    wanted = _dtype(dtype)
     place, options = _place(name)
     folder = Path(place) if not options else None
     _check_holds(name, folder, "configuration")
@@ -95,10 +103,16 @@ def load_transformers(
     _check_holds(name, folder, "tokenizer")
     _check_holds(name, folder, "weights")
     tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, place, **options)
-    model = _read_weights(name, place, dtype=DTYPES[dtype], **options)
+    model = _read_weights(name, place, dtype=wanted, **options)
     if adapter is not None:
         model = _merge_adapter(model, adapter)
     return model.eval(), tokenizer
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise OptionError(f"--dtype {name} is not known. Choose one of {', '.join(DTYPES)}.")
+    return DTYPES[name]
 
 
 def pick_device(name: str) -> torch.device:

@@ -242,7 +242,7 @@ def machine_facts(came: Provenance) -> list[tuple[str, str]]:
     ]
     return [
         ("Hardware", f"{came.hardware} ({came.device}, {came.threads} threads)"),
-        ("Engine", f"{came.dtype}, batch {came.batch_size}, seed {came.seed}"),
+        ("Engine", f"{came.numbers}, batch {came.batch_size}, seed {came.seed}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in came.versions.items())),
         *([("Latency model's fit", "; ".join(fits))] if fits else []),
         *(

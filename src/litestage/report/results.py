@@ -248,6 +248,8 @@ class Provenance(Record):
     device: str
     threads: int
     dtype: str
+    quantise: str = "none"
+    kernels: str = "torch"
     batch_size: int
     seed: int
     shots: int
@@ -257,6 +259,12 @@ class Provenance(Record):
     decode_fit: FitError | None = None
     """How far the latency model lies from the timings it was fitted to."""
     prefill_fit: FitError | None = None
+
+    @property
+    def numbers(self) -> str:
+        """How weights and cache are kept, and whose kernels run them where that is a choice."""
+        weights = "" if self.quantise == "none" else f"{self.quantise} weights, "
+        return f"{weights}{self.dtype}" + (", own kernels" if self.kernels == "litestage" else "")
 
     @classmethod
     def of(cls, conditions: Mapping[str, Any], **more: Any) -> Self:

@@ -83,7 +83,7 @@ def provenance_line(came: Provenance) -> RenderableType:
     """The conditions in small print."""
     parts = [
         came.hardware,
-        f"{came.device}, {came.threads} threads, {came.dtype}, batch {came.batch_size}, seed {came.seed}",
+        f"{came.device}, {came.threads} threads, {came.numbers}, batch {came.batch_size}, seed {came.seed}",
         ", ".join(f"{name} {version}" for name, version in came.versions.items()),
         came.date,
     ]

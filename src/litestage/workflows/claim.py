@@ -25,6 +25,7 @@ def claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: 
         "task": bench.task.fingerprint,
         "questions": content_hash([question.model_dump(mode="json") for question in questions]),
         "dtype": bench.options.dtype,
+        "quantise": bench.options.quantise,
         "device": bench.engine.model.decoder.device.type,
         "batch_size": bench.options.batch_size,
     }

@@ -40,6 +40,7 @@ class Options:
     dtype: str = "fp32"
     batch_size: int = 32
     seed: int = 0
+    quantise: str = "none"
 
 
 class Workbench:
@@ -48,7 +49,13 @@ class Workbench:
     def __init__(self, options: Options) -> None:
         self.options = options
         task = load_task(options.task)
-        model = load_model(options.model, adapter=options.adapter, dtype=options.dtype, device=options.device)
+        model = load_model(
+            options.model,
+            adapter=options.adapter,
+            dtype=options.dtype,
+            device=options.device,
+            quantise=options.quantise,
+        )
         tuned = task.name in model.tuned_for
         shots = options.shots if options.shots is not None else 0 if tuned else min(DEFAULT_SHOTS, len(task.examples))
         self.task: Task = task.with_shots(shots)
@@ -117,7 +124,8 @@ class Workbench:
 
     def cached(self, out: Path) -> CachedEngine:
         """The engine behind a cache in ``out``, so that a killed run goes on where it was."""
-        conditions = {name: self.conditions[name] for name in ("dtype", "device", "versions", "tokenizer")}
+        shaping = ("dtype", "quantise", "kernels", "device", "versions", "tokenizer")
+        conditions = {name: self.conditions[name] for name in shaping}
         return CachedEngine(self.engine, out / COMPLETIONS, content_hash(conditions))
 
     def stamp(self, *inputs: object) -> str:
@@ -138,6 +146,8 @@ class Workbench:
             "device": decoder.device.type,
             "threads": torch.get_num_threads(),
             "dtype": self.options.dtype,
+            "quantise": self.options.quantise,
+            "kernels": "torch" if decoder.kernels is None else "litestage",
             "batch_size": self.options.batch_size,
             "seed": self.options.seed,
             "versions": {name: version(name) for name in ("litestage", "torch", "transformers")}

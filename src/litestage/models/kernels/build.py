@@ -1,0 +1,104 @@
+"""Compiling the kernels for this processor, once, with whatever C compiler there is."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+import torch
+
+SOURCE = Path(__file__).with_name("kernels.c")
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = (
+    *("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
+)
+NONE = "none"
+SECONDS = 120
+
+
+class CannotBuildError(Exception):
+    """Why there are no kernels here, in words."""
+
+
+def build_kernels(extra: Sequence[str] = ()) -> ctypes.PyDLL:
+    """The compiled kernels, from the user's cache folder if they were built before; raises `CannotBuildError`.
+
+    ``LITESTAGE_CC`` names another compiler, or ``none`` to go without. OpenMP is torch's own copy of it, which is
+    loaded already: the kernels and torch share their threads.
+    """
+    compiler = _compiler()
+    command = [compiler, *FLAGS, *extra]
+    folder = Path(platformdirs.user_cache_dir("litestage")) / "kernels"
+    library = folder / f"{_name(command)}.so"
+    if not library.exists():
+        _compile(command, folder, library)
+    try:
+        return ctypes.PyDLL(str(library))  # holds the interpreter's lock: a call is shorter than giving it up
+    except OSError as error:
+        raise CannotBuildError(f"the compiled kernels could not be loaded ({error})") from None
+
+
+def _compiler() -> str:
+    wanted = os.environ.get("LITESTAGE_CC")
+    found = next(filter(None, map(shutil.which, [wanted] if wanted else COMPILERS)), None)
+    if found is None or wanted == NONE:
+        raise CannotBuildError(f"no C compiler was found ({wanted or ', '.join(COMPILERS)})")
+    return found
+
+
+def _compile(command: list[str], folder: Path, library: Path) -> None:
+    """Write beside, then rename: two processes may build at once."""
+    beside = library.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        line = [*command, str(SOURCE), "-o", str(beside), *_openmp(), "-lm"]
+        subprocess.run(line, check=True, capture_output=True, text=True, timeout=SECONDS)
+        beside.replace(library)
+    except subprocess.CalledProcessError as error:
+        raise CannotBuildError(f"{command[0]} could not compile them: {_last_line(error.stderr)}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotBuildError(f"they could not be compiled ({error})") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _openmp() -> list[str]:
+    """Torch's copy of the OpenMP library, to be linked with by its path."""
+    folder = Path(torch.__file__).parent
+    found = [*folder.glob("lib/libgomp*"), *folder.with_name("torch.libs").glob("libgomp*")]
+    return [str(found[0])] if found else []
+
+
+def _name(command: list[str]) -> str:
+    """A name that changes with the source, the compiler, its options, torch and the processor."""
+    parts = [SOURCE.read_text(encoding="utf-8"), *command, _version(command[0]), torch.__version__, _processor()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+@cache
+def _version(compiler: str) -> str:
+    ran = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=SECONDS, check=False)
+    return ran.stdout
+
+
+@cache
+def _processor() -> str:
+    """What ``-march=native`` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return "\n".join(next(x for x in lines if x.startswith(name)) for name in ("model name", "flags"))
+    except (OSError, StopIteration):
+        return platform.machine() + platform.processor()
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]

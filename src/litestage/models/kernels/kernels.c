@@ -1,0 +1,566 @@
+/* What a forward spends its time in on a CPU: products with packed weights, attention over the cache, and the choice
+ * of the next token. Residual streams are fp32 throughout; weights and cache may be narrower.
+ *
+ * No result depends on how many rows run together: each row's sums are taken in one fixed order, and the compiler is
+ * told not to fuse products and sums by itself, which it would do here and not there.
+ *
+ * Packed weights [O, I]: a panel is PANEL output rows, a record what a panel holds of GROUP columns:
+ *   int4  8 scales and 8 minima (fp16), then 4 vectors of 32 bytes. Byte r * 4 + b of vector j holds, of output row r,
+ *         column 8j + b in its low bits and column 8j + 4 + b in its high bits. weight = scale * bits + minimum
+ *   int8  8 scales (fp16), then 8 vectors of 32 bytes; byte r * 4 + b of vector j is column 4j + b. weight = scale * byte
+ *   bf16  16 vectors of 16 halves; half 2r + b of vector j is column 2j + b
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(LITESTAGE_PORTABLE)
+#include <immintrin.h>
+#define VECTORS 1
+#else
+#define VECTORS 0
+#endif
+
+#define PANEL 8
+#define GROUP 32
+#define TILE 4       /* rows of input that share unpacked weights */
+#define SHARING 4    /* query heads that share widened keys and values */
+#define AHEAD 12     /* cache slots */
+#define STRIP 64     /* rows of input that stay in the core's cache while a matrix goes by */
+#define INLINE static inline __attribute__((always_inline))
+
+enum { BF16, INT8, INT4 };
+enum { PLAIN, NORMED, SILU, GELU_TANH };
+
+static const int RECORD[] = {GROUP * PANEL * 2, PANEL * 2 + GROUP * PANEL, PANEL * 4 + GROUP * PANEL / 2};
+
+/* One row of input: fp32 for bf16 weights; else bytes with a scale, and the scaled sum of the bytes, a group. */
+typedef struct {
+    float *values;
+    int8_t *bytes;
+    float *scales, *sums;
+} Row;
+
+INLINE float from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+INLINE float from_bf16(uint16_t half) { return from_bits((uint32_t)half << 16); }
+
+INLINE uint16_t to_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+/* Eight numbers at once, on any processor. */
+typedef float Eight __attribute__((vector_size(32)));
+typedef int32_t EightInts __attribute__((vector_size(32)));
+typedef uint16_t EightHalves __attribute__((vector_size(16)));
+
+INLINE Eight load(const float *x) {
+    Eight y;
+    memcpy(&y, x, sizeof y);
+    return y;
+}
+
+INLINE void put(float *x, Eight y) { memcpy(x, &y, sizeof y); }
+
+INLINE Eight each(float x) { return (Eight){x, x, x, x, x, x, x, x}; }
+
+INLINE Eight larger(Eight a, Eight b) {
+#if VECTORS
+    return (Eight)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    EightInts first = a > b;
+    return (Eight)((first & (EightInts)a) | (~first & (EightInts)b));
+#endif
+}
+
+/* a * b + c */
+INLINE Eight fused(Eight a, Eight b, Eight c) {
+#if VECTORS
+    return (Eight)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE float sum_of(Eight x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
+
+INLINE float largest_of(Eight x) {
+    float most = x[0];
+    for (int i = 1; i < 8; i++) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+/* exp to a relative error of 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. */
+INLINE Eight exp_of(Eight x) {
+    const Eight whole = each(12582912.0f); /* adding it rounds to a whole number */
+    x = larger(x, each(-87.0f));
+    x = -larger(-x, each(-88.0f));
+    Eight n = fused(x, each(1.44269504f), whole) - whole;
+    Eight r = fused(n, each(2.12194440e-4f), fused(n, each(-0.693359375f), x));
+    Eight p = fused(r, each(1.98756915e-4f), each(1.39819995e-3f));
+    p = fused(p, r, each(8.33345191e-3f));
+    p = fused(p, r, each(4.16657959e-2f));
+    p = fused(p, r, each(1.66666655e-1f));
+    p = fused(p, r, each(5.00000012e-1f));
+    EightInts power = (__builtin_convertvector(n, EightInts) + 127) << 23;
+    return (fused(p * r, r, r) + 1.0f) * (Eight)power;
+}
+
+INLINE float from_fp16(uint16_t half) {
+#if VECTORS
+    return _cvtsh_ss(half);
+#else
+    _Float16 value;
+    memcpy(&value, &half, 2);
+    return (float)value;
+#endif
+}
+
+/* ---- input of a product: norm or gate, then bytes ---- */
+
+INLINE float inverse_rms(const float *x, int size, float eps) {
+    Eight sum = each(0);
+    for (int i = 0; i < size; i += 8) sum = fused(load(x + i), load(x + i), sum);
+    return 1.0f / sqrtf(sum_of(sum) / size + eps);
+}
+
+static void prologue(int kind, const float *x, const float *norm, float eps, int in, float *y) {
+    if (kind == NORMED) {
+        const float scale = inverse_rms(x, in, eps);
+        for (int i = 0; i < in; i += 8) put(y + i, load(x + i) * scale * load(norm + i));
+    } else if (kind == PLAIN) {
+        memcpy(y, x, in * sizeof(float));
+    } else {
+        for (int i = 0; i < in; i += 8) {
+            Eight gate = load(x + i), power = gate;
+            if (kind == GELU_TANH) /* twice the tanh's argument */
+                power = (gate + gate * gate * gate * 0.044715f) * 1.5957691216f;
+            put(y + i, gate / (exp_of(-power) + 1.0f) * load(x + in + i));
+        }
+    }
+}
+
+static void to_bytes(Row row, int in) {
+    for (int g = 0; g < in / GROUP; g++) {
+        const float *x = row.values + g * GROUP;
+        int8_t *q = row.bytes + g * GROUP;
+        Eight sizes = each(0);
+        for (int i = 0; i < GROUP; i += 8) sizes = larger(sizes, larger(load(x + i), -load(x + i)));
+        const float most = largest_of(sizes);
+        const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0;
+        int sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int i = 0; i < GROUP; i++) {
+            int value = (int)rintf(x[i] * inverse);
+            q[i] = (int8_t)value;
+            sum += value;
+        }
+        row.scales[g] = scale;
+        row.sums[g] = scale * sum;
+    }
+}
+
+/* ---- products: `count` rows of input with one panel, or with `panels` of them ---- */
+
+#if VECTORS
+
+INLINE __m256i four_bytes(const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, 4);
+    return _mm256_set1_epi32(four);
+}
+
+INLINE __m256 halves(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+
+/* Sums over four neighbouring bytes, unsigned times signed, in 8 lanes. */
+INLINE __m256i dot_four(__m256i unsigned_bytes, __m256i signed_bytes) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned_bytes, signed_bytes), _mm256_set1_epi16(1));
+}
+
+INLINE void int4_panel(const uint8_t *w, int groups, const Row *rows, int count, __m256 *acc) {
+    const __m256i low = _mm256_set1_epi8(15);
+    for (int g = 0; g < groups; g++, w += RECORD[INT4]) {
+        __m256 scale = halves(w), minimum = halves(w + 16);
+        __m256i bits[8];
+        for (int j = 0; j < 4; j++) {
+            __m256i both = _mm256_loadu_si256((const __m256i *)(w + 32 + 32 * j));
+            bits[2 * j] = _mm256_and_si256(both, low);
+            bits[2 * j + 1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        }
+        for (int r = 0; r < count; r++) {
+            const int8_t *x = rows[r].bytes + g * GROUP;
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+            __m256i sum = _mm256_setzero_si256();
+            for (int j = 0; j < 8; j++) sum = _mm256_dpbusd_epi32(sum, bits[j], four_bytes(x + 4 * j));
+#else
+            /* 8 sums of two products of at most 15 * 127 fit 16 bits */
+            __m256i sum16 = _mm256_maddubs_epi16(bits[0], four_bytes(x));
+            for (int j = 1; j < 8; j++)
+                sum16 = _mm256_add_epi16(sum16, _mm256_maddubs_epi16(bits[j], four_bytes(x + 4 * j)));
+            __m256i sum = _mm256_madd_epi16(sum16, _mm256_set1_epi16(1));
+#endif
+            __m256 scaled = _mm256_mul_ps(scale, _mm256_set1_ps(rows[r].scales[g]));
+            acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scaled, acc[r]);
+            acc[r] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(rows[r].sums[g]), acc[r]);
+        }
+    }
+}
+
+INLINE void int8_panel(const uint8_t *w, int groups, const Row *rows, int count, __m256 *acc) {
+    for (int g = 0; g < groups; g++, w += RECORD[INT8]) {
+        __m256 scale = halves(w);
+        __m256i sum[TILE];
+        for (int r = 0; r < count; r++) sum[r] = _mm256_setzero_si256();
+        for (int j = 0; j < 8; j++) {
+            __m256i bytes = _mm256_loadu_si256((const __m256i *)(w + 16 + 32 * j)), size = _mm256_abs_epi8(bytes);
+            for (int r = 0; r < count; r++) {
+                __m256i x = _mm256_sign_epi8(four_bytes(rows[r].bytes + g * GROUP + 4 * j), bytes);
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+                sum[r] = _mm256_dpbusd_epi32(sum[r], size, x);
+#else
+                sum[r] = _mm256_add_epi32(sum[r], dot_four(size, x));
+#endif
+            }
+        }
+        for (int r = 0; r < count; r++) {
+            __m256 scaled = _mm256_mul_ps(scale, _mm256_set1_ps(rows[r].scales[g]));
+            acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r]), scaled, acc[r]);
+        }
+    }
+}
+
+/* Two panels at once, so that sums do not wait for each other. */
+INLINE void bf16_panels(const uint8_t *w, long panel, int in, const Row *rows, int count, __m256 acc[][2]) {
+    const __m256i high = _mm256_set1_epi32(0xffff0000);
+    for (int i = 0; i < in; i += 2, w += 32) {
+        __m256 even[2], odd[2];
+        for (int p = 0; p < 2; p++) {
+            __m256i both = _mm256_loadu_si256((const __m256i *)(w + p * panel));
+            even[p] = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+            odd[p] = _mm256_castsi256_ps(_mm256_and_si256(both, high));
+        }
+        for (int r = 0; r < count; r++) {
+            __m256 first = _mm256_broadcast_ss(rows[r].values + i), second = _mm256_broadcast_ss(rows[r].values + i + 1);
+            for (int p = 0; p < 2; p++) {
+                acc[r][p] = _mm256_fmadd_ps(first, even[p], acc[r][p]);
+                acc[r][p] = _mm256_fmadd_ps(second, odd[p], acc[r][p]);
+            }
+        }
+    }
+}
+
+INLINE void tile(int format, const uint8_t *w, long panel, int in, const Row *rows, int count, float y[][2 * PANEL]) {
+    if (format == BF16) {
+        __m256 acc[TILE][2];
+        for (int r = 0; r < count; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
+        bf16_panels(w, panel, in, rows, count, acc);
+        for (int r = 0; r < count; r++)
+            for (int p = 0; p < 2; p++) _mm256_storeu_ps(y[r] + p * PANEL, acc[r][p]);
+        return;
+    }
+    for (int p = 0; p < 2; p++) {
+        __m256 acc[TILE];
+        for (int r = 0; r < count; r++) acc[r] = _mm256_setzero_ps();
+        if (format == INT4) int4_panel(w + p * panel, in / GROUP, rows, count, acc);
+        else int8_panel(w + p * panel, in / GROUP, rows, count, acc);
+        for (int r = 0; r < count; r++) _mm256_storeu_ps(y[r] + p * PANEL, acc[r]);
+    }
+}
+
+#else
+
+/* The same numbers for any processor; what the compiler makes of it. */
+INLINE void tile(int format, const uint8_t *w, long panel, int in, const Row *rows, int count, float y[][2 * PANEL]) {
+    for (int r = 0; r < count; r++)
+        for (int o = 0; o < 2 * PANEL; o++) {
+            const uint8_t *at = w + o / PANEL * panel;
+            int lane = o % PANEL;
+            float acc = 0;
+            for (int g = 0; g < in / GROUP; g++, at += RECORD[format]) {
+                const uint16_t *half = (const uint16_t *)at;
+                int sum = 0;
+                for (int i = 0; i < GROUP; i++) {
+                    int column = g * GROUP + i, place = lane * 4 + i % 4;
+                    if (format == BF16) acc += rows[r].values[column] * from_bf16(half[i / 2 * 16 + lane * 2 + i % 2]);
+                    else if (format == INT8) sum += (int8_t)at[16 + i / 4 * 32 + place] * rows[r].bytes[column];
+                    else sum += (at[32 + i / 8 * 32 + place] >> (i / 4 % 2 * 4) & 15) * rows[r].bytes[column];
+                }
+                if (format == BF16) continue;
+                acc += sum * (from_fp16(half[lane]) * rows[r].scales[g]);
+                if (format == INT4) acc += from_fp16(half[PANEL + lane]) * rows[r].sums[g];
+            }
+            y[r][o] = acc;
+        }
+}
+
+#endif
+
+static void strip(int format, const uint8_t *w, long panel, int in, const Row *rows, int count, float y[][2 * PANEL]) {
+#define CASE(F)                                                            \
+    if (count == TILE) tile(F, w, panel, in, rows, TILE, y);               \
+    else if (count == 3) tile(F, w, panel, in, rows, 3, y);                \
+    else if (count == 2) tile(F, w, panel, in, rows, 2, y);                \
+    else tile(F, w, panel, in, rows, 1, y)
+    if (format == BF16) { CASE(BF16); }
+    else if (format == INT8) { CASE(INT8); }
+    else { CASE(INT4); }
+}
+
+static _Thread_local char *scratch;
+static _Thread_local size_t scratch_size;
+
+static void *reserve(size_t size) {
+    if (size > scratch_size) {
+        free(scratch);
+        scratch_size = size + size / 2;
+        scratch = aligned_alloc(64, (scratch_size + 63) / 64 * 64);
+    }
+    return scratch;
+}
+
+/* y[rows, out] = what `kind` makes of x, times the weights' transpose, plus the bias if there is one.
+ * x is [rows, in], or for a gated kind [rows, 2 in]: gates, then values. `in` is a multiple of GROUP. */
+void litestage_linear(const float *x, long rows, int in, int kind, const float *norm, float eps, const uint8_t *weights,
+                      int format, int out, const float *bias, float *y) {
+    const int groups = in / GROUP, wide = kind == SILU || kind == GELU_TANH ? 2 * in : in;
+    const int pairs = (out + 2 * PANEL - 1) / (2 * PANEL);
+    const long panel = (long)groups * RECORD[format];
+    const size_t size = in * (sizeof(float) + 1) + 2 * groups * sizeof(float) + 64;
+    char *place = reserve(rows * (size + sizeof(Row)));
+    Row *all = (Row *)place;
+    place += rows * sizeof(Row);
+    for (long r = 0; r < rows; r++, place += size / 64 * 64) {
+        float *values = (float *)place, *scales = values + in;
+        all[r] = (Row){values, (int8_t *)(scales + 2 * groups), scales, scales + groups};
+    }
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (long r = 0; r < rows; r++) {
+            prologue(kind, x + r * wide, norm, eps, in, all[r].values);
+            if (format != BF16) to_bytes(all[r], in);
+        }
+        for (long first = 0; first < rows; first += STRIP) {
+            const long end = first + STRIP < rows ? first + STRIP : rows;
+#pragma omp for schedule(static) nowait
+            for (int p = 0; p < pairs; p++) {
+                const int from = p * 2 * PANEL, width = out - from < 2 * PANEL ? out - from : 2 * PANEL;
+                for (long r = first; r < end; r += TILE) {
+                    float sums[TILE][2 * PANEL];
+                    const int count = end - r < TILE ? end - r : TILE;
+                    strip(format, weights + (long)p * 2 * panel, panel, in, all + r, count, sums);
+                    for (int i = 0; i < count; i++)
+                        for (int o = 0; o < width; o++)
+                            y[(r + i) * out + from + o] = sums[i][o] + (bias ? bias[from + o] : 0);
+                }
+            }
+        }
+    }
+}
+
+/* y[count, in]: chosen output rows of packed weights, as an embedding needs them. */
+void litestage_rows(const uint8_t *weights, int format, int in, const int64_t *which, long count, float *y) {
+    const long panel = (long)in / GROUP * RECORD[format];
+    for (long n = 0; n < count; n++)
+        for (int i = 0; i < in; i++) {
+            const int lane = which[n] % PANEL, c = i % GROUP, place = lane * 4 + c % 4;
+            const uint8_t *at = weights + which[n] / PANEL * panel + (long)(i / GROUP) * RECORD[format];
+            const uint16_t *half = (const uint16_t *)at;
+            if (format == BF16) y[n * in + i] = from_bf16(half[c / 2 * 16 + lane * 2 + c % 2]);
+            else if (format == INT8) y[n * in + i] = from_fp16(half[lane]) * (int8_t)at[16 + c / 4 * 32 + place];
+            else {
+                const int bits = at[32 + c / 8 * 32 + place] >> (c / 4 % 2 * 4) & 15;
+                y[n * in + i] = from_fp16(half[lane]) * bits + from_fp16(half[PANEL + lane]);
+            }
+        }
+}
+
+/* ---- attention ---- */
+
+typedef struct {
+    int heads, kv_heads, size, window; /* window: tokens that are seen, or 0 for all */
+    float scale, cap;                  /* cap: of the scores, or 0 */
+    int narrow;                        /* the cache is bf16 */
+    long slots;                        /* of a cache row */
+} Shape;
+
+INLINE Eight eight_of(const void *cache, long at, int narrow) {
+    if (!narrow) return load((const float *)cache + at);
+#if VECTORS
+    const __m128i half = _mm_loadu_si128((const __m128i *)((const uint16_t *)cache + at));
+    return (Eight)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16);
+#else
+    EightHalves half;
+    memcpy(&half, (const uint16_t *)cache + at, sizeof half);
+    return (Eight)(__builtin_convertvector(half, EightInts) << 16);
+#endif
+}
+
+INLINE void store(void *cache, long at, int narrow, int size, const float *x) {
+    if (narrow) {
+        uint16_t *half = (uint16_t *)cache + at;
+        for (int i = 0; i < size; i++) half[i] = to_bf16(x[i]);
+    } else {
+        memcpy((float *)cache + at, x, size * sizeof(float));
+    }
+}
+
+static void turn(float *head, const float *norm, float eps, const float *cos, const float *sin, int size) {
+    if (norm) {
+        const float scale = inverse_rms(head, size, eps);
+        for (int i = 0; i < size; i += 8) put(head + i, load(head + i) * scale * load(norm + i));
+    }
+    if (cos)
+        for (int i = 0, j = size / 2; i < size / 2; i++, j++) {
+            const float a = head[i], b = head[j];
+            head[i] = a * cos[i] + b * sin[i];
+            head[j] = b * cos[j] + a * sin[j];
+        }
+}
+
+/* Slots lie too far apart for the processor to foresee which lines of memory come next. */
+INLINE void fetch(const Shape *s, const void *cache, long at, int narrow) {
+    const long size = narrow ? 2 : 4;
+    for (long i = 0; i < s->size * size; i += 64) __builtin_prefetch((const char *)cache + at * size + i);
+}
+
+/* Scores of `count` queries with the keys at `at`, `at + width`, ...: scores [count, stride]. */
+INLINE void score(const Shape *s, const float *q, int count, int narrow, const void *cache, long at, long width,
+                  long length, long stride, float *scores) {
+    const int E = s->size;
+    const long values = (long)s->kv_heads * E;
+    for (long t = 0; t < length; t++, at += width) {
+        Eight dot[SHARING];
+        for (int h = 0; h < count; h++) dot[h] = each(0);
+        fetch(s, cache, at + AHEAD * width, narrow);
+        fetch(s, cache, at + AHEAD * width + values, narrow);
+        for (int i = 0; i < E; i += 8) {
+            const Eight key = eight_of(cache, at + i, narrow);
+            for (int h = 0; h < count; h++) dot[h] = fused(load(q + h * E + i), key, dot[h]);
+        }
+        for (int h = 0; h < count; h++) scores[h * stride + t] = sum_of(dot[h]) * s->scale;
+    }
+}
+
+/* Scores to weights that sum to 1; what lies between length and stride is spare. */
+INLINE void softmax(float *scores, long length, float cap) {
+    if (cap > 0)
+        for (long t = 0; t < length; t++) scores[t] = tanhf(scores[t] / cap) * cap;
+    for (long t = length; t % 8; t++) scores[t] = -INFINITY;
+    Eight most = each(-INFINITY), sum = each(0);
+    for (long t = 0; t < length; t += 8) most = larger(most, load(scores + t));
+    const float largest = largest_of(most);
+    for (long t = 0; t < length; t += 8) {
+        const Eight p = exp_of(load(scores + t) - largest);
+        put(scores + t, p);
+    }
+    for (long t = length; t % 8; t++) scores[t] = 0;
+    for (long t = 0; t < length; t += 8) sum += load(scores + t);
+    const float inverse = 1.0f / sum_of(sum);
+    for (long t = 0; t < length; t += 8) put(scores + t, load(scores + t) * inverse);
+}
+
+/* Weighted sums of the values at `at`, `at + width`, ..., `wide` vectors of each at a time. */
+INLINE void mix(const Shape *s, const float *weights, int count, int wide, int narrow, const void *cache, long at,
+                long width, long length, long stride, float *y) {
+    const int E = s->size;
+    for (int i = 0; i < E; i += 8 * wide) {
+        Eight sum[SHARING][2];
+        for (int h = 0; h < count; h++) sum[h][0] = sum[h][1] = each(0);
+        long from = at + i;
+        for (long t = 0; t < length; t++, from += width)
+            for (int j = 0; j < wide; j++) {
+                const Eight value = eight_of(cache, from + 8 * j, narrow);
+                for (int h = 0; h < count; h++) sum[h][j] = fused(value, each(weights[h * stride + t]), sum[h][j]);
+            }
+        for (int h = 0; h < count; h++)
+            for (int j = 0; j < wide; j++) put(y + h * E + i + 8 * j, sum[h][j]);
+    }
+}
+
+INLINE void attend_few(const Shape *s, const float *q, int count, int narrow, const void *cache, long row, int kv,
+                       long from, long to, float *y) {
+    const long width = 2L * s->kv_heads * s->size, length = to - from, stride = (length + 7) / 8 * 8;
+    const long keys = (row * s->slots + from) * width + (long)kv * s->size;
+    const long values = keys + (long)s->kv_heads * s->size;
+    float *scores = reserve(count * stride * sizeof(float));
+    score(s, q, count, narrow, cache, keys, width, length, stride, scores);
+    for (int h = 0; h < count; h++) softmax(scores + h * stride, length, s->cap);
+    if (s->size % 16 == 0) mix(s, scores, count, 2, narrow, cache, values, width, length, stride, y);
+    else mix(s, scores, count, 1, narrow, cache, values, width, length, stride, y);
+}
+
+/* What `count` query heads, all of one KV head, make of the slots [from, to) of a cache row. */
+static void attend(const Shape *s, const float *q, int count, const void *cache, long row, int kv, long from, long to,
+                   float *y) {
+    for (; count > 0; count -= SHARING, q += SHARING * s->size, y += SHARING * s->size) {
+        const int few = count < SHARING ? count : SHARING;
+#define FEW(N)                                                                        \
+    if (few == N) {                                                                   \
+        if (s->narrow) attend_few(s, q, N, 1, cache, row, kv, from, to, y);           \
+        else attend_few(s, q, N, 0, cache, row, kv, from, to, y);                     \
+    }
+        FEW(1) FEW(2) FEW(3) FEW(4)
+    }
+}
+
+/* Turn queries and keys in `states` [tokens, heads + 2 kv_heads, size], keep keys and values in the cache's block
+ * [rows, slots, 2, kv_heads, size], and attend: y [tokens, heads, size]. `per_row` tokens follow each other in a row. */
+void litestage_attend(float *states, long tokens, long per_row, const int64_t *positions, const int64_t *rows,
+                      const float *cos, const float *sin, const float *norm, float eps, void *cache, int heads,
+                      int kv_heads, int size, int window, float scale, float cap, int narrow, long slots, float *y) {
+    const Shape s = {heads, kv_heads, size, window, scale, cap, narrow, slots};
+    const int all = heads + 2 * kv_heads, group = heads / kv_heads;
+    const long width = 2L * kv_heads * size;
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (long t = 0; t < tokens; t++) {
+            float *state = states + t * all * size;
+            const long at = positions[t] < slots ? positions[t] : slots - 1;
+            for (int h = 0; h < heads + kv_heads; h++)
+                turn(state + h * size, norm ? norm + h * size : 0, eps, cos ? cos + t * size : 0, sin + t * size, size);
+            store(cache, (rows[t / per_row] * slots + at) * width, narrow, 2 * kv_heads * size, state + heads * size);
+        }
+        /* one query head at a time where there are few, so that all cores have work */
+        const int unit = tokens * kv_heads >= 8 ? group : 1;
+        const long units = tokens * heads / unit;
+#pragma omp for schedule(dynamic)
+        for (long u = 0; u < units; u++) {
+            const long t = u / (heads / unit), head = u % (heads / unit) * unit;
+            const long to = positions[t] < slots ? positions[t] + 1 : slots;
+            const long from = window && to > window ? to - window : 0;
+            attend(&s, states + (t * all + head) * size, unit, cache, rows[t / per_row], head / group, from, to,
+                   y + (t * heads + head) * size);
+        }
+    }
+}
+
+/* ---- the next token ---- */
+
+/* The most probable token of each row of logits [rows, vocabulary], and its probability. */
+void litestage_most_probable(const float *logits, long rows, long vocabulary, int64_t *tokens, float *probabilities) {
+#pragma omp parallel for schedule(static)
+    for (long r = 0; r < rows; r++) {
+        const float *x = logits + r * vocabulary;
+        const long whole = vocabulary / 8 * 8;
+        float rest[8] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+        memcpy(rest, x + whole, (vocabulary - whole) * sizeof(float));
+        Eight largest = load(rest), sum;
+        for (long v = 0; v < whole; v += 8) largest = larger(largest, load(x + v));
+        const float most = largest_of(largest);
+        for (int i = 0; i < 8; i++) rest[i] -= most; /* what is beyond the row adds exp(-87) */
+        sum = exp_of(load(rest));
+        for (long v = 0; v < whole; v += 8) sum += exp_of(load(x + v) - most);
+        long token = 0;
+        while (token < vocabulary - 1 && x[token] != most) token++;
+        tokens[r] = token;
+        probabilities[r] = 1.0f / sum_of(sum);
+    }
+}

@@ -1,0 +1,249 @@
+"""Our CPU kernels against slow, obvious statements of what they compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+
+from litestage.models.decoder import Activation, Projection
+from litestage.models.kernels import Kernels, build_kernels, find_kernels
+from litestage.models.kernels.build import CannotBuildError
+from litestage.models.kernels.kernels import GATED, Heads
+from litestage.models.packed import Packed, Packing, pack, round_weight
+
+KINDS = ("bf16", "int8", "int4")
+EPS = 1e-5
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(scope="module", params=["this processor", "any processor"])
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    if request.param == "this processor":
+        found = find_kernels()
+        if found is None:
+            pytest.skip("needs a C compiler")
+        return found
+    try:
+        return Kernels(build_kernels(["-DLITESTAGE_PORTABLE"]))
+    except CannotBuildError as error:
+        pytest.skip(str(error))
+
+
+def values(*shape: int, seed: int = 0) -> Tensor:
+    """Of very different sizes, with a zero group."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator) * torch.logspace(-2, 1, shape[-1])
+    x[..., :32] = 0 if seed % 2 else x[..., :32]
+    return x
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """What is left of an input when each 32 numbers become whole multiples of a 127th of the largest."""
+    groups = x.double().unflatten(-1, (-1, 32))
+    scale = groups.abs().amax(-1, keepdim=True) / 127
+    return torch.where(scale > 0, (groups / scale).round() * scale, 0.0).flatten(-2)
+
+
+def seen(x: Tensor, kind: str) -> Tensor:
+    return x.double() if kind == "bf16" else as_bytes(x)
+
+
+def packed(kernels: Kernels, weight: Tensor, kind: str, bias: Tensor | None = None) -> Packed:
+    return Packed(pack(weight, kind), kind, (weight.shape[0], weight.shape[1]), bias, kernels)
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """To fp32's accuracy; a byte of the input may fall to the other side of a half."""
+    error = (found.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    return bool(error < 2e-3)
+
+
+@kinds
+@given(rows=st.integers(1, 70), outputs=st.integers(1, 50), groups=st.integers(1, 5), seed=st.integers(0, 99))
+def test_a_product_is_that_of_the_rounded_weights(
+    kernels: Kernels, kind: str, rows: int, outputs: int, groups: int, seed: int
+) -> None:
+    x, weight = values(rows, 32 * groups, seed=seed), values(outputs, 32 * groups, seed=seed + 1)
+    bias = values(outputs, seed=seed) if seed % 3 else None
+    expected = F.linear(seen(x, kind), round_weight(weight, kind).double(), None if bias is None else bias.double())
+    assert close(packed(kernels, weight, kind, bias)(x), expected)
+
+
+@kinds
+def test_bf16_products_are_exact_to_fp32_and_integer_ones_to_their_rounding(kernels: Kernels, kind: str) -> None:
+    x, weight = torch.randn(9, 576), torch.randn(40, 576)
+    error = (packed(kernels, weight, kind)(x) - seen(x, kind) @ round_weight(weight, kind).double().T).abs().max()
+    assert error < 1e-4
+
+
+@kinds
+def test_norm_and_gate_come_before_the_product(kernels: Kernels, kind: str) -> None:
+    x, weight, norm = torch.randn(2, 3, 64), torch.randn(24, 64), torch.rand(64) + 0.5
+    linear, rounded = packed(kernels, weight, kind), round_weight(weight, kind).double()
+    assert close(linear.normed(x, norm, EPS), seen(F.rms_norm(x, (64,), norm, EPS), kind) @ rounded.T)
+    assert close(linear.normed(x, None, EPS), seen(x, kind) @ rounded.T)
+    gate_up = torch.randn(2, 3, 128) * 4
+    gate_up[0, 0, :3] = torch.tensor([-200.0, 200.0, 0.0])
+    for name in (*GATED, "relu"):
+        gated = ACT2FN[name](gate_up[..., :64]) * gate_up[..., 64:]
+        assert close(linear.gated(gate_up, Activation(name, ACT2FN[name])), seen(gated, kind) @ rounded.T)
+
+
+@kinds
+@given(rows=st.integers(2, 80), seed=st.integers(0, 99))
+def test_a_row_does_not_depend_on_the_others(kernels: Kernels, kind: str, rows: int, seed: int) -> None:
+    """To the last bit: what a text becomes cannot depend on what else is in the batch."""
+    x, linear = values(rows, 96, seed=seed), packed(kernels, values(24, 96, seed=seed + 1), kind)
+    assert torch.equal(linear(x), torch.cat([linear(row[None]) for row in x]))
+
+
+@kinds
+def test_rows_are_those_of_the_rounded_weights(kernels: Kernels, kind: str) -> None:
+    weight, which = values(40, 64, seed=3), torch.tensor([[0, 39], [7, 8]])
+    assert torch.equal(packed(kernels, weight, kind).rows(which), round_weight(weight, kind)[which])
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@given(seed=st.integers(0, 999))
+def test_rounding_again_changes_nothing(kind: str, seed: int) -> None:
+    """So weights that a GGUF file holds in 4 or 8 bits are packed as they lie there."""
+    once = round_weight(values(7, 96, seed=seed), kind)
+    assert torch.allclose(round_weight(once, kind), once, rtol=1e-6, atol=0)
+
+
+def test_rounding_is_as_fine_as_its_bits() -> None:
+    weight = torch.randn(16, 320)
+    steps = {"int8": 2 * weight.abs().max() / 254, "int4": (weight.max() - weight.min()) / 15}
+    for kind, step in steps.items():
+        assert (round_weight(weight, kind) - weight).abs().max() <= 0.51 * step
+
+
+def test_columns_that_make_no_whole_groups_stay_as_they_are(kernels: Kernels) -> None:
+    projection = Projection(torch.randn(4, 40))
+    kept = Packing("int4", torch.float32, torch.float32, kernels).pack(projection)
+    assert isinstance(kept, Projection)
+    assert torch.equal(kept.weight, projection.weight)
+
+
+@given(
+    case=st.fixed_dictionaries(
+        {
+            "kv_heads": st.integers(1, 3),
+            "group": st.integers(1, 6),
+            "size": st.sampled_from([8, 16, 40, 64]),
+            "window": st.sampled_from([0, 1, 5]),
+            "cap": st.sampled_from([0.0, 3.0]),
+            "lengths": st.lists(st.integers(0, 30), min_size=1, max_size=4),
+            "tokens": st.integers(1, 4),
+            "narrow": st.booleans(),
+            "turned": st.booleans(),
+            "normed": st.booleans(),
+        }
+    ),
+    seed=st.integers(0, 99),
+)
+def test_attention_is_that_of_torch(kernels: Kernels, case: dict[str, Any], seed: int) -> None:
+    """Row by row, on just the slots that a token sees."""
+    torch.manual_seed(seed)
+    K, G, E, T, B = case["kv_heads"], case["group"], case["size"], case["tokens"], len(case["lengths"])
+    H, scale = K * G, 0.2
+    block = torch.randn(B + 1, 40, 2, K, E).to(torch.bfloat16 if case["narrow"] else torch.float32)
+    states = torch.randn(B, T, (H + 2 * K) * E)
+    positions = torch.tensor(case["lengths"])[:, None] + torch.arange(T)
+    rows = torch.randperm(B + 1)[:B]
+    rotary = (torch.randn(B, T, 1, E), torch.randn(B, T, 1, E)) if case["turned"] else None
+    norm = torch.rand(H + K, E) if case["normed"] else None
+    expected = _attended(
+        states.clone(), positions, rows, rotary, norm, block.clone(), H, K, scale, case["window"], case["cap"]
+    )
+    heads = Heads(H, K, E, case["window"], scale, case["cap"])
+    found = kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads)
+    assert torch.allclose(found, expected, atol=2e-2 if case["narrow"] else 2e-5)
+
+
+def _attended(
+    states: Tensor,
+    positions: Tensor,
+    rows: Tensor,
+    rotary: tuple[Tensor, Tensor] | None,
+    norm: Tensor | None,
+    block: Tensor,
+    H: int,
+    K: int,
+    scale: float,
+    window: int,
+    cap: float,
+) -> Tensor:
+    B, T = positions.shape
+    heads = states.view(B, T, H + 2 * K, -1)
+    turned = heads[:, :, : H + K]
+    if norm is not None:
+        turned.copy_(F.rms_norm(turned, turned.shape[-1:], eps=EPS) * norm)
+    if rotary is not None:
+        turned.copy_(turned * rotary[0] + turned.roll(turned.shape[-1] // 2, -1) * rotary[1])
+    out = torch.zeros(B, T, H, turned.shape[-1])
+    for b in range(B):
+        for t in range(T):
+            at = int(positions[b, t])
+            block[rows[b], at] = heads[b, t, H:].view(2, K, -1).to(block.dtype)
+    for b in range(B):
+        for t in range(T):
+            to = int(positions[b, t]) + 1
+            seen = block[rows[b], max(0, to - window) if window else 0 : to].float()
+            for h in range(H):
+                scores = seen[:, 0, h // (H // K)] @ heads[b, t, h] * scale
+                scores = torch.tanh(scores / cap) * cap if cap else scores
+                out[b, t, h] = scores.softmax(0) @ seen[:, 1, h // (H // K)]
+    return out.view(B, T, -1)
+
+
+def test_attention_does_not_depend_on_the_other_rows(kernels: Kernels) -> None:
+    """Not on how heads are shared out over cores either, which depends on how many rows there are."""
+    block, states, positions = torch.randn(9, 40, 2, 3, 16), torch.randn(9, 1, 15 * 16), torch.randint(0, 40, (9, 1))
+    rows, heads = torch.arange(9), Heads(9, 3, 16, 0, 0.2, 0.0)
+    together = kernels.attend(states.clone(), positions, rows, None, None, EPS, block, heads)
+    for n in (1, 2, 4):
+        parts = [slice(i, i + n) for i in range(0, 9, n)]
+        apart = [
+            kernels.attend(states[at].clone(), positions[at], rows[at], None, None, EPS, block, heads) for at in parts
+        ]
+        assert torch.equal(torch.cat(apart), together)
+
+
+@given(vocabulary=st.integers(1, 70), rows=st.integers(1, 5), seed=st.integers(0, 99), spread=st.sampled_from([1, 60]))
+def test_the_most_probable_token_is_the_argmax(
+    kernels: Kernels, vocabulary: int, rows: int, seed: int, spread: int
+) -> None:
+    logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
+    tokens, probabilities = kernels.most_probable(logits)
+    assert torch.equal(tokens, logits.argmax(-1))
+    assert torch.allclose(probabilities, logits.softmax(-1).amax(-1), rtol=1e-5)
+
+
+def test_without_a_compiler_there_are_no_kernels_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITESTAGE_CC", "none")
+    with pytest.raises(CannotBuildError, match="no C compiler"):
+        build_kernels()
+    find_kernels.cache_clear()
+    with pytest.warns(UserWarning, match="Install a C compiler"):
+        assert find_kernels() is None
+    find_kernels.cache_clear()
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = tmp_path / "broken-cc"
+    fake.write_text("#!/bin/sh\necho 'error: out of luck' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("LITESTAGE_CC", str(fake))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(CannotBuildError, match="broken-cc could not compile them: error: out of luck"):
+        build_kernels()
+    assert not list(tmp_path.glob("litestage/kernels/*"))
