@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before torch is there
+
 import pytest
 import torch
 from hypothesis import settings

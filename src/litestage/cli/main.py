@@ -9,7 +9,20 @@ import typer
 from rich.text import Text
 
 from litestage import __version__
-from litestage.cli import compare, diagnose, evaluate, finetune, models, quickstart, rank, report, run, search, tasks
+from litestage.cli import (
+    bench,
+    compare,
+    diagnose,
+    evaluate,
+    finetune,
+    models,
+    quickstart,
+    rank,
+    report,
+    run,
+    search,
+    tasks,
+)
 from litestage.cli.command import Command, where_help_is
 from litestage.cli.console import ERR
 from litestage.core.errors import LitestageError
@@ -26,6 +39,7 @@ app = typer.Typer(
 for module in (quickstart, search, evaluate, compare, diagnose, run, rank, report, finetune):
     app.command(module.__name__.rpartition(".")[2], cls=Command)(module.command)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 app.command("tasks", cls=Command)(tasks.command)
 
 
@@ -52,6 +66,9 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # A thread that waits for another spins for milliseconds by default, many times a step: on a machine with other work
+    # that makes decoding tens of times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], prog_name="litestage", standalone_mode=False))
     except typer.Abort:

@@ -1,0 +1,159 @@
+"""Benchmarks of the engine: their records, tables and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+from pydantic import Field
+
+from litestage.core.layers import Record
+from litestage.report import words
+from litestage.report.charts import Draw, Key, Width
+from litestage.report.figures import Row
+from litestage.report.page import Figure, Panel, write_figure
+from litestage.report.tabular import NOTHING, Column, Line, Table
+from litestage.report.theme import Theme
+
+NOTHING_SKIPPED = "nothing"
+BOUND_NOTE = (
+    "Share of bound: the time that reading the step's weights and cache from memory takes, at the {rate:.1f} GB/s "
+    "measured here, over the step's time; what stays in the processor's cache can make it more than 100 %."
+)
+EFFICIENCY_NOTE = "Efficiency: time saved over the full step's, divided by the share of weight bytes left out."
+
+
+class StepTime(Record):
+    """A decode step of one engine in one form: median and quartiles of the samples, in milliseconds."""
+
+    engine: str
+    rows: int
+    dtype: str
+    quantisation: str
+    skipped: str
+    ms_per_step: float
+    ms_low: float
+    ms_high: float
+    tokens_per_s: float
+    samples: int
+    bound_share: float | None = None
+    """Time to read the step's bytes from memory over the step's time; None for engines that do not tell them."""
+    efficiency: float | None = None
+    """Skip efficiency; None at full depth."""
+
+    @property
+    def form(self) -> str:
+        return self.dtype if self.quantisation == "none" else f"{self.quantisation}, {self.dtype} cache"
+
+    @property
+    def title(self) -> str:
+        return f"{self.engine}, {self.form}" if self.engine == "litestage" else f"{self.engine}, {self.dtype}"
+
+
+class DecodeBench(Record):
+    """Decode steps, timed in turn on one machine."""
+
+    model: str
+    context: int
+    """Tokens of each row's prompt."""
+    repeats: int
+    bandwidth: float
+    """Gigabytes a second read from memory."""
+    steps: tuple[StepTime, ...]
+    conditions: dict[str, Any] = Field(default_factory=dict)
+
+
+def full_depth(bench: DecodeBench) -> Table:
+    """Engines at full depth, by rows, the fastest of each first."""
+    rows = sorted({step.rows for step in bench.steps})
+    return Table(
+        title=f"A decode step at full depth: {bench.model}, {bench.context} tokens before it",
+        columns=(
+            Column("Rows"),
+            Column("Engine", right=False),
+            Column("Step"),
+            Column("Quartiles"),
+            Column("Tokens a second"),
+            Column("Share of bound"),
+        ),
+        lines=tuple(_full_line(step) for count in rows for step in _fastest(bench, count)),
+        note=BOUND_NOTE.format(rate=bench.bandwidth),
+        sortable=True,
+    )
+
+
+def _fastest(bench: DecodeBench, rows: int) -> list[StepTime]:
+    here = [step for step in bench.steps if step.rows == rows and step.skipped == NOTHING_SKIPPED]
+    return sorted(here, key=lambda step: step.ms_per_step)
+
+
+def _full_line(step: StepTime) -> Line:
+    cells = (
+        str(step.rows),
+        step.title,
+        _ms(step.ms_per_step),
+        f"{step.ms_low:.1f}–{step.ms_high:.1f}",
+        f"{step.tokens_per_s:.0f}",
+        NOTHING if step.bound_share is None else words.share(step.bound_share),
+    )
+    return Line(cells, tone="plain" if step.engine == "litestage" else "dim")
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def skipping(bench: DecodeBench) -> Table:
+    """What leaving out half of the sub-layers saves, by form and rows."""
+    ours = [step for step in bench.steps if step.engine == "litestage"]
+    kinds = list(dict.fromkeys(step.skipped for step in ours if step.skipped != NOTHING_SKIPPED))
+    known = {(step.dtype, step.quantisation, step.rows, step.skipped): step for step in ours}
+    lines = []
+    for dtype, quantisation, rows in dict.fromkeys((step.dtype, step.quantisation, step.rows) for step in ours):
+        full = known[dtype, quantisation, rows, NOTHING_SKIPPED]
+        steps = [known[dtype, quantisation, rows, kind] for kind in kinds]
+        cells = [f"{_ms(step.ms_per_step)}, {step.efficiency or 0:.2f}" for step in steps]
+        lines.append(Line((full.form, str(rows), _ms(full.ms_per_step), *cells)))
+    return Table(
+        title="What skipping saves: a step, and its skip efficiency",
+        columns=(Column("Form", right=False), Column("Rows"), Column("Full depth"), *map(Column, kinds)),
+        lines=tuple(lines),
+        note=EFFICIENCY_NOTE,
+    )
+
+
+def write_decode_figure(bench: DecodeBench, folder: Path) -> None:
+    """Draw ``decode.svg`` and ``decode.png``: tokens a second of each engine, a panel for each number of rows."""
+    counts = sorted({step.rows for step in bench.steps})
+    panels = tuple(Panel((_bars(_fastest(bench, rows), rows),)) for rows in counts)
+    keys = (Key("plan-bar", "litestage"), Key("full-bar", "others"))
+    write_figure(Figure("decode", "Tokens a second at full depth, by engine and rows.", panels, keys), folder)
+
+
+def _bars(steps: Sequence[StepTime], rows: int) -> Draw:
+    data: list[Row] = [
+        {
+            "engine": step.title,
+            "tokens": step.tokens_per_s,
+            "whose": "litestage" if step.engine == "litestage" else "others",
+            "label": f"{step.tokens_per_s:.0f}",
+        }
+        for step in steps
+    ]
+
+    def draw(theme: Theme, width: Width) -> Any:
+        base = alt.Chart(alt.Data(values=data)).encode(
+            y=alt.Y("engine:N", title=None, sort=None, axis=alt.Axis(labelLimit=190)),
+            x=alt.X("tokens:Q", title="tokens a second", axis=alt.Axis(tickCount=4), scale=alt.Scale(nice=False)),
+        )
+        colour = alt.Color(
+            "whose:N", legend=None, scale=alt.Scale(domain=["litestage", "others"], range=[theme.plan, theme.full])
+        )
+        labels = base.mark_text(align="left", dx=3, color=theme.ink, fontSize=10).encode(text="label:N")
+        title = f"{rows} row{'s' * (rows > 1)}"
+        bars = base.mark_bar(height=11).encode(color=colour)
+        return alt.layer(bars, labels).properties(width=width, height=20 * len(data), title=title)
+
+    return draw

@@ -1,0 +1,196 @@
+"""How fast the engine decodes: ours in every form, with and without skipping, beside its peers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from litestage.core import Request, SkipSchedule, SkipSet, StagePlan, SubLayer, TokenIds
+from litestage.engine import TorchEngine
+from litestage.models import LoadedModel, load_model
+from litestage.models.decoder import Decoder, Linear
+from litestage.report.bench import DecodeBench, StepTime
+from litestage.workflows.peers import LLAMA_CPP, TRANSFORMERS, LlamaCpp, Steps, Transformers, differences
+from litestage.workflows.progress import Progress
+
+FORMS = (("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4"))
+"""Dtype and quantisation of each form of our engine."""
+OURS = "litestage"
+STEPS = 12
+"""Decode steps that follow one another in a sample; the first warms up."""
+SLOW = 3
+"""Samples, at most, of a peer's batches of many rows: each prefills them again."""
+READ_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed: an engine in one form at so many rows, at full depth or not."""
+
+    engine: str
+    rows: int
+    dtype: str
+    quantisation: str
+    skipped: str
+    steps: Steps
+    bytes_read: int = 0
+    """Weights and cache that a step reads; 0 where only the engine knows."""
+    share_skipped: float = 0.0
+    """Of the weights' bytes."""
+    samples: int = 1000
+    """At most."""
+
+    @property
+    def full(self) -> tuple[str, int, str, str]:
+        """What its full depth is called by."""
+        return self.engine, self.rows, self.dtype, self.quantisation
+
+
+def skip_sets(num_blocks: int) -> dict[str, SkipSet]:
+    """Full depth, and half the blocks, attentions and FFNs: every second one, from the second on."""
+    blocks = range(1, num_blocks, 2)
+    attentions = frozenset(SubLayer(block=block, kind="attention") for block in blocks)
+    ffns = frozenset(SubLayer(block=block, kind="ffn") for block in blocks)
+    n = len(attentions)
+    return {
+        "nothing": frozenset(),
+        f"{n} blocks": attentions | ffns,
+        f"{n} attentions": attentions,
+        f"{n} FFNs": ffns,
+    }
+
+
+def bench_decode(
+    model: str, rows: Sequence[int], context: int, repeats: int, peers: Sequence[str], progress: Progress
+) -> DecodeBench:
+    """Time decode steps of every subject in turn, ``repeats`` times over."""
+    progress.start("loading engines")
+    subjects = [*_ours(model, rows, context), *_peers(model, rows, context, peers)]
+    gigabytes = bandwidth()
+    progress.start("decoding", repeats * len(subjects))
+    times: list[list[float]] = [[] for _ in subjects]
+    for repeat in range(repeats):
+        for subject, taken in zip(subjects, times, strict=True):
+            if repeat < subject.samples:
+                taken.append(statistics.median(subject.steps(STEPS)[1:]))
+            progress.advance()
+    return DecodeBench(
+        model=model,
+        context=context,
+        repeats=repeats,
+        bandwidth=gigabytes,
+        steps=tuple(_records(subjects, times, gigabytes)),
+    )
+
+
+def _prompt(context: int, vocabulary: int) -> TokenIds:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randint(5, vocabulary, (context,), generator=generator).tolist())
+
+
+def _ours(model: str, rows: Sequence[int], context: int) -> Iterator[Subject]:
+    for dtype, quantisation in FORMS:
+        loaded = load_model(model, dtype=dtype, quantise=quantisation)
+        endless = replace(loaded, eos_ids=(-1,))
+        engine = TorchEngine(endless, batch_size=max(rows))
+        prompt = _prompt(context, loaded.decoder.head.shape[0])
+        for count in rows:
+            for name, skipped in skip_sets(loaded.identity.num_blocks).items():
+                yield Subject(
+                    engine=OURS,
+                    rows=count,
+                    dtype=dtype,
+                    quantisation=quantisation,
+                    skipped=name,
+                    steps=_our_steps(engine, count, prompt, skipped),
+                    bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
+                    share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
+                )
+
+
+def _our_steps(engine: TorchEngine, rows: int, prompt: TokenIds, skipped: SkipSet) -> Steps:
+    plan = StagePlan(schedule=SkipSchedule.fixed(skipped))
+
+    def steps(count: int) -> list[float]:
+        times: list[float] = []
+        engine.on_pass = lambda work: times.append(time.perf_counter())
+        requests = [Request(prompt_ids=prompt, stage_plan=plan, max_new_tokens=count + 1)] * rows
+        engine.generate(requests, prefixes=[prompt])
+        engine.on_pass = None
+        return differences(times[-count - 1 :])
+
+    return steps
+
+
+def _weight_bytes(decoder: Decoder, skipped: SkipSet = frozenset()) -> int:
+    """What a step reads of the weights."""
+    kept = [layer for layer in decoder.layers if layer not in skipped]
+    return decoder.head.nbytes + sum(part.nbytes for layer in kept for part in _parts(decoder, layer))
+
+
+def _parts(decoder: Decoder, layer: SubLayer) -> tuple[Linear, Linear]:
+    block = decoder.blocks[layer.block]
+    if layer.kind == "attention":
+        return block.attention.qkv, block.attention.out
+    return block.ffn.gate_up, block.ffn.down
+
+
+def _cache_bytes(loaded: LoadedModel, skipped: SkipSet, rows: int, context: int) -> int:
+    shape, decoder = loaded.decoder.shape, loaded.decoder
+    attentions = sum(layer.kind == "attention" and layer not in skipped for layer in decoder.layers)
+    return attentions * rows * context * 2 * shape.kv_heads * shape.head_size * decoder.cache_dtype.itemsize
+
+
+def _peers(model: str, rows: Sequence[int], context: int, peers: Sequence[str]) -> Iterator[Subject]:
+    if TRANSFORMERS in peers:
+        for dtype in ("fp32", "bf16"):
+            peer = Transformers(model, dtype)
+            prompt = _prompt(context, peer.model.config.vocab_size)
+            for count in rows:
+                for cache in ("dynamic", "static"):
+                    name, steps = f"{TRANSFORMERS}, {cache} cache", peer.steps(cache, count, prompt)
+                    yield Subject(name, count, dtype, "none", "nothing", steps, samples=1000 if count == 1 else SLOW)
+    if LLAMA_CPP in peers:
+        for count in rows:
+            llama = LlamaCpp(model, count, context + 2 * STEPS)
+            steps = llama.steps(count, _prompt(context, 1000))
+            yield Subject(LLAMA_CPP, count, "fp16", "GGUF's own", "nothing", steps)
+
+
+def bandwidth(repeats: int = 7) -> float:
+    """Gigabytes a second that this machine reads from memory with torch's threads: the best of a few."""
+    numbers = torch.ones(READ_BYTES // 4)
+    seconds = [_timed(numbers.sum) for _ in range(repeats)]
+    return READ_BYTES / min(seconds) / 1e9
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _records(subjects: Sequence[Subject], times: Sequence[Sequence[float]], gigabytes: float) -> Iterator[StepTime]:
+    full = {one.full: taken for one, taken in zip(subjects, times, strict=True) if one.skipped == "nothing"}
+    for subject, taken in zip(subjects, times, strict=True):
+        seconds = statistics.median(taken)
+        saved = statistics.median(1 - own / whole for own, whole in zip(taken, full[subject.full], strict=True))
+        low, high = (seconds, seconds) if len(taken) < 2 else statistics.quantiles(taken, n=4)[::2]
+        yield StepTime(
+            engine=subject.engine,
+            rows=subject.rows,
+            dtype=subject.dtype,
+            quantisation=subject.quantisation,
+            skipped=subject.skipped,
+            ms_per_step=1e3 * seconds,
+            ms_low=1e3 * low,
+            ms_high=1e3 * high,
+            tokens_per_s=subject.rows / seconds,
+            samples=len(taken),
+            bound_share=subject.bytes_read / (gigabytes * 1e9) / seconds if subject.bytes_read else None,
+            efficiency=saved / subject.share_skipped if subject.share_skipped else None,
+        )

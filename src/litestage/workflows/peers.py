@@ -1,0 +1,141 @@
+"""Other engines, timed beside ours: transformers, and llama.cpp where `llama-cpp-python` is installed."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+
+from litestage.core import OptionError, TokenIds
+from litestage.models import catalog
+from litestage.models.load import load_transformers
+
+Steps = Callable[[int], list[float]]
+"""Seconds of each of so many decode steps that follow one another."""
+TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
+PEERS = (TRANSFORMERS, LLAMA_CPP)
+
+
+def usable_peers(wanted: str, model: str) -> list[str]:
+    """The peers named, separated by commas; ``all`` are those that run here, ``none`` none."""
+    if wanted == "none":
+        return []
+    reasons = {LLAMA_CPP: _why_not_llama(model)}
+    if wanted == "all":
+        return [name for name in PEERS if not reasons.get(name)]
+    for name in wanted.split(","):
+        if name not in PEERS:
+            raise OptionError(f"--peers {name} is not known. Choose from {', '.join(PEERS)}; all; or none.")
+        if reason := reasons.get(name):
+            raise OptionError(f"--peers {name} cannot run: {reason}")
+    return wanted.split(",")
+
+
+def _why_not_llama(model: str) -> str | None:
+    if find_spec("llama_cpp") is None:
+        return "llama-cpp-python is not installed. pip install llama-cpp-python, or leave it out."
+    if catalog.resolve(model).suffix != ".gguf":
+        return f"it reads GGUF files, and {model} is none. Give one as --model, or leave it out."
+    return None
+
+
+class _Clock(StoppingCriteria):  # type: ignore[misc]
+    """Notes the time after every token, and stops nothing."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        self.times.append(time.perf_counter())
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+class Transformers:
+    """Its own `generate`, greedy, in one dtype."""
+
+    def __init__(self, model: str, dtype: str) -> None:
+        self.model, _ = load_transformers(model, dtype=dtype)
+
+    def steps(self, cache: str, rows: int, prompt: TokenIds) -> Steps:
+        """``cache`` is dynamic or static."""
+        return partial(_timed_generate, self.model, cache, torch.tensor([prompt] * rows))
+
+
+@torch.inference_mode()
+def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count: int) -> list[float]:
+    """The first token comes from prefill; each step after it is a difference of two times."""
+    clock = _Clock()
+    options: dict[str, Any] = {"cache_implementation": "static", "disable_compile": True} if cache == "static" else {}
+    model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=count + 1,
+        min_new_tokens=count + 1,
+        pad_token_id=0,
+        stopping_criteria=StoppingCriteriaList([clock]),
+        **options,
+    )
+    return differences(clock.times)
+
+
+def differences(times: Sequence[float]) -> list[float]:
+    return [after - before for before, after in pairwise(times)]
+
+
+class LlamaCpp:
+    """llama.cpp on all of torch's threads, several rows as sequences of one batch; the argmax is taken, as by us."""
+
+    def __init__(self, model: str, rows: int, context: int) -> None:
+        import llama_cpp
+
+        self._lib: Any = llama_cpp
+        llama_cpp.llama_backend_init()
+        llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
+        path = str(Path(catalog.resolve(model)))
+        self._model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_seq_max, params.kv_unified = context * rows, rows, False
+        params.n_batch = params.n_ubatch = max(512, rows)
+        params.n_threads = params.n_threads_batch = torch.get_num_threads()
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
+        self._batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+
+    def steps(self, rows: int, prompt: TokenIds) -> Steps:
+        return partial(self._run, rows, prompt)
+
+    def _run(self, rows: int, prompt: TokenIds, count: int) -> list[float]:
+        """Every row prefills the prompt for itself, outside the timing."""
+        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+        for row in range(rows):
+            self._decode([(token, at, row) for at, token in enumerate(prompt)])
+        tokens, times = [1] * rows, [time.perf_counter()]
+        for step in range(count):
+            self._decode([(token, len(prompt) + step, row) for row, token in enumerate(tokens)])
+            logits = self._lib.llama_get_logits(self._context)
+            tokens = np.ctypeslib.as_array(logits, (rows, self._vocabulary)).argmax(-1).tolist()
+            times.append(time.perf_counter())
+        return differences(times)
+
+    def _decode(self, entries: Sequence[tuple[int, int, int]]) -> None:
+        """Tokens with their positions and rows; logits of all."""
+        batch = self._batch
+        batch.n_tokens = len(entries)
+        for i, (token, position, row) in enumerate(entries):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, position, 1, row
+            batch.logits[i] = True
+        if self._lib.llama_decode(self._context, batch):
+            raise RuntimeError("llama.cpp could not decode")
+
+
+_SILENT = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
