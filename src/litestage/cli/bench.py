@@ -54,3 +54,53 @@ def decode(
         OUT.print(tables.to_rich(records.skipping(result)))
     if out is not None:
         ERR.print(f"Every number is in {out / 'decode.json'}, a chart beside it.", style="dim", highlight=False)
+
+
+@app.command("pipeline", cls=Command)
+def pipeline(
+    model: o.Model = "everyday",
+    adapter: o.Adapter = None,
+    task: o.Task = "everyday",
+    data: o.Data = None,
+    split: o.Split = "test",
+    limit: o.Limit = 16,
+    shots: o.Shots = None,
+    plan: o.PlanFolder = None,
+    votes: int | None = typer.Option(
+        None, min=1, help="Sampled runs of each question; greedy without.", rich_help_panel=o.HOW
+    ),
+    at_once: int = typer.Option(4, min=1, help="Questions that go through the stages together.", rich_help_panel=o.HOW),
+    peer_questions: int = typer.Option(
+        4, min=0, help="Questions that transformers answers too; 0 leaves it out.", rich_help_panel=o.HOW
+    ),
+    device: o.Device = "auto",
+    dtype: o.Dtype = "fp32",
+    quantise: o.Quantise = "none",
+    batch_size: o.BatchSize = 32,
+    out: o.Out = None,
+    json: o.Json = False,
+) -> None:
+    """Time whole questions: transformers' generate, and what the step, shared prefixes and refilled rows each gain.
+
+    Example: [bold]litestage bench pipeline --votes 10 --dtype bf16[/]
+    """
+    from litestage.core.files import write_text
+    from litestage.report import bench as records
+    from litestage.report import tables
+    from litestage.workflows import Options
+    from litestage.workflows.pipeline import bench_pipeline
+
+    if out is not None:
+        o.check_out(out)
+    with Bars() as bars:
+        bench = o.open_workbench(
+            Options(model, adapter, task, data, shots, device, dtype, batch_size, quantise=quantise)
+        )
+        questions = bench.questions(split, limit)
+        used = bench.load_plan(plan) if plan else None
+        result = bench_pipeline(bench, questions, used, votes, at_once, peer_questions, bars)
+    text = result.model_dump_json(indent=2)
+    if out is not None:
+        write_text(out / "pipeline.json", text + "\n")
+        ERR.print(f"Every number is in {out / 'pipeline.json'}.", style="dim", highlight=False)
+    typer.echo(text) if json else OUT.print(tables.to_rich(records.pipeline(result)))

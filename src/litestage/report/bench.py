@@ -65,6 +65,68 @@ class DecodeBench(Record):
     conditions: dict[str, Any] = Field(default_factory=dict)
 
 
+class PipelineTime(Record):
+    """A system's work on whole questions."""
+
+    system: str
+    questions: int
+    seconds: float
+    questions_per_s: float
+    ratio: float
+    """The first system's time over this one's: the median over groups of questions that both answered."""
+    same_texts: float
+    """Share of runs whose every text equals the first system's; sampled runs draw differently."""
+    tokens: int
+    """Generated."""
+
+
+class PipelineBench(Record):
+    """Whole questions, answered by every system in turn on one machine."""
+
+    model: str
+    task: str
+    shots: int
+    votes: int | None
+    batch_size: int
+    dtype: str
+    quantisation: str
+    systems: tuple[PipelineTime, ...]
+    conditions: dict[str, Any]
+
+
+def pipeline(bench: PipelineBench) -> Table:
+    """Questions a second by system, each with more of the engine than the one before."""
+    greedy = bench.votes is None
+    how = "greedy" if greedy else f"{bench.votes} votes"
+    form = bench.dtype if bench.quantisation == "none" else f"{bench.quantisation}, {bench.dtype} cache"
+    return Table(
+        title=f"Questions a second: {bench.model} on {bench.task}, {form}, {bench.shots} examples, {how}",
+        columns=(
+            Column("", right=False),
+            Column("Questions"),
+            Column("Seconds each"),
+            Column("Tokens each"),
+            Column("Ratio"),
+            *((Column("Same texts"),) if greedy else ()),
+        ),
+        lines=tuple(
+            Line(
+                (
+                    one.system,
+                    str(one.questions),
+                    words.seconds(one.seconds / one.questions),
+                    f"{one.tokens / one.questions:.0f}",
+                    words.times(one.ratio),
+                    *((words.percent(100 * one.same_texts),) if greedy else ()),
+                )
+            )
+            for one in bench.systems
+        ),
+        note=f"Batches of {bench.batch_size} rows. Ratio: the first line's time over this one's on the same questions, "
+        "the median of groups answered in turn.",
+    )
+
+
 def full_depth(bench: DecodeBench) -> Table:
     """Engines at full depth, by rows, the fastest of each first."""
     rows = sorted({step.rows for step in bench.steps})

@@ -5,16 +5,20 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from litestage.core import Request, SkipSchedule, SkipSet, StagePlan, SubLayer, TokenIds
 from litestage.engine import TorchEngine
-from litestage.models import LoadedModel, load_model
+from litestage.models import LoadedModel
 from litestage.models.decoder import Decoder, Linear
+from litestage.models.load import DTYPES, from_transformers, load_transformers, pick_device
+from litestage.models.packed import choose_packing
 from litestage.report.bench import DecodeBench, StepTime
-from litestage.workflows.peers import LLAMA_CPP, TRANSFORMERS, LlamaCpp, Steps, Transformers, differences
+from litestage.workflows.peers import LLAMA_CPP, TRANSFORMERS, LlamaCpp, Steps, differences, transformers_steps
 from litestage.workflows.progress import Progress
 
 FORMS = (("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4"))
@@ -69,7 +73,8 @@ def bench_decode(
 ) -> DecodeBench:
     """Time decode steps of every subject in turn, ``repeats`` times over."""
     progress.start("loading engines")
-    subjects = [*_ours(model, rows, context), *_peers(model, rows, context, peers)]
+    source, tokenizer = load_transformers(model)
+    subjects = [*_ours(source, tokenizer, rows, context), *_peers(model, source, rows, context, peers)]
     gigabytes = bandwidth()
     progress.start("decoding", repeats * len(subjects))
     times: list[list[float]] = [[] for _ in subjects]
@@ -92,9 +97,18 @@ def _prompt(context: int, vocabulary: int) -> TokenIds:
     return tuple(torch.randint(5, vocabulary, (context,), generator=generator).tolist())
 
 
-def _ours(model: str, rows: Sequence[int], context: int) -> Iterator[Subject]:
+def in_form(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: str, quantisation: str) -> LoadedModel:
+    """The same fp32 weights in another form: files are read once."""
+    packing = choose_packing(quantisation, DTYPES[dtype], pick_device("auto"))
+    copy = deepcopy(source).to(DTYPES[dtype] if quantisation == "none" else torch.float32)
+    return from_transformers(copy, tokenizer, source.name_or_path, packing=packing)
+
+
+def _ours(
+    source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[int], context: int
+) -> Iterator[Subject]:
     for dtype, quantisation in FORMS:
-        loaded = load_model(model, dtype=dtype, quantise=quantisation)
+        loaded = in_form(source, tokenizer, dtype, quantisation)
         endless = replace(loaded, eos_ids=(-1,))
         engine = TorchEngine(endless, batch_size=max(rows))
         prompt = _prompt(context, loaded.decoder.head.shape[0])
@@ -145,14 +159,16 @@ def _cache_bytes(loaded: LoadedModel, skipped: SkipSet, rows: int, context: int)
     return attentions * rows * context * 2 * shape.kv_heads * shape.head_size * decoder.cache_dtype.itemsize
 
 
-def _peers(model: str, rows: Sequence[int], context: int, peers: Sequence[str]) -> Iterator[Subject]:
+def _peers(
+    model: str, source: PreTrainedModel, rows: Sequence[int], context: int, peers: Sequence[str]
+) -> Iterator[Subject]:
     if TRANSFORMERS in peers:
+        prompt = _prompt(context, source.config.vocab_size)
         for dtype in ("fp32", "bf16"):
-            peer = Transformers(model, dtype)
-            prompt = _prompt(context, peer.model.config.vocab_size)
+            peer = deepcopy(source).to(DTYPES[dtype])
             for count in rows:
                 for cache in ("dynamic", "static"):
-                    name, steps = f"{TRANSFORMERS}, {cache} cache", peer.steps(cache, count, prompt)
+                    name, steps = f"{TRANSFORMERS}, {cache} cache", transformers_steps(peer, cache, count, prompt)
                     yield Subject(name, count, dtype, "none", "nothing", steps, samples=1000 if count == 1 else SLOW)
     if LLAMA_CPP in peers:
         for count in rows:

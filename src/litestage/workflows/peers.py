@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from litestage.core import OptionError, TokenIds
+from litestage.core import Completion, Counts, ModelIdentity, OnToken, OptionError, Request, TokenIds
+from litestage.engine import TorchEngine
 from litestage.models import catalog
-from litestage.models.load import load_transformers
 
 Steps = Callable[[int], list[float]]
 """Seconds of each of so many decode steps that follow one another."""
@@ -59,15 +59,9 @@ class _Clock(StoppingCriteria):  # type: ignore[misc]
         return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
-class Transformers:
-    """Its own `generate`, greedy, in one dtype."""
-
-    def __init__(self, model: str, dtype: str) -> None:
-        self.model, _ = load_transformers(model, dtype=dtype)
-
-    def steps(self, cache: str, rows: int, prompt: TokenIds) -> Steps:
-        """``cache`` is dynamic or static."""
-        return partial(_timed_generate, self.model, cache, torch.tensor([prompt] * rows))
+def transformers_steps(model: PreTrainedModel, cache: str, rows: int, prompt: TokenIds) -> Steps:
+    """Of its own greedy `generate`; ``cache`` is dynamic or static."""
+    return partial(_timed_generate, model, cache, torch.tensor([prompt] * rows))
 
 
 @torch.inference_mode()
@@ -86,6 +80,92 @@ def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count
         **options,
     )
     return differences(clock.times)
+
+
+class TransformersEngine:
+    """A stage's prompts by transformers' own `generate`: sorted by length, padded on the left, in batches.
+
+    Rows end at EOS or a stop string, and a batch when all its rows have ended. Prompts are encoded as by ``ours``.
+    """
+
+    def __init__(self, model: PreTrainedModel, ours: TorchEngine, batch_size: int) -> None:
+        self.model, self.ours, self.batch_size = model, ours, batch_size
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self.ours.identity
+
+    @property
+    def max_context(self) -> int:
+        return self.ours.max_context
+
+    @property
+    def eos_id(self) -> int:
+        return self.ours.eos_id
+
+    def encode(self, text: str, chat: bool = False) -> TokenIds:
+        return self.ours.encode(text, chat)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self.ours.decode(token_ids)
+
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        """Completions in the order of the requests; ``prefixes`` are not used."""
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
+        done: dict[int, Completion] = {}
+        for start in range(0, len(order), self.batch_size):
+            at = order[start : start + self.batch_size]
+            done.update(zip(at, self._batch([requests[i] for i in at]), strict=True))
+        return [done[i] for i in range(len(requests))]
+
+    @torch.inference_mode()
+    def _batch(self, requests: Sequence[Request]) -> list[Completion]:
+        width = max(len(request.prompt_ids) for request in requests)
+        ids = [[self.eos_id] * (width - len(request.prompt_ids)) + [*request.prompt_ids] for request in requests]
+        mask = [[0] * (width - len(request.prompt_ids)) + [1] * len(request.prompt_ids) for request in requests]
+        out = self.model.generate(
+            torch.tensor(ids),
+            attention_mask=torch.tensor(mask),
+            max_new_tokens=max(request.max_new_tokens for request in requests),
+            pad_token_id=self.eos_id,
+            eos_token_id=list(self.ours.model.eos_ids),
+            stopping_criteria=StoppingCriteriaList([_Stops(self.ours, requests[0].stop, width)]),
+            **_sampling(requests[0]),
+        )
+        return [self._completion(r, row[width:].tolist()) for r, row in zip(requests, out, strict=True)]
+
+    def _completion(self, request: Request, tokens: list[int]) -> Completion:
+        ends = [i for i, token in enumerate(tokens) if token in self.ours.model.eos_ids]
+        tokens = tokens[: ends[0] + 1] if ends else tokens
+        text = self.decode(tokens[:-1] if ends else tokens)
+        cuts = [text.index(mark) for mark in request.stop if mark in text]
+        return Completion(
+            token_ids=tuple(tokens),
+            text=text[: min(cuts)] if cuts else text,
+            confidences=(1.0,) * len(tokens),
+            finish_reason="eos" if ends else "stop" if cuts else "length",
+            counts=Counts(prefilled=len(request.prompt_ids), decoded=len(tokens) - 1),
+        )
+
+
+def _sampling(request: Request) -> dict[str, Any]:
+    drawn = request.sampling
+    if drawn.is_greedy:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": drawn.temperature, "top_k": drawn.top_k, "top_p": drawn.top_p}
+
+
+class _Stops(StoppingCriteria):  # type: ignore[misc]
+    """Ends a row whose last tokens hold a stop string."""
+
+    def __init__(self, engine: TorchEngine, stop: Sequence[str], width: int) -> None:
+        self.engine, self.stop, self.width = engine, stop, width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        tails = [self.engine.decode(row) if self.stop else "" for row in input_ids[:, self.width :][:, -8:].tolist()]
+        return torch.tensor([any(mark in tail for mark in self.stop) for tail in tails])
 
 
 def differences(times: Sequence[float]) -> list[float]:

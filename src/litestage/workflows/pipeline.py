@@ -1,0 +1,136 @@
+"""How fast whole questions are answered, and what of it the step, shared prefixes and refilled rows each gain."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from litestage.core import Completion, Engine, OnToken, Plan, Request, TokenIds, Trace
+from litestage.engine import TorchEngine
+from litestage.models.load import DTYPES, load_transformers
+from litestage.report.bench import PipelineBench, PipelineTime
+from litestage.runner import run
+from litestage.tasks import Question
+from litestage.workflows.bench import OURS
+from litestage.workflows.peers import TRANSFORMERS, TransformersEngine
+from litestage.workflows.progress import Progress
+from litestage.workflows.workbench import Workbench
+
+
+class _Unshared(TorchEngine):
+    """Every prompt is prefilled whole."""
+
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        return super().generate(requests, (), on_token)
+
+
+class _Unfilled(TorchEngine):
+    """A batch runs until its last row has ended, and no other takes the place of one that ended before."""
+
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        groups = (requests[i : i + self.batch_size] for i in range(0, len(requests), self.batch_size))
+        generate = partial(super().generate, prefixes=prefixes, on_token=on_token)
+        return [done for group in groups for done in generate(group)]
+
+
+class _Bare(_Unshared, _Unfilled):
+    """Neither: what the step alone gains."""
+
+
+@dataclass(frozen=True)
+class System:
+    name: str
+    engine: Engine
+    plan: Plan
+    questions: int
+    """Of the first ones, how many it answers."""
+
+
+def bench_pipeline(
+    bench: Workbench,
+    questions: Sequence[Question],
+    plan: Plan | None,
+    votes: int | None,
+    at_once: int,
+    peer_questions: int,
+    progress: Progress,
+) -> PipelineBench:
+    """Let every system answer the same questions in turn, ``at_once`` at a time; peers only the first ones."""
+    systems = list(_systems(bench, plan, len(questions), peer_questions))
+    groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
+    seconds: dict[str, list[float]] = {system.name: [] for system in systems}
+    traces: dict[str, list[Trace]] = {system.name: [] for system in systems}
+    progress.start("answering", sum(min(system.questions, len(questions)) for system in systems))
+    for number, group in enumerate(groups):
+        for system in systems:
+            if number * at_once >= system.questions:
+                continue
+            start = time.perf_counter()
+            traces[system.name] += run(system.engine, bench.task, group, system.plan, votes=votes, seed=number)
+            seconds[system.name].append(time.perf_counter() - start)
+            progress.advance(len(group))
+    return PipelineBench(
+        model=bench.engine.identity.id,
+        task=bench.task.name,
+        shots=len(bench.task.shots),
+        votes=votes,
+        batch_size=bench.options.batch_size,
+        dtype=bench.options.dtype,
+        quantisation=bench.options.quantise,
+        conditions=bench.conditions,
+        systems=tuple(_record(system, groups, seconds, traces) for system in systems),
+    )
+
+
+def _systems(bench: Workbench, plan: Plan | None, questions: int, peer_questions: int) -> Iterator[System]:
+    """The peer first, then what each part of the engine adds to the one before."""
+    model, size, full = bench.engine.model, bench.options.batch_size, bench.full_plan()
+    if peer_questions:
+        source, _ = load_transformers(bench.options.model, adapter=bench.options.adapter)
+        peer = TransformersEngine(source.to(DTYPES[bench.options.dtype]), bench.engine, size)
+        yield System(f"{TRANSFORMERS} generate", peer, full, peer_questions)
+    for name, kind in (
+        ("the step alone", _Bare),
+        ("and shared prefixes", _Unfilled),
+        ("and refilled rows", TorchEngine),
+    ):
+        yield System(f"{OURS}: {name}", kind(model, batch_size=size), full, questions)
+    if plan is not None:
+        yield System(
+            f"{OURS}: and the plan", TorchEngine(model, batch_size=size, stands=bench.engine.stands), plan, questions
+        )
+
+
+def _record(
+    system: System,
+    groups: Sequence[Sequence[Question]],
+    seconds: dict[str, list[float]],
+    traces: dict[str, list[Trace]],
+) -> PipelineTime:
+    """Ratios are those of groups that the first system answered too, each against its own time there."""
+    first = next(iter(seconds))
+    own, theirs = seconds[system.name], seconds[first]
+    answered = sum(map(len, groups[: len(own)]))
+    texts, reference = ([_texts(trace) for trace in traces[name]] for name in (system.name, first))
+    return PipelineTime(
+        system=system.name,
+        questions=answered,
+        seconds=sum(own),
+        questions_per_s=answered / sum(own),
+        ratio=statistics.median(other / mine for other, mine in zip(theirs, own, strict=False)),
+        same_texts=statistics.mean(a == b for a, b in zip(texts, reference, strict=False)),
+        tokens=sum(
+            len(done.token_ids) for trace in traces[system.name] for s in trace.stages for done in s.completions
+        ),
+    )
+
+
+def _texts(trace: Trace) -> tuple[str, ...]:
+    return tuple(done.text for stage in trace.stages for done in stage.completions)
