@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from litestage.cli import options as o
 from litestage.cli.command import Command
 from litestage.cli.console import ERR, OUT, Bars
+
+if TYPE_CHECKING:
+    from litestage.report.tabular import Table
 
 app = typer.Typer(
     help="Measure the engine's speed, beside others on the same weights.", no_args_is_help=True, rich_markup_mode="rich"
@@ -32,7 +38,6 @@ def decode(
 
     Example: [bold]litestage bench decode --model smollm2-135m --rows 1,32[/]
     """
-    from litestage.core.files import write_text
     from litestage.report import bench as records
     from litestage.report import tables
     from litestage.workflows.bench import bench_decode
@@ -45,15 +50,10 @@ def decode(
     with Bars() as bars:
         result = bench_decode(model, counts, context, repeats, usable_peers(peers, model), bars)
     if out is not None:
-        write_text(out / "decode.json", result.model_dump_json(indent=2) + "\n")
         records.write_decode_figure(result, out)
-    if json:
-        typer.echo(result.model_dump_json(indent=2))
-    else:
+    if not json:
         OUT.print(tables.to_rich(records.full_depth(result)))
-        OUT.print(tables.to_rich(records.skipping(result)))
-    if out is not None:
-        ERR.print(f"Every number is in {out / 'decode.json'}, a chart beside it.", style="dim", highlight=False)
+    _show(result.model_dump_json(indent=2), records.skipping(result), out, "decode", json)
 
 
 @app.command("pipeline", cls=Command)
@@ -84,9 +84,7 @@ def pipeline(
 
     Example: [bold]litestage bench pipeline --votes 10 --dtype bf16[/]
     """
-    from litestage.core.files import write_text
     from litestage.report import bench as records
-    from litestage.report import tables
     from litestage.workflows import Options
     from litestage.workflows.pipeline import bench_pipeline
 
@@ -99,8 +97,80 @@ def pipeline(
         questions = bench.questions(split, limit)
         used = bench.load_plan(plan) if plan else None
         result = bench_pipeline(bench, questions, used, votes, at_once, peer_questions, bars)
-    text = result.model_dump_json(indent=2)
+    _show(result.model_dump_json(indent=2), records.pipeline(result), out, "pipeline", json)
+
+
+@app.command("accuracy", cls=Command)
+def accuracy(
+    model: o.Model = "everyday",
+    adapter: o.Adapter = None,
+    task: o.Task = "everyday",
+    data: o.Data = None,
+    split: o.Split = "test",
+    limit: o.Limit = None,
+    shots: o.Shots = None,
+    batch_size: o.BatchSize = 32,
+    out: o.Out = None,
+    json: o.Json = False,
+) -> None:
+    """Compare bf16, int8 and int4 with fp32: the tokens of its texts, and answers.
+
+    Example: [bold]litestage bench accuracy --limit 100[/]
+    """
+    from litestage.report import bench as records
+    from litestage.workflows import Options
+    from litestage.workflows.forms import bench_accuracy
+
     if out is not None:
-        write_text(out / "pipeline.json", text + "\n")
-        ERR.print(f"Every number is in {out / 'pipeline.json'}.", style="dim", highlight=False)
-    typer.echo(text) if json else OUT.print(tables.to_rich(records.pipeline(result)))
+        o.check_out(out)
+    with Bars() as bars:
+        bench = o.open_workbench(Options(model, adapter, task, data, shots, batch_size=batch_size))
+        result = bench_accuracy(bench, bench.questions(split, limit), bars)
+    _show(result.model_dump_json(indent=2), records.accuracy(result), out, "accuracy", json)
+
+
+@app.command("memory", cls=Command)
+def memory(
+    model: o.Model = "everyday",
+    adapter: o.Adapter = None,
+    task: o.Task = "everyday",
+    data: o.Data = None,
+    split: o.Split = "test",
+    limit: o.Limit = 100,
+    shots: o.Shots = None,
+    rounds: int = typer.Option(2, min=1, help="Times that the questions are answered.", rich_help_panel=o.HOW),
+    at_once: int = typer.Option(
+        16, min=1, help="Questions that go through the stages together.", rich_help_panel=o.HOW
+    ),
+    dtype: o.Dtype = "fp32",
+    quantise: o.Quantise = "none",
+    batch_size: o.BatchSize = 32,
+    out: o.Out = None,
+    json: o.Json = False,
+) -> None:
+    """Say what memory loading and answering take (Linux).
+
+    Example: [bold]litestage bench memory --quantise int4 --dtype bf16[/]
+    """
+    from litestage.report import bench as records
+    from litestage.workflows import Options
+    from litestage.workflows.memory import bench_memory
+
+    if out is not None:
+        o.check_out(out)
+    o.quiet_transformers()
+    options = Options(model, adapter, task, data, shots, "cpu", dtype, batch_size, quantise=quantise)
+    with Bars() as bars:
+        result = bench_memory(options, split, limit, rounds, at_once, bars)
+    _show(result.model_dump_json(indent=2), records.memory(result), out, "memory", json)
+
+
+def _show(text: str, table: Table, out: Path | None, name: str, json: bool) -> None:
+    """Keep the numbers where asked for, and print a table or the numbers."""
+    from litestage.core.files import write_text
+    from litestage.report import tables
+
+    if out is not None:
+        write_text(out / f"{name}.json", text + "\n")
+        ERR.print(f"Every number is in {out / f'{name}.json'}.", style="dim", highlight=False)
+    typer.echo(text) if json else OUT.print(tables.to_rich(table))

@@ -69,6 +69,11 @@ class TorchEngine:
         return self.model.identity
 
     @property
+    def cache_bytes(self) -> int:
+        """Of the KV cache and the kept prefixes."""
+        return (0 if self._cache is None else self._cache.data.nbytes) + self._store.nbytes
+
+    @property
     def max_context(self) -> int:
         """Most tokens of a prompt and its completion together."""
         return self.model.decoder.shape.max_positions

@@ -51,6 +51,10 @@ class PrefixStore:
     def __contains__(self, tokens: TokenIds) -> bool:
         return tokens in self._held
 
+    @property
+    def nbytes(self) -> int:
+        return sum(prefix.content.nbytes + prefix.logits.nbytes for prefix in self._held.values())
+
     def add(self, prefix: Prefix) -> None:
         self._held[prefix.tokens] = prefix
         self._touch(prefix)

@@ -10,6 +10,8 @@ import altair as alt
 from pydantic import Field
 
 from litestage.core.layers import Record
+from litestage.evaluation import Accuracy
+from litestage.evaluation.paired import Paired
 from litestage.report import words
 from litestage.report.charts import Draw, Key, Width
 from litestage.report.figures import Row
@@ -23,6 +25,10 @@ BOUND_NOTE = (
     "measured here, over the step's time; what stays in the processor's cache can make it more than 100 %."
 )
 EFFICIENCY_NOTE = "Efficiency: time saved over the full step's, divided by the share of weight bytes left out."
+
+
+def _form(dtype: str, quantisation: str) -> str:
+    return dtype if quantisation == "none" else f"{quantisation}, {dtype} cache"
 
 
 class StepTime(Record):
@@ -45,7 +51,7 @@ class StepTime(Record):
 
     @property
     def form(self) -> str:
-        return self.dtype if self.quantisation == "none" else f"{self.quantisation}, {self.dtype} cache"
+        return _form(self.dtype, self.quantisation)
 
     @property
     def title(self) -> str:
@@ -94,11 +100,108 @@ class PipelineBench(Record):
     conditions: dict[str, Any]
 
 
+class FormAccuracy(Record):
+    """A form of the model against fp32: answers, and tokens when fp32's own texts are teacher-forced."""
+
+    dtype: str
+    quantisation: str
+    accuracy: Accuracy
+    paired: Paired
+    agreement: float
+    """Share of tokens, 0 to 1, whose likeliest successor stays fp32's."""
+    kl: float
+    """Mean KL(fp32 || form) of a token, in nats."""
+    tokens: int
+
+
+class FormsBench(Record):
+    """Every form of a model on the same questions."""
+
+    model: str
+    task: str
+    shots: int
+    forms: tuple[FormAccuracy, ...]
+    conditions: dict[str, Any]
+
+
+class MemoryBench(Record):
+    """Resident memory of one process, in megabytes."""
+
+    model: str
+    task: str
+    dtype: str
+    quantisation: str
+    questions: int
+    """In each round."""
+    imported_mb: float
+    """With torch and transformers imported."""
+    loading_peak_mb: float
+    loaded_mb: float
+    after_rounds_mb: tuple[float, ...]
+    weights_mb: float
+    cache_mb: float
+    """KV cache and kept prefixes, after the last round."""
+    conditions: dict[str, Any]
+
+    @property
+    def overhead_mb(self) -> float:
+        """After the last round: what is neither imports nor weights nor cache."""
+        return self.after_rounds_mb[-1] - self.imported_mb - self.weights_mb - self.cache_mb
+
+
+def accuracy(bench: FormsBench) -> Table:
+    """Tokens and answers of each form."""
+    return Table(
+        title=f"Forms of {bench.model} on {bench.task}: {bench.forms[0].accuracy.n} questions, {bench.shots} examples",
+        columns=(
+            Column("Form", right=False),
+            Column("Same tokens"),
+            Column("KL"),
+            Column("Accuracy"),
+            Column("Against fp32"),
+        ),
+        lines=tuple(
+            Line(
+                (
+                    _form(one.dtype, one.quantisation),
+                    words.percent(100 * one.agreement),
+                    f"{one.kl:.4f}",
+                    f"{words.percent(one.accuracy.percent)} ({one.accuracy.low:.1f}–{one.accuracy.high:.1f})",
+                    f"{words.signed(one.paired.difference)} ({words.interval(one.paired.low, one.paired.high)})",
+                )
+            )
+            for one in bench.forms
+        ),
+        note=f"Same tokens: of {bench.forms[0].tokens} in fp32's own texts, those whose likeliest successor stays the "
+        "same. KL in nats. Intervals are 95 %, those against fp32 paired by question.",
+    )
+
+
+def memory(bench: MemoryBench) -> Table:
+    """Where the megabytes are."""
+    rounds = bench.after_rounds_mb
+    lines = [
+        ("Python with torch and transformers", bench.imported_mb),
+        ("Weights", bench.weights_mb),
+        ("Cache and kept prefixes", bench.cache_mb),
+        ("All else", bench.overhead_mb),
+        ("Together, after the last round", rounds[-1]),
+        ("After the first round", rounds[0]),
+        ("While loading, at most", bench.loading_peak_mb),
+    ]
+    return Table(
+        title=f"Memory: {bench.model} on {bench.task}, {_form(bench.dtype, bench.quantisation)}",
+        columns=(Column("", right=False), Column("MB")),
+        lines=tuple(Line((name, f"{value:.0f}")) for name, value in lines),
+        note=f"Resident memory of the process, after {len(rounds)} rounds of {bench.questions} questions.",
+    )
+
+
 def pipeline(bench: PipelineBench) -> Table:
     """Questions a second by system, each with more of the engine than the one before."""
     greedy = bench.votes is None
     how = "greedy" if greedy else f"{bench.votes} votes"
-    form = bench.dtype if bench.quantisation == "none" else f"{bench.quantisation}, {bench.dtype} cache"
+    form = _form(bench.dtype, bench.quantisation)
     return Table(
         title=f"Questions a second: {bench.model} on {bench.task}, {form}, {bench.shots} examples, {how}",
         columns=(

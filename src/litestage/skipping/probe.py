@@ -58,6 +58,11 @@ class Probe:
         return {layer: _mean(some) for layer, some in effects.items()}
 
 
+def effect_of(pairs: Iterable[tuple[Forcing, Forcing]]) -> Effect:
+    """What another form of a model does to the same texts: the reference's, then its own."""
+    return _mean([_effect(reference.logits(), other.logits()) for reference, other in pairs])
+
+
 def probe(probes: Probe, stand: Stand | None = None) -> dict[SubLayer, Effect]:
     """What each sub-layer does when it alone is left out."""
     return probes.without_one_more(EMPTY, stand or {}, probes.layers)

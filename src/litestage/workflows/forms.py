@@ -1,0 +1,75 @@
+"""What fewer bits do to a model: the same tokens, and answers, as in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from litestage.core import Trace
+from litestage.core.engine import Engine
+from litestage.engine import TorchEngine
+from litestage.engine.forcing import Text, forcings
+from litestage.evaluation import score
+from litestage.evaluation.accuracy import question_scores
+from litestage.evaluation.paired import compare
+from litestage.models.load import load_transformers
+from litestage.report.bench import FormAccuracy, FormsBench
+from litestage.runner import run
+from litestage.skipping.probe import effect_of
+from litestage.tasks import Question
+from litestage.workflows.bench import FORMS, in_form
+from litestage.workflows.progress import Progress
+from litestage.workflows.workbench import Workbench
+
+
+def bench_accuracy(bench: Workbench, questions: Sequence[Question], progress: Progress) -> FormsBench:
+    """Answer the questions in every form, and teacher-force fp32's own texts; ``bench`` is in fp32."""
+    source, tokenizer = load_transformers(bench.options.model, adapter=bench.options.adapter)
+    reference: list[Trace] = []
+    records: list[FormAccuracy] = []
+    for dtype, quantisation in FORMS:
+        engine = bench.engine
+        if (dtype, quantisation) != FORMS[0]:
+            engine = TorchEngine(in_form(source, tokenizer, dtype, quantisation), batch_size=bench.options.batch_size)
+        progress.start(
+            f"answering in {dtype}" if quantisation == "none" else f"answering in {quantisation}", len(questions)
+        )
+        traces = run(
+            engine, bench.task, questions, bench.full_plan(), on_traces=lambda done: progress.advance(len(done))
+        )
+        reference = reference or traces
+        records.append(_record(bench, engine, dtype, quantisation, reference, traces))
+    return FormsBench(
+        model=bench.engine.identity.id,
+        task=bench.task.name,
+        shots=len(bench.task.shots),
+        forms=tuple(records),
+        conditions=bench.conditions,
+    )
+
+
+def _record(
+    bench: Workbench,
+    engine: TorchEngine,
+    dtype: str,
+    quantisation: str,
+    reference: Sequence[Trace],
+    traces: Sequence[Trace],
+) -> FormAccuracy:
+    texts = list(_texts(bench.engine, reference, bench.task.chat_template))
+    effect = effect_of(zip(forcings(bench.engine, texts), forcings(engine, texts), strict=True))
+    return FormAccuracy(
+        dtype=dtype,
+        quantisation=quantisation,
+        accuracy=score(traces),
+        paired=compare(question_scores(reference), question_scores(traces)),
+        agreement=effect.agreement,
+        kl=effect.kl,
+        tokens=effect.tokens,
+    )
+
+
+def _texts(engine: Engine, traces: Sequence[Trace], chat: bool) -> Iterator[Text]:
+    for trace in traces:
+        for stage in trace.stages:
+            for prompt, done in zip(stage.prompts, stage.completions, strict=True):
+                yield Text(engine.encode(prompt, chat), done.token_ids)
