@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from litestage.core import Completion, ModelError, OptionError, Request, SkipSchedule, StagePlan
 from litestage.engine import TorchEngine
@@ -112,3 +114,16 @@ def test_encode() -> None:
     chatty = tiny.tokenizer_with_chat()
     engine = TorchEngine(replace(tiny.loaded("llama"), tokenizer=chatty))
     assert DECODE(engine.encode("Why?", chat=True)) == "user: Why?\nassistant:"
+
+
+@given(start=st.integers(0, 20), length=st.integers(1, 3), seed=st.integers(0, 5))
+def test_only_tokens_that_can_end_a_stop_are_looked_at_and_none_is_missed(start: int, length: int, seed: int) -> None:
+    """Against an engine that decodes the end of the text after every token."""
+    ids = tiny.prompt(12, seed)
+    request = tiny.requests([ids], max_new_tokens=24)[0]
+    text = tiny.engine().generate([request])[0].text
+    stop = text[start : start + length] or "\n"
+    request = request.model_copy(update={"stop": (stop,)})
+    patient = tiny.engine()
+    patient._may_complete = lambda token, stop: True  # type: ignore[method-assign]
+    assert tiny.engine().generate([request]) == patient.generate([request])

@@ -33,6 +33,8 @@ from litestage.models.decoder import Observer, Stand
 Visit = Callable[[SubLayer, Float[Tensor, "T D"], Float[Tensor, "T D"], int], None]
 """Called with a sub-layer, the residual stream before and after it, and how many prompts share these tokens."""
 
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What a token that holds a part of a character decodes to."""
 STOP_TOKENS = 16
 """Fewest tokens at the end of a text that are searched for a stop string; no token is shorter than a byte of it."""
 
@@ -63,6 +65,7 @@ class TorchEngine:
         """Called with what decides each generated token, for those who want more of it than its confidence."""
         self._store = PrefixStore(prefix_tokens)
         self._cache: Cache | None = None
+        self._completing: dict[tuple[int, tuple[str, ...]], bool] = {}
 
     @property
     def identity(self) -> ModelIdentity:
@@ -212,10 +215,22 @@ class TorchEngine:
 
     def _stops(self, row: Row) -> bool:
         stop = row.request.stop
-        if not stop:
+        if not stop or not self._may_complete(row.tokens[-1], stop):
             return False
         tail = self.decode(row.tokens[-max(STOP_TOKENS, *(len(mark.encode()) for mark in stop)) :])
         return any(mark in tail for mark in stop)
+
+    def _may_complete(self, token: int, stop: tuple[str, ...]) -> bool:
+        """Whether a text may contain a stop string since this token: most have no letter that ends one.
+
+        Decoding the end of every row in every step would cost as much as a small model's step itself.
+        """
+        if (token, stop) not in self._completing:
+            text = self.decode((token,))
+            self._completing[token, stop] = any(
+                mark[-1] in text or mark[-1] == " " or BROKEN in text for mark in stop
+            )  # decoders may drop a token's first space when it is alone
+        return self._completing[token, stop]
 
     def _text(self, row: Row) -> str:
         text = self.decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
