@@ -82,7 +82,14 @@ def test_fewer_bits_are_compared_with_fp32() -> None:
     assert forms[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert all(form["agreement"] > 0.97 for form in forms)
     assert 0 < forms[1]["kl"] < forms[3]["kl"] < 0.1
-    assert "Against fp32" in bench("accuracy", "--limit", "2")
+
+
+def test_a_search_is_timed_in_every_form() -> None:
+    found = records("search", "--limit", "3", "--step", "12")
+    assert len(found["forms"]) == 4
+    assert all(set(form["skipped"]) == {"recall", "analysis", "summary"} for form in found["forms"])
+    assert all(form["answered"] >= form["settings"] > 3 for form in found["forms"])
+    assert found["forms"][0]["skipped"] == found["forms"][1]["skipped"]
 
 
 def test_memory_is_told_apart() -> None:

@@ -129,6 +129,39 @@ def accuracy(
     _show(result.model_dump_json(indent=2), records.accuracy(result), out, "accuracy", json)
 
 
+@app.command("search", cls=Command)
+def search(
+    model: o.Model = "everyday",
+    adapter: o.Adapter = None,
+    task: o.Task = "everyday",
+    data: o.Data = None,
+    split: o.Split = "dev",
+    limit: o.Limit = 20,
+    shots: o.Shots = None,
+    max_drop: o.MaxDrop = 1.0,
+    step: o.Step = 4,
+    batch_size: o.BatchSize = 32,
+    out: o.Out = None,
+    json: o.Json = False,
+) -> None:
+    """Time the same search in every form of the model, and show what each chose.
+
+    Example: [bold]litestage bench search --limit 20[/]
+    """
+    from litestage.report import bench as records
+    from litestage.search import SearchOptions
+    from litestage.workflows import Options
+    from litestage.workflows.searching import bench_search
+
+    if out is not None:
+        o.check_out(out)
+    o.quiet_transformers()
+    options = Options(model, adapter, task, data, shots, batch_size=batch_size)
+    with Bars() as bars:
+        result = bench_search(options, split, limit, SearchOptions(max_drop=max_drop, step=step), bars)
+    _show(result.model_dump_json(indent=2), records.searching(result), out, "search", json)
+
+
 @app.command("memory", cls=Command)
 def memory(
     model: o.Model = "everyday",

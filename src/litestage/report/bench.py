@@ -124,6 +124,32 @@ class FormsBench(Record):
     conditions: dict[str, Any]
 
 
+class SearchTime(Record):
+    """A whole search in one form."""
+
+    dtype: str
+    quantisation: str
+    seconds: float
+    questions: int
+    settings: int
+    """Measured."""
+    answered: int
+    """Questions, over all settings."""
+    percent: float
+    """Of the questions that the plan found answers rightly."""
+    skipped: dict[str, int]
+    """Sub-layers by stage."""
+
+
+class SearchBench(Record):
+    """The same search in every form."""
+
+    model: str
+    task: str
+    forms: tuple[SearchTime, ...]
+    conditions: dict[str, Any]
+
+
 class MemoryBench(Record):
     """Resident memory of one process, in megabytes."""
 
@@ -174,6 +200,39 @@ def accuracy(bench: FormsBench) -> Table:
         ),
         note=f"Same tokens: of {bench.forms[0].tokens} in fp32's own texts, those whose likeliest successor stays the "
         "same. KL in nats. Intervals are 95 %, those against fp32 paired by question.",
+    )
+
+
+def searching(bench: SearchBench) -> Table:
+    """Seconds of a search by form, and what it chose."""
+    first = bench.forms[0]
+    stages = list(first.skipped)
+    return Table(
+        title=f"A search: {bench.model} on {bench.task}, {first.questions} questions",
+        columns=(
+            Column("Form", right=False),
+            Column("Seconds"),
+            Column("Ratio"),
+            Column("Settings"),
+            Column("Questions"),
+            Column("Accuracy"),
+            *(Column(name) for name in stages),
+        ),
+        lines=tuple(
+            Line(
+                (
+                    _form(one.dtype, one.quantisation),
+                    f"{one.seconds:.1f}",
+                    words.times(first.seconds / one.seconds),
+                    str(one.settings),
+                    str(one.answered),
+                    words.percent(one.percent),
+                    *(str(one.skipped[name]) for name in stages),
+                )
+            )
+            for one in bench.forms
+        ),
+        note="Questions: over all settings. Accuracy and sub-layers skipped by stage: of the plan that each found.",
     )
 
 
