@@ -77,3 +77,14 @@ def test_the_real_model_of_the_readme_runs_on_real_questions(checkout: Path, mon
     evaluate, search = (command for command in commands("README.md") if "obqa" in command)
     # The search as it stands takes two hours: fewer questions and budgets here.
     assert run(monkeypatch, evaluate) == run(monkeypatch, search.replace("--limit 20", "--limit 4 --step 28")) == 0
+
+
+def test_the_command_that_a_search_prints_measures_its_plan(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With every option that made the plan what it is, for whoever copies the line."""
+    searched = "litestage search --shots 1 --dtype bf16 --limit 3 --step 12 --out 'runs/a plan'"
+    assert run(monkeypatch, searched) == 0
+    printed = capsys.readouterr().err.strip().splitlines()[-1]
+    assert printed == "litestage evaluate --shots 1 --dtype bf16 --plan 'runs/a plan' --split test"
+    assert run(monkeypatch, f"{printed} --limit 2") == 0

@@ -64,7 +64,7 @@ def test_all_systems_write_the_same_texts(tmp_path: Path) -> None:
     found = records("pipeline", "--limit", "3", "--at-once", "2", "--peer-questions", "2", "--out", str(tmp_path))
     systems = found["systems"]
     assert [system["same_texts"] for system in systems] == [1.0] * 4
-    assert [system["questions"] for system in systems] == [2, 3, 3, 3]
+    assert [system["questions"] for system in systems] == [2, 2, 2, 3]
     assert systems[0]["ratio"] == 1
     assert all(s["questions_per_s"] == pytest.approx(s["questions"] / s["seconds"]) for s in systems)
 

@@ -71,7 +71,10 @@ def pipeline(
     ),
     at_once: int = typer.Option(4, min=1, help="Questions that go through the stages together.", rich_help_panel=o.HOW),
     peer_questions: int = typer.Option(
-        4, min=0, help="Questions that transformers answers too; 0 leaves it out.", rich_help_panel=o.HOW
+        4,
+        min=0,
+        help="Questions that transformers, and the engine in part, answer too; 0 leaves transformers out.",
+        rich_help_panel=o.HOW,
     ),
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",

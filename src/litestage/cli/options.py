@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -128,6 +129,13 @@ def out_folder(out: Path | None, command: str, options: Options, *settings: obje
     name = Path(options.model).name + (f"+{Path(options.adapter).name}" if options.adapter else "")
     task = Path(options.task).stem
     return check_out(Path("runs") / f"{command}-{task}-{name}-{content_hash([repr(options), repr(settings)])[:8]}")
+
+
+def spelled(options: Options) -> str:
+    """Options as they are typed: those that are not the default's."""
+    default = type(options)()
+    changed = {name: value for name, value in vars(options).items() if value != getattr(default, name)}
+    return shlex.join(word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", str(value)))
 
 
 def check_out(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,10 +84,10 @@ def command(
     used = Split(name=split, used=len(questions), available=len(bench.questions(split)))
     OUT.print(tables.search_profiles(Search.of(found.record, used, max_drop, latency)))
     OUT.print(tables.plan_map(found.plan.stages, bench.engine.identity.num_blocks))
-    _close(found.record, folder)
+    _close(found.record, folder, o.spelled(options))
 
 
-def _close(record: SearchRecord, folder: Path) -> None:
+def _close(record: SearchRecord, folder: Path, options: str) -> None:
     """What became of the exit rule, what the search cost, and where the plan is."""
     if record.exit_note:
         OUT.print(record.exit_note, highlight=False)
@@ -94,7 +95,15 @@ def _close(record: SearchRecord, folder: Path) -> None:
     ERR.print(
         f"{spent.points} settings on {spent.questions} questions; {spent.questions_saved} questions and "
         f"{spent.points_left_out} budgets were left out because they could not change the choice.\n"
-        f"The plan is in {folder}: litestage evaluate --plan {folder} --split test measures it on other questions.",
+        f"The plan is in {folder}. To measure it on other questions:",
         style="dim",
         highlight=False,
+    )
+    ERR.print(
+        " ".join(
+            part for part in ("litestage evaluate", options, f"--plan {shlex.quote(str(folder))} --split test") if part
+        ),
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
     )

@@ -55,7 +55,7 @@ class StepTime(Record):
 
     @property
     def title(self) -> str:
-        return f"{self.engine}, {self.form}" if self.engine == "litestage" else f"{self.engine}, {self.dtype}"
+        return f"{self.engine}, {self.form}"
 
 
 class DecodeBench(Record):

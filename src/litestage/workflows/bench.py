@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,11 +16,13 @@ from litestage.core import Request, SkipSchedule, SkipSet, StagePlan, SubLayer, 
 from litestage.engine import TorchEngine
 from litestage.models import LoadedModel
 from litestage.models.decoder import Decoder, Linear
+from litestage.models.kernels import find_kernels
 from litestage.models.load import DTYPES, from_transformers, load_transformers, pick_device
 from litestage.models.packed import choose_packing
 from litestage.report.bench import DecodeBench, StepTime
 from litestage.workflows.peers import LLAMA_CPP, TRANSFORMERS, LlamaCpp, Steps, differences, transformers_steps
 from litestage.workflows.progress import Progress
+from litestage.workflows.workbench import hardware
 
 FORMS = (("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4"))
 """Dtype and quantisation of each form of our engine."""
@@ -89,6 +92,12 @@ def bench_decode(
         repeats=repeats,
         bandwidth=gigabytes,
         steps=tuple(_records(subjects, times, gigabytes)),
+        conditions={
+            "hardware": hardware(torch.device("cpu")),
+            "threads": torch.get_num_threads(),
+            "versions": {name: version(name) for name in ("litestage", "torch", "transformers")},
+            "kernels": "torch" if find_kernels() is None else "litestage",
+        },
     )
 
 
@@ -174,7 +183,7 @@ def _peers(
         for count in rows:
             llama = LlamaCpp(model, count, context + 2 * STEPS)
             steps = llama.steps(count, _prompt(context, 1000))
-            yield Subject(LLAMA_CPP, count, "fp16", "GGUF's own", "nothing", steps)
+            yield Subject(LLAMA_CPP, count, "fp16", "the GGUF", "nothing", steps)
 
 
 def bandwidth(repeats: int = 7) -> float:

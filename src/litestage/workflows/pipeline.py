@@ -62,7 +62,10 @@ def bench_pipeline(
     peer_questions: int,
     progress: Progress,
 ) -> PipelineBench:
-    """Let every system answer the same questions in turn, ``at_once`` at a time; peers only the first ones."""
+    """Let every system answer the same questions in turn, ``at_once`` at a time.
+
+    transformers, and the engine without all that makes it fast, answer only the first ``peer_questions``.
+    """
     systems = list(_systems(bench, plan, len(questions), peer_questions))
     groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
     seconds: dict[str, list[float]] = {system.name: [] for system in systems}
@@ -96,12 +99,10 @@ def _systems(bench: Workbench, plan: Plan | None, questions: int, peer_questions
         source, _ = load_transformers(bench.options.model, adapter=bench.options.adapter)
         peer = TransformersEngine(source.to(DTYPES[bench.options.dtype]), bench.engine, size)
         yield System(f"{TRANSFORMERS} generate", peer, full, peer_questions)
-    for name, kind in (
-        ("the step alone", _Bare),
-        ("and shared prefixes", _Unfilled),
-        ("and refilled rows", TorchEngine),
-    ):
-        yield System(f"{OURS}: {name}", kind(model, batch_size=size), full, questions)
+    few = peer_questions or questions
+    for name, kind in (("the step alone", _Bare), ("and shared prefixes", _Unfilled)):
+        yield System(f"{OURS}: {name}", kind(model, batch_size=size), full, few)
+    yield System(f"{OURS}: and refilled rows", TorchEngine(model, batch_size=size), full, questions)
     if plan is not None:
         yield System(
             f"{OURS}: and the plan", TorchEngine(model, batch_size=size, stands=bench.engine.stands), plan, questions
