@@ -56,6 +56,11 @@ def test_fine_tuning_and_votes_run(checkout: Path, monkeypatch: pytest.MonkeyPat
     assert (checkout / "runs" / "adapter" / "training.png").is_file()
 
 
+def test_the_benchmarks_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = commands("docs/speed.md")
+    assert [run(monkeypatch, command) for command in found] == [0] * 5
+
+
 def test_the_python_of_the_readme_runs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -21,6 +21,7 @@ from litestage.search import SearchOptions
 from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
 from litestage.skipping.rules import RULES, Scores
 from litestage.tasks import Question
+from litestage.workflows.claim import refuse_search
 from litestage.workflows.evaluate import Evaluation, answer, summarise
 from litestage.workflows.latency import wall_clock
 from litestage.workflows.progress import SILENT, Progress
@@ -76,6 +77,7 @@ def compare_methods(
 ) -> Comparison:
     """Search LiteStage's plans on dev, run all systems on test, and pair every outcome; resumes from ``out``."""
     check_methods(methods)
+    refuse_search(out)
     started = time.perf_counter()
     dev, test = bench.questions("dev"), bench.questions("test")
     used = dev[: sizes.search], test[: sizes.test]
