@@ -135,7 +135,7 @@ def test_four_bits_take_a_seventh_of_the_memory() -> None:
 
 
 def test_head_sizes_that_kernels_cannot_attend_run_plainly() -> None:
-    packing = Packing("bf16", torch.float32, torch.float32, find_kernels())
+    packing = Packing("bf16", torch.float32, torch.bfloat16, find_kernels())
     model = tiny.new_model("llama", hidden_size=48, num_attention_heads=4, intermediate_size=64)  # heads of 12
     odd = from_transformers(model, tiny.tokenizer(), "odd", device="cpu", packing=packing)
     assert odd.decoder.kernels is None

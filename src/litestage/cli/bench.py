@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from litestage.report.tabular import Table
 
 app = typer.Typer(
-    help="Measure the engine's speed, beside others on the same weights.", no_args_is_help=True, rich_markup_mode="rich"
+    help="Measure the engine's speed on the CPU, beside others on the same weights.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
 
 
@@ -76,7 +78,6 @@ def pipeline(
         help="Questions that transformers, and the engine in part, answer too; 0 leaves transformers out.",
         rich_help_panel=o.HOW,
     ),
-    device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
@@ -95,7 +96,7 @@ def pipeline(
         o.check_out(out)
     with Bars() as bars:
         bench = o.open_workbench(
-            Options(model, adapter, task, data, shots, device, dtype, batch_size, quantise=quantise)
+            Options(model, adapter, task, data, shots, "cpu", dtype, batch_size, quantise=quantise)
         )
         questions = bench.questions(split, limit)
         used = bench.load_plan(plan) if plan else None
@@ -127,7 +128,7 @@ def accuracy(
     if out is not None:
         o.check_out(out)
     with Bars() as bars:
-        bench = o.open_workbench(Options(model, adapter, task, data, shots, batch_size=batch_size))
+        bench = o.open_workbench(Options(model, adapter, task, data, shots, "cpu", batch_size=batch_size))
         result = bench_accuracy(bench, bench.questions(split, limit), bars)
     _show(result.model_dump_json(indent=2), records.accuracy(result), out, "accuracy", json)
 
@@ -159,7 +160,7 @@ def search(
     if out is not None:
         o.check_out(out)
     o.quiet_transformers()
-    options = Options(model, adapter, task, data, shots, batch_size=batch_size)
+    options = Options(model, adapter, task, data, shots, "cpu", batch_size=batch_size)
     with Bars() as bars:
         result = bench_search(options, split, limit, SearchOptions(max_drop=max_drop, step=step), bars)
     _show(result.model_dump_json(indent=2), records.searching(result), out, "search", json)

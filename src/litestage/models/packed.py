@@ -121,8 +121,8 @@ class Packing:
         return "int8" if self.kind == "int4" else self.kind
 
     def for_heads_of(self, size: int) -> Packing:
-        """Kernels attend eight numbers at a time."""
-        return self if size % EIGHT == 0 else replace(self, kernels=None)
+        """Kernels attend eight numbers at a time; without them the cache is of the residual stream's type."""
+        return self if size % EIGHT == 0 else replace(self, kernels=None, cache_dtype=self.dtype)
 
     def cast(self, tensor: Tensor) -> Tensor:
         """A norm or bias in the residual stream's type."""

@@ -17,7 +17,7 @@ from litestage.engine import TorchEngine
 from litestage.models import LoadedModel
 from litestage.models.decoder import Decoder, Linear
 from litestage.models.kernels import find_kernels
-from litestage.models.load import DTYPES, from_transformers, load_transformers, pick_device
+from litestage.models.load import DTYPES, from_transformers, load_transformers
 from litestage.models.packed import choose_packing
 from litestage.report.bench import DecodeBench, StepTime
 from litestage.workflows.peers import LLAMA_CPP, TRANSFORMERS, LlamaCpp, Steps, differences, transformers_steps
@@ -107,10 +107,10 @@ def _prompt(context: int, vocabulary: int) -> TokenIds:
 
 
 def in_form(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: str, quantisation: str) -> LoadedModel:
-    """The same fp32 weights in another form: files are read once."""
-    packing = choose_packing(quantisation, DTYPES[dtype], pick_device("auto"))
+    """The same fp32 weights in another form, on the CPU: files are read once."""
+    packing = choose_packing(quantisation, DTYPES[dtype], torch.device("cpu"))
     copy = deepcopy(source).to(DTYPES[dtype] if quantisation == "none" else torch.float32)
-    return from_transformers(copy, tokenizer, source.name_or_path, packing=packing)
+    return from_transformers(copy, tokenizer, source.name_or_path, device="cpu", packing=packing)
 
 
 def _ours(
