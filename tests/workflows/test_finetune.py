@@ -8,17 +8,32 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from litestage.core import DataError, LitestageError, OptionError
+from litestage.core import (
+    DataError,
+    ExitRule,
+    LitestageError,
+    OptionError,
+    Plan,
+    PlanError,
+    Segment,
+    SkipSchedule,
+    StagePlan,
+    SubLayer,
+)
 from litestage.models.catalog import EMBEDDED, embedded_folder
+from litestage.runner import run
 from litestage.training.checkpoint import CHECKPOINT
 from litestage.workflows import Options, Workbench
 from litestage.workflows.finetune import FinetuneOptions, train
+from litestage.workflows.ways import Way, Ways
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 LORA = """
@@ -166,3 +181,82 @@ def test_modules_that_the_model_lacks(model: Path, tmp_path: Path) -> None:
     recipe.write_text(LORA.replace("alpha = 8", 'alpha = 8\nmodules = ["w_proj"]'))
     with pytest.raises(OptionError, match="The recipe's adapter does not fit"):
         train(FinetuneOptions(str(recipe), str(model), limit=8, validation=0), tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plan of the embedded model's that costs it much: a third of its sub-layers, one kind of stand-in."""
+    folder = tmp_path_factory.mktemp("plan")
+    bench = Workbench(Options(model=EMBEDDED))
+    traces = run(bench.engine, bench.task, bench.questions("dev", 4), bench.full_plan())
+    ways = Ways(bench, traces, [Way("cosine", "mean")], folder)
+    skipped = SkipSchedule.fixed(ways.skip_set("recall", 10, ways.ways[0]))
+    recall = StagePlan(schedule=skipped, compensation=ways.compensation("recall", "mean"))
+    analysis = StagePlan(schedule=skipped, exit=ExitRule())
+    bench.plan({"recall": recall, "analysis": analysis}).save_pretrained(folder)
+    return folder
+
+
+HEALING = LORA.replace("epochs = 4\nbatch_size = 4", "steps = 12\nbatch_size = 8")
+
+
+def test_healing_teaches_a_model_to_live_with_its_plan(plan: Path, tmp_path: Path) -> None:
+    recipe, out = tmp_path / "healing.toml", tmp_path / "healed"
+    recipe.write_text(HEALING)
+    options = FinetuneOptions(str(recipe), EMBEDDED, plan=str(plan), limit=200, validation=24)
+    report = train(options, out)
+    before = Workbench(Options(model=EMBEDDED))
+    questions = before.questions("dev", 24)
+
+    def right(bench: Workbench, folder: Path) -> int:
+        return sum(trace.correct for trace in run(bench.engine, bench.task, questions, bench.load_plan(folder)))
+
+    healed = Workbench(Options(model=EMBEDDED, adapter=str(out)))
+    assert right(healed, out) > right(before, plan) + 2
+    assert report.best_accuracy == pytest.approx(100 * right(healed, out) / 24), "validation decodes with the plan"
+    assert report.curve[-1].loss < 1
+    with pytest.raises(PlanError, match="its sub-layers would be the wrong ones"):
+        healed.load_plan(plan)
+    kept = Plan.from_pretrained(out)
+    assert kept.stages == Plan.from_pretrained(plan).stages
+    assert kept.evidence["healed_from"]["id"] == EMBEDDED
+    assert "with the plan" in (out / "README.md").read_text()
+
+
+def test_an_adapter_learns_on(plan: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "lora.toml"
+    recipe.write_text(LORA)
+    first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other"
+    some = FinetuneOptions(str(recipe), EMBEDDED, limit=16, validation=0, epochs=1)
+    train(some, first)
+    train(replace(some, adapter=str(first)), second)
+    weights = [load_file(folder / "adapter_model.safetensors") for folder in (first, second)]
+    assert weights[0].keys() == weights[1].keys()
+    moved = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
+    assert 0 < moved < 0.2, "it goes on from where it was"
+    train(replace(some, adapter=str(first)), second)
+    with pytest.raises(OptionError, match="holds a finished run with another"):
+        train(replace(some, adapter=str(second)), second)
+    with pytest.raises(PlanError, match="its sub-layers would be the wrong ones"):
+        train(replace(some, adapter=str(first), plan=str(plan)), other)
+
+
+def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
+    recipe, out = tmp_path / "full.toml", tmp_path / "out"
+    recipe.write_text(FULL)
+    some = FinetuneOptions("lora", EMBEDDED, limit=8, validation=0)
+    bench = Workbench(Options(model=EMBEDDED))
+    bench.full_plan().save_pretrained(tmp_path / "nothing")
+    growing = SkipSchedule(segments=(Segment(), Segment(first_step=4, skipped=frozenset([SubLayer(3, "ffn")]))))
+    bench.plan({"recall": StagePlan(schedule=growing)}).save_pretrained(tmp_path / "growing")
+    for change, says in (
+        ({"plan": str(tmp_path / "none")}, "No plan at"),
+        ({"plan": str(tmp_path / "nothing")}, "leaves no sub-layer out, so there is nothing to heal"),
+        ({"plan": str(tmp_path / "growing")}, "skips other sub-layers as a text grows"),
+        ({"plan": str(plan), "model": None, "recipe": "everyday"}, "which no --plan belongs to"),
+        ({"adapter": "obqa", "recipe": str(recipe)}, "trains all weights, so --adapter obqa cannot learn on"),
+        ({"adapter": "obqa"}, "could not be put on everyday"),
+        ({"adapter": "obka"}, "No adapter is called 'obka'"),
+    ):
+        with pytest.raises(LitestageError, match=says):
+            train(replace(some, **change), out)

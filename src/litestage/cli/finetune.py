@@ -16,6 +16,15 @@ def command(
     model: str | None = typer.Option(
         None, help="Model to fine-tune: short name, folder, .gguf file or hub id.", rich_help_panel=o.WHAT
     ),
+    adapter: str | None = typer.Option(
+        None, help="An adapter of the model's that learns on: short name or folder.", rich_help_panel=o.WHAT
+    ),
+    plan: str | None = typer.Option(
+        None,
+        metavar="DIR",
+        help="Heal a plan: learn with its sub-layers left out, as when decoding.",
+        rich_help_panel=o.WHAT,
+    ),
     recipe: str | None = typer.Option(
         None, metavar="CONFIG", help="Recipe: a name or a TOML file. Default: lora.", rich_help_panel=o.WHAT
     ),
@@ -45,6 +54,8 @@ def command(
 
     Example: [bold]litestage finetune --model smollm2-135m --task obqa --data DIR --out adapters/mine[/]
 
+    With --plan it heals: DIR also gets the plan, for the model that learnt to live with it.
+
     On several GPUs: [bold]accelerate launch --no-python litestage finetune ...[/]
     """
     from litestage.workflows.finetune import FinetuneOptions, train
@@ -56,6 +67,8 @@ def command(
     options = FinetuneOptions(
         recipe=init or recipe or "lora",
         model=model,
+        adapter=adapter,
+        plan=plan,
         task=task,
         data=data,
         limit=limit,
@@ -76,9 +89,12 @@ def command(
         return
     best = "" if report.best_accuracy is None else f", {report.best_accuracy:.1f} % of the dev questions right"
     what, use = ("adapter", f"--model {model} --adapter {out}") if report.adapter else ("model", f"--model {out}")
+    if plan:
+        what, use = f"{what}, and the plan for it,", f"{use} --plan {out}"
+    verb = "are" if plan else "is"
     OUT.print(
         f"{report.trained_parameters:,} of {report.parameters:,} parameters trained, {report.steps} steps in "
-        f"{_minutes(report.seconds)}{best}. The {what} is in {out}: litestage evaluate {use} --task {task}",
+        f"{_minutes(report.seconds)}{best}. The {what} {verb} in {out}: litestage evaluate {use} --task {task}",
         highlight=False,
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +29,7 @@ from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 from litestage.training.checkpoint import CHECKPOINT, load, load_trainable, save, trainable
 from litestage.training.crew import crew
+from litestage.training.healing import Healing, leaving_out
 from litestage.training.optimise import learning_rate, make_optimizers
 from litestage.training.orders import make_order
 from litestage.training.packing import Batch, Packed, collate
@@ -107,22 +110,24 @@ def finetune(
     recipe: TrainingRecipe,
     out: str | Path,
     *,
+    healing: Healing | None = None,
     validate: Validate | None = None,
     on_progress: OnProgress | None = None,
     checkpoint_every: int = 500,
 ) -> TrainingReport:
     """Train the weights that require gradients and leave model, tokenizer and ``training.json`` in ``out``.
 
-    The same call resumes a killed run from its last checkpoint and ends with the same weights. ``validate`` returns a
+    With ``healing`` it learns with a plan's sub-layers left out of what stages write. The same call resumes a killed
+    run from its last checkpoint and ends with the same weights. ``validate`` returns a
     generated accuracy; the weights of the best one are kept, without it the last ones. A folder that holds a finished
     run of the same kind is left as it is. Raises `OptionError` when ``out`` holds another run, `DataError` for a
     question that cannot be trained on.
     """
     out = Path(out)
-    fingerprint = _fingerprint(model, tokenizer, task, questions, recipe)
+    fingerprint = _fingerprint(model, tokenizer, task, questions, recipe, healing)
     if (done := _finished(out, fingerprint)) is not None:
         return done
-    trainer = _Trainer(model, tokenizer, task, questions, recipe, out, fingerprint)
+    trainer = _Trainer(model, tokenizer, task, questions, recipe, healing, out, fingerprint)
     trainer.resume()
     while trainer.state.step < trainer.last:
         progress = trainer.step(validate)
@@ -145,12 +150,14 @@ class _Trainer:
         task: Task,
         questions: Sequence[Question],
         recipe: TrainingRecipe,
+        healing: Healing | None,
         out: Path,
         fingerprint: str,
     ) -> None:
         self.model, self.recipe, self.out, self.fingerprint = model, recipe, out, fingerprint
-        self.causal = causal_model(model)
-        self.order = make_order(recipe, task, questions, tokenizer, _longest(self.causal.config))
+        self.causal, self.healing = causal_model(model), healing
+        skipping = tuple(healing.stages) if healing else ()
+        self.order = make_order(recipe, task, questions, tokenizer, _longest(self.causal.config), skipping)
         self.steps = recipe.steps or max(1, round((recipe.epochs or 0) * self.order.steps_per_epoch))
         self.last = min(self.steps, recipe.stop_after or self.steps)
         self.device = next(model.parameters()).device
@@ -229,7 +236,7 @@ class _Trainer:
         weight = sum(len(pack.label) for pack in share) / sum(len(pack.label) for pack in packs)
         loss = torch.zeros((), device=self.device)
         if share:
-            loss = weight * target_loss(self.model, collate(share).to(self.device), self.recipe.dtype)
+            loss = weight * target_loss(self.model, collate(share).to(self.device), self.recipe.dtype, self.healing)
             loss.backward()  # type: ignore[no-untyped-call]
         if me.num_processes > 1:
             for parameter in trained(self.model):
@@ -303,20 +310,26 @@ class _Trainer:
         )
 
 
-def target_loss(model: PreTrainedModel, batch: Batch, dtype: str = "float32") -> Tensor:
+def target_loss(model: PreTrainedModel, batch: Batch, dtype: str = "float32", healing: Healing | None = None) -> Tensor:
     """Mean cross-entropy over the batch's target tokens, in nats; logits are made at those positions alone."""
-    with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        logits = target_logits(model, batch)
+    device = batch.input_ids.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16" and multiplies_bf16(device)):
+        logits = target_logits(model, batch, healing)
     return F.cross_entropy(logits.float(), batch.label)
 
 
-def target_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether bf16 products are worth it there: a processor without instructions for them takes 16 times as long."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def target_logits(model: PreTrainedModel, batch: Batch, healing: Healing | None = None) -> Tensor:
     """Next-token logits [N, V] at the nodes that predict the batch's labels."""
     causal = causal_model(model)
     head = cast(nn.Module, causal.get_output_embeddings())
     # The head is asked there alone, within the model's own forward: some families cap or scale what it says.
     at_targets = head.register_forward_pre_hook(lambda _, hidden: hidden[0].flatten(0, 1)[batch.source][None])
-    with at_targets:
+    with at_targets, leaving_out(causal, healing, batch.decoded_by) if healing else nullcontext():
         output = causal(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
@@ -353,11 +366,14 @@ def _fingerprint(
     task: Task,
     questions: Sequence[Question],
     recipe: TrainingRecipe,
+    healing: Healing | None,
 ) -> str:
     base = causal_model(model).name_or_path  # its name; empty for a model from scratch, whose recipe says all
     return content_hash(
         {
             **({"base": base} if base else {}),
+            **({"plan": healing.content} if healing else {}),
+            **({"adapter": _digest(model)} if isinstance(model, PeftModel) else {}),
             "weights": {name: list(weight.shape) for name, weight in trainable(model).items()},
             "vocabulary": tokenizer.get_vocab(),
             "task": task.fingerprint,
@@ -365,6 +381,14 @@ def _fingerprint(
             "recipe": recipe.model_dump(mode="json"),
         }
     )
+
+
+def _digest(model: nn.Module) -> str:
+    """SHA-256 of the weights that learn, as they are at first: an adapter may have learnt before."""
+    digest = hashlib.sha256()
+    for weight in trained(model):
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from math import ceil
@@ -32,15 +32,23 @@ class Order(Protocol):
 
 
 def make_order(
-    recipe: TrainingRecipe, task: Task, questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase, context: int
+    recipe: TrainingRecipe,
+    task: Task,
+    questions: Sequence[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    skipping: Collection[int] = (),
 ) -> Order:
-    """Encode all questions once; raises `DataError` for one without targets or longer than ``context`` tokens."""
+    """Encode all questions once; raises `DataError` for one without targets or longer than ``context`` tokens.
+
+    ``skipping`` are the stages, by index, that leave sub-layers out while they write (`pack`).
+    """
     if not questions:
         raise DataError("There are no questions to train on. Check --data, --split and --limit.")
     encoded = [_fitting(examples_of(task, question, tokenizer), question, context) for question in questions]
     if recipe.order == "cycles":
-        return Cycles(encoded, recipe.batch_size, recipe.interval, recipe.seed)
-    return PackedOrder(encoded, recipe.batch_size, recipe.seed, _rarer(recipe, task), _fewer(recipe, task))
+        return Cycles(encoded, recipe.batch_size, recipe.interval, recipe.seed, skipping)
+    return PackedOrder(encoded, recipe.batch_size, recipe.seed, _rarer(recipe, task), _fewer(recipe, task), skipping)
 
 
 class PackedOrder:
@@ -57,16 +65,18 @@ class PackedOrder:
         seed: int,
         every: Mapping[int, int],
         branches: Mapping[int, int],
+        skipping: Collection[int] = (),
     ) -> None:
         self._encoded, self._batch_size, self._seed = encoded, batch_size, seed
-        self._every, self._branches = every, branches
+        self._every, self._branches, self._skipping = every, branches, skipping
         self.steps_per_epoch = ceil(len(encoded) / batch_size)
         self._batches_of = lru_cache(maxsize=1)(self._epoch)
 
     def packs(self, step: int) -> list[Packed]:
         epoch, index = divmod(step, self.steps_per_epoch)
         rng = random.Random(f"{self._seed} step {step}")
-        return [pack(list(self._taught(step, self._encoded[i], rng))) for i in self._batches_of(epoch)[index]]
+        taught = [list(self._taught(step, self._encoded[i], rng)) for i in self._batches_of(epoch)[index]]
+        return [pack(examples, self._skipping) for examples in taught]
 
     def _taught(self, step: int, examples: Sequence[Example], rng: random.Random) -> Iterator[Example]:
         """A question's examples that this step teaches."""
@@ -94,8 +104,16 @@ class Cycles:
     A step takes ``batch_size`` examples of one stage; within a cycle all stages learn from the same questions.
     """
 
-    def __init__(self, encoded: Sequence[Sequence[Example]], batch_size: int, interval: int, seed: int) -> None:
+    def __init__(
+        self,
+        encoded: Sequence[Sequence[Example]],
+        batch_size: int,
+        interval: int,
+        seed: int,
+        skipping: Collection[int] = (),
+    ) -> None:
         self._encoded, self._batch_size, self._interval, self._seed = encoded, batch_size, interval, seed
+        self._skipping = skipping
         self._steps = self._epoch(0)
         self._epochs = 1
         self.steps_per_epoch = len(self._steps)
@@ -104,7 +122,7 @@ class Cycles:
         while step >= len(self._steps):
             self._steps += self._epoch(self._epochs)
             self._epochs += 1
-        return [pack([example]) for example in self._steps[step]]
+        return [pack([example], self._skipping) for example in self._steps[step]]
 
     def _epoch(self, epoch: int) -> list[list[Example]]:
         rng = random.Random(f"{self._seed} epoch {epoch}")

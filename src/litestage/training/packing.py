@@ -7,7 +7,7 @@ in a sequence of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from litestage.tasks.task import Task
 
 Ids = tuple[int, ...]
 Ints = NDArray[np.int32]
+PROMPT = -1
+"""In place of a stage: a node that every stage computes alike."""
 
 
 class Example(NamedTuple):
@@ -43,6 +45,8 @@ class Packed:
     """Per target token: the node that predicts it."""
     label: Ints
     """Per target token: its id."""
+    decoded_by: Ints
+    """Per node: the stage that leaves sub-layers out when it writes it, or ``PROMPT``."""
 
     def __len__(self) -> int:
         return len(self.token)
@@ -57,6 +61,7 @@ class Batch:
     mask: torch.Tensor  # [B, 1, T, T], True where row's node sees column's
     source: torch.Tensor  # [N], index into the flattened B * T nodes
     label: torch.Tensor  # [N]
+    decoded_by: torch.Tensor  # [B, T], as in `Packed`
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(getattr(self, field).to(device, non_blocking=True) for field in self.__dataclass_fields__))
@@ -88,31 +93,43 @@ def _continuation(head: Sequence[int], whole: Sequence[int], tail: Sequence[int]
     return whole[len(head) :] if list(whole[: len(head)]) == list(head) else tail
 
 
-def pack(examples: Sequence[Example]) -> Packed:
+def pack(examples: Sequence[Example], skipping: Collection[int] = ()) -> Packed:
     """Lay examples out as one trie. In sorted order each shares a beginning with its neighbour, and nodes come in
-    preorder by themselves."""
+    preorder by themselves.
+
+    What the stages in ``skipping`` write shares no node with prompts: there the same tokens run at full depth.
+    """
     token: list[int] = []
     position: list[int] = []
     end: list[int] = []
     source: list[int] = []
     label: list[int] = []
+    decoded_by: list[int] = []
     path: list[int] = []
-    for ids, prompt_length in sorted((e.prompt + e.target, len(e.prompt)) for e in examples):
-        inputs = ids[:-1]
-        shared = _common([token[node] for node in path], inputs)
+    for nodes, prompt_length in sorted((_nodes(example, skipping), len(example.prompt)) for example in examples):
+        inputs = nodes[:-1]
+        shared = _common([(token[node], decoded_by[node]) for node in path], inputs)
         for node in path[shared:]:
             end[node] = len(token)
         del path[shared:]
         for depth in range(shared, len(inputs)):
             path.append(len(token))
-            token.append(inputs[depth])
+            token.append(inputs[depth][0])
+            decoded_by.append(inputs[depth][1])
             position.append(depth)
             end.append(0)
         source.extend(path[prompt_length - 1 :])
-        label.extend(ids[prompt_length:])
+        label.extend(token for token, _ in nodes[prompt_length:])
     for node in path:
         end[node] = len(token)
-    return Packed(*(np.asarray(column, dtype=np.int32) for column in (token, position, end, source, label)))
+    columns = (token, position, end, source, label, decoded_by)
+    return Packed(*(np.asarray(column, dtype=np.int32) for column in columns))
+
+
+def _nodes(example: Example, skipping: Collection[int]) -> list[tuple[int, int]]:
+    """Each token with the stage that writes it, where that makes a difference."""
+    by = example.stage if example.stage in skipping else PROMPT
+    return [(token, PROMPT) for token in example.prompt] + [(token, by) for token in example.target]
 
 
 def collate(packs: Sequence[Packed]) -> Batch:
@@ -121,9 +138,10 @@ def collate(packs: Sequence[Packed]) -> Batch:
     token = np.zeros((rows, width), dtype=np.int64)
     position = np.zeros((rows, width), dtype=np.int64)
     end = np.tile(np.arange(1, width + 1), (rows, 1))
+    decoded_by = np.full((rows, width), PROMPT)
     for row, pack in enumerate(packs):
         token[row, : len(pack)], position[row, : len(pack)] = pack.token, pack.position
-        end[row, : len(pack)] = pack.end
+        end[row, : len(pack)], decoded_by[row, : len(pack)] = pack.end, pack.decoded_by
     node = np.arange(width)
     mask = (node[:, None] >= node) & (node[:, None] < end[:, None, :])
     return Batch(
@@ -134,6 +152,7 @@ def collate(packs: Sequence[Packed]) -> Batch:
             np.concatenate([row * width + p.source.astype(np.int64) for row, p in enumerate(packs)])
         ),
         label=torch.from_numpy(np.concatenate([p.label.astype(np.int64) for p in packs])),
+        decoded_by=torch.from_numpy(decoded_by),
     )
 
 
@@ -150,7 +169,7 @@ def _teacher_forced(task: Task, question: Question) -> Iterator[tuple[int, str, 
         texts[stage.name] = stage.join_texts(targets, question)
 
 
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
+def _common(left: Sequence[object], right: Sequence[object]) -> int:
     for length, (a, b) in enumerate(zip(left, right, strict=False)):
         if a != b:
             return length

@@ -82,7 +82,7 @@ class TrainingRecipe(Record):
     beta2: float = Field(default=0.99, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Autocast type of the forward pass; the weights that learn stay float32."""
+    """Autocast type of the forward pass, where the device multiplies in it; the weights that learn stay float32."""
     save_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
     validate_every: Annotated[int, Field(ge=1)] | None = None

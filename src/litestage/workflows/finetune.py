@@ -17,14 +17,25 @@ from litestage.core.files import write_text
 from litestage.core.wording import problem
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
-from litestage.models import from_transformers, load_transformers, pick_device
+from litestage.models import from_transformers, load_model, load_transformers, pick_device
+from litestage.models.catalog import resolve_adapter
 from litestage.report.training import write_training_figure
 from litestage.runner import run
 from litestage.tasks import Question, Task, load_questions, load_task, trainable
 from litestage.training import Progress as TrainingProgress
-from litestage.training import Recipe, TrainingRecipe, TrainingReport, finetune, initialise, load_recipe, with_lora
+from litestage.training import (
+    Recipe,
+    TrainingRecipe,
+    TrainingReport,
+    finetune,
+    initialise,
+    load_recipe,
+    with_adapter,
+    with_lora,
+)
 from litestage.training.crew import crew
 from litestage.training.loop import causal_model
+from litestage.workflows.healing import Healed
 from litestage.workflows.progress import SILENT, Progress
 
 
@@ -35,6 +46,10 @@ class FinetuneOptions:
     recipe: str
     model: str | None = None
     """The model to fine-tune; None for a recipe that starts from scratch."""
+    adapter: str | None = None
+    """An adapter of the model's that learns on, at its own rank; None starts with a new one."""
+    plan: str | None = None
+    """A plan folder: its sub-layers are left out of what stages write, in training and in validation."""
     task: str = "everyday"
     data: str | None = None
     limit: int | None = None
@@ -48,6 +63,11 @@ class FinetuneOptions:
     """Steps; a kill costs those since the last one."""
     threads: int | None = None
     device: str = "auto"
+
+    @property
+    def name(self) -> str:
+        """What training starts from."""
+        return f"{self.model} + {self.adapter}" if self.adapter else str(self.model)
 
 
 def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> TrainingReport:
@@ -65,6 +85,7 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     dev = load_questions(task, "dev", data=options.data, limit=options.validation) if options.validation else []
     model, tokenizer = _prepare(recipe, options, task, questions)
     _check_fits(task, dev, tokenizer, causal_model(model).config.max_position_embeddings)
+    healed = Healed.load(options.plan, engine_of(model, tokenizer, options.name), task) if options.plan else None
     report = finetune(
         model,
         tokenizer,
@@ -72,7 +93,8 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
         questions,
         recipe.training,
         out,
-        validate=generated_accuracy(tokenizer, task, dev) if dev else None,
+        healing=healed.healing if healed else None,
+        validate=generated_accuracy(tokenizer, task, dev, healed) if dev else None,
         on_progress=_teller(progress),
         checkpoint_every=options.checkpoint_every,
     )
@@ -80,19 +102,26 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
         steps, losses, accuracies = zip(*((p.step, p.loss, p.accuracy) for p in report.curve), strict=True)
         write_training_figure(steps, losses, accuracies, out)
         write_text(out / "README.md", card(report, options))
+        if healed:
+            name, adapter = (str(options.model), str(out)) if report.adapter else (str(out), None)
+            healed.save(out, load_model(name, adapter=adapter).identity, report)
     return report
 
 
 def card(report: TrainingReport, options: FinetuneOptions) -> str:
     """What was trained, on what and how, in a page for whoever finds the folder."""
     what = f"An adapter for {options.model}" if report.adapter else "A model"
+    start = {"Starts from": f"adapter {options.adapter}"} if options.adapter else {}
+    healed = {"Heals": f"{options.plan}: its sub-layers were left out of what stages write"} if options.plan else {}
     best = "not measured" if report.best_accuracy is None else f"{report.best_accuracy:.1f} % (step {report.best_step})"
     facts = {
         "Trained": f"{report.trained_parameters:,} of {report.parameters:,} parameters",
         "Questions": f"{report.questions:,} of the train split",
         "Steps": f"{report.steps} of {report.recipe.batch_size}, {report.tokens:,} tokens, {report.seconds:,.0f} s",
         "Recipe": f"{options.recipe}, seed {report.recipe.seed}",
-        "Generated dev accuracy": f"{best}; {options.validation} questions, greedy",
+        **start,
+        **healed,
+        "Generated dev accuracy": f"{best}; {options.validation} questions, greedy{', with the plan' * bool(healed)}",
         "Versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
     lines = [f"# {what}, trained on {report.task}", "", "| | |", "| --- | --- |"]
@@ -112,6 +141,13 @@ def _recipe(options: FinetuneOptions) -> Recipe:
         )
     if not recipe.from_scratch and not options.model:
         raise OptionError(f"Recipe {options.recipe} fine-tunes a model. Say which one with --model.")
+    if options.plan and recipe.from_scratch:
+        raise OptionError(f"Recipe {options.recipe} makes a model from scratch, which no --plan belongs to.")
+    if options.adapter and recipe.lora is None:
+        raise OptionError(
+            f"Recipe {options.recipe} trains all weights, so --adapter {options.adapter} cannot learn on. "
+            "Give a recipe with [lora], such as `--recipe lora`."
+        )
     if options.validation < 0:
         raise OptionError(f"--validation {options.validation}: give 0 for none, or a number of dev questions.")
     changes: dict[str, Any] = {"order": options.order, "seed": options.seed}
@@ -151,7 +187,9 @@ def _prepare(
         return initialise(recipe.tokenizer, recipe.model, recipe.training.seed, task, questions)
     model, tokenizer = load_transformers(str(options.model))
     model.name_or_path = str(options.model)  # not where it lies here: adapters are put on the model of this name
-    if recipe.lora is not None:
+    if options.adapter is not None:
+        model = with_adapter(model, resolve_adapter(options.adapter))
+    elif recipe.lora is not None:
         model = with_lora(model, recipe.lora, recipe.training.seed)
     several = crew().num_processes > 1
     return model.to(crew().device if several else pick_device(options.device)), tokenizer
@@ -171,23 +209,29 @@ def _check_fits(task: Task, dev: Sequence[Question], tokenizer: PreTrainedTokeni
 
 
 def generated_accuracy(
-    tokenizer: PreTrainedTokenizerBase, task: Task, questions: Sequence[Question], batch_size: int = 32
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    questions: Sequence[Question],
+    healed: Healed | None = None,
+    batch_size: int = 32,
 ) -> Callable[[PreTrainedModel], float]:
-    """A judge of models: percent of questions answered right, greedily, through all stages."""
+    """A judge of models: percent of questions answered right, greedily, through all stages, with the plan if any."""
 
     def judge(model: PreTrainedModel) -> float:
-        trained = from_transformers(merged_copy(model), tokenizer, "the model in training")
-        engine = TorchEngine(trained, batch_size=batch_size)
-        traces = run(
-            engine,
-            task,
-            questions,
-            Plan.full_depth(engine.identity, task.name, task.fingerprint),
-            questions_at_once=batch_size,
-        )
-        return score(traces).percent
+        engine = engine_of(model, tokenizer, "the model in training", batch_size)
+        full = Plan.full_depth(engine.identity, task.name, task.fingerprint)
+        plan = healed.plan_on(engine) if healed else full
+        return score(run(engine, task, questions, plan, questions_at_once=batch_size)).percent
 
     return judge
+
+
+def engine_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, label: str, batch_size: int = 32
+) -> TorchEngine:
+    """An engine on a copy of a model in training."""
+    device = str(next(model.parameters()).device)
+    return TorchEngine(from_transformers(merged_copy(model), tokenizer, label, device=device), batch_size=batch_size)
 
 
 def merged_copy(model: PreTrainedModel) -> PreTrainedModel:
