@@ -20,12 +20,12 @@ def test_rows_enter_together_and_leave_one_by_one() -> None:
 
 def test_a_free_slot_is_filled_between_steps() -> None:
     """Two slots: the second row ends after one step, and the third takes its slot beside the first."""
-    rows = [Row(5, 0, 3), Row(5, 0, 1), Row(9, 0, 1)]
+    rows = [Row(5, 0, 3), Row(5, 0, 1), Row(4, 0, 1)]
     assert list(passes(rows, 2)) == [
         Prefill(2, 10, 5),
         Decode(2, 6, 0),
-        Prefill(1, 9, 9),
-        Decode(2, 10, 0),
+        Prefill(1, 4, 4),
+        Decode(2, 7, 0),
         Decode(1, 8, 2),
     ]
 

@@ -36,8 +36,8 @@ class Decode:
     step: int
 
 
-PREFILL_TOKENS = 8192
-"""Most tokens, padding included, of one prefill: bounds its activations."""
+PREFILL_TOKENS = 2048
+"""Most tokens, padding included, of one prefill: bounds its activations, and fills any processor."""
 
 
 def rows_to_admit(active: int, waiting: Sequence[int], capacity: int) -> int:
@@ -60,9 +60,10 @@ def rows_to_admit(active: int, waiting: Sequence[int], capacity: int) -> int:
 def passes(rows: Sequence[Row], capacity: int) -> Iterator[Prefill | Decode]:
     """The forwards that an engine with ``capacity`` slots runs for these rows, in order.
 
-    A row leaves in the step that decides its last token, and its slot is free from then on.
+    Long prompts come first, so that those that are padded together are of about one length. A row leaves in the step
+    that decides its last token, and its slot is free from then on.
     """
-    waiting = list(rows)
+    waiting = sorted(rows, key=lambda row: -row.prefill)
     active: list[tuple[Row, int]] = []
     while waiting or active:
         sizes = [row.prefill for row in waiting[:capacity]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 
 import torch
 from jaxtyping import Float
@@ -44,8 +44,8 @@ class Batch:
     """By the segments that the rows are at."""
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Bring every row to its end."""
-        waiting = deque(rows)
+        """Bring every row to its end, in the order that `litestage.core.rows.passes` states."""
+        waiting = deque(sorted(rows, key=lambda row: -row.to_prefill))
         while waiting or self.active:
             sizes = [row.to_prefill for row in islice(waiting, self.capacity)]
             if admitted := rows_to_admit(len(self.active), sizes, self.capacity):
@@ -56,8 +56,6 @@ class Batch:
 
     def admit(self, rows: list[Row]) -> None:
         """Prefill new rows behind the active ones, always at full depth, and decide their first token."""
-        for row in rows:
-            row.reused = len(row.prefix.tokens) - row.prefix.bill() if row.prefix else 0
         prompts, prefixes = [row.request.prompt_ids for row in rows], [row.prefix for row in rows]
         logits = prefill(self.decoder, self.cache, len(self.active), prompts, prefixes, self.on_pass)
         self.active += rows
@@ -166,9 +164,21 @@ def forward(
     starts: list[int],
     observe: Observer | None = None,
 ) -> Float[Tensor, "B V"]:
-    """Run the new tokens of some rows from their starts on, padded at the right; logits after each one's last."""
-    width = max(len(rest[i]) for i in rows)
+    """Run the new tokens of some rows from their starts on; logits after each one's last.
+
+    Kernels take them one behind the other, torch padded at the right.
+    """
     device = decoder.device
+    if decoder.kernels is not None and observe is None:
+        ends = list(accumulate(len(rest[i]) for i in rows))
+        return decoder.forward_ragged(
+            torch.tensor([token for i in rows for token in rest[i]], device=device),
+            torch.tensor([starts[i] + n for i in rows for n in range(len(rest[i]))], device=device),
+            cache,
+            torch.tensor([first_row + i for i in rows for _ in rest[i]], device=device),
+            torch.tensor(ends, device=device) - 1,
+        )
+    width = max(len(rest[i]) for i in rows)
     return decoder.forward(
         torch.tensor([rest[i] + (0,) * (width - len(rest[i])) for i in rows], device=device),
         torch.tensor([starts[i] for i in rows], device=device),

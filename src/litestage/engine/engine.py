@@ -111,7 +111,7 @@ class TorchEngine:
         self._reserve(rows, prefixes)
         self._keep(prefixes)
         for row in rows:
-            row.prefix = self._store.longest(row.request.prompt_ids)
+            row.take(self._store.longest(row.request.prompt_ids))
         for (stage_plan, sampling), group in _by_decoding(rows).items():
             self._batch(stage_plan, sampling, on_token).run(group)
         self._store.trim()

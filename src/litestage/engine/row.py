@@ -43,6 +43,11 @@ class Row:
         """The decode step that comes next."""
         return len(self.tokens) - 1
 
+    def take(self, prefix: Prefix | None) -> None:
+        """Start behind a kept beginning; its tokens are counted for the first row that takes it."""
+        self.prefix = prefix
+        self.reused = len(prefix.tokens) - prefix.bill() if prefix else 0
+
     def accept(self, token: int, confidence: float, eos_ids: tuple[int, ...], on_token: OnToken | None) -> None:
         """Take the next token, or EOS in its place when the exit rule says so (REFERENCE, section 4)."""
         self.confidences.append(confidence)

@@ -314,6 +314,22 @@ class Decoder:
         x = x[:, -1] if last is None else x[torch.arange(len(last), device=x.device), last]
         return self.logits(x)
 
+    def forward_ragged(
+        self,
+        tokens: Int[Tensor, " N"],
+        positions: Int[Tensor, " N"],
+        cache: Cache,
+        rows: Int[Tensor, " N"],
+        wanted: Int[Tensor, " B"],
+    ) -> Float[Tensor, "B V"]:
+        """What `forward` does for rows of any lengths, token after token and without padding; for kernels alone.
+
+        ``rows`` and ``positions`` are each token's own, ``wanted`` the tokens whose logits are asked for.
+        """
+        step = self.step(1, positions, cache, rows, cache.slots)
+        x = self.run(self.embed(tokens[:, None]), step)
+        return self.logits(x[wanted, 0])
+
     def embed(self, tokens: Int[Tensor, "B T"]) -> Hidden:
         """The residual stream before the first block."""
         x = self.embedding.rows(tokens)
