@@ -29,12 +29,12 @@ def records(*arguments: str) -> dict[str, Any]:
 def test_decode_times_every_form_and_peer_in_one_record_each(tmp_path: Path) -> None:
     found = records(
         *("decode", "--model", "everyday", "--rows", "2,1", "--context", "24", "--repeats", "2"),
-        *("--peers", "transformers", "--out", str(tmp_path)),
+        *("--peers", "transformers", "--compensation", "affine,lowrank:2", "--out", str(tmp_path)),
     )
     steps = found["steps"]
     assert {"engine", "rows", "dtype", "quantisation", "skipped", "ms_per_step", "tokens_per_s"} <= steps[0].keys()
     ours = [step for step in steps if step["engine"] == "litestage"]
-    kinds = list(skip_sets(12))
+    kinds = [*skip_sets(12), "6 blocks, affine", "6 blocks, lowrank:2"]
     forms = [("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4")]
     assert [(s["dtype"], s["quantisation"], s["rows"], s["skipped"]) for s in ours] == [
         (*form, rows, kind) for form in forms for rows in (1, 2) for kind in kinds

@@ -32,6 +32,12 @@ def decode(
         help="transformers, llama.cpp (needs llama-cpp-python and a GGUF file), all that run here, or none.",
         rich_help_panel=o.WHAT,
     ),
+    compensation: str = typer.Option(
+        "none",
+        metavar="KIND,...",
+        help="Also time blocks that something stands in for: norm_ratio,mean,affine,lowrank:16.",
+        rich_help_panel=o.WHAT,
+    ),
     repeats: int = typer.Option(9, min=1, help="Samples of each setting, taken in turn.", rich_help_panel=o.HOW),
     out: o.Out = None,
     json: o.Json = False,
@@ -40,6 +46,7 @@ def decode(
 
     Example: [bold]litestage bench decode --model smollm2-135m --rows 1,32[/]
     """
+    from litestage.core.plan import check_compensation
     from litestage.report import bench as records
     from litestage.report import tables
     from litestage.workflows.bench import bench_decode
@@ -48,13 +55,16 @@ def decode(
     if out is not None:
         o.check_out(out)
     counts = o.numbers("--rows", rows, int)
+    kinds = [check_compensation(kind.strip()) for kind in compensation.split(",")]
     o.quiet_transformers()
     with Bars() as bars:
-        result = bench_decode(model, counts, context, repeats, usable_peers(peers, model), bars)
+        result = bench_decode(model, counts, context, repeats, usable_peers(peers, model), kinds, bars)
     if out is not None:
         records.write_decode_figure(result, out)
     if not json:
         OUT.print(tables.to_rich(records.full_depth(result)))
+        if (stand_ins := records.compensated(result)) is not None:
+            OUT.print(tables.to_rich(stand_ins))
     _show(result.model_dump_json(indent=2), records.skipping(result), out, "decode", json)
 
 

@@ -331,8 +331,28 @@ def _ms(value: float) -> str:
 
 def skipping(bench: DecodeBench) -> Table:
     """What leaving out half of the sub-layers saves, by form and rows."""
-    ours = [step for step in bench.steps if step.engine == "litestage"]
-    kinds = list(dict.fromkeys(step.skipped for step in ours if step.skipped != NOTHING_SKIPPED))
+    kinds = [kind for kind in _kinds(bench) if "," not in kind]
+    return _saved(bench, kinds, "What skipping saves: a step, and its skip efficiency")
+
+
+def compensated(bench: DecodeBench) -> Table | None:
+    """What a step pays for stand-ins; None where none were timed."""
+    kinds = [kind for kind in _kinds(bench) if "," in kind]
+    plain = [kinds[0].split(",")[0]] if kinds else []
+    return _saved(bench, plain + kinds, "What stand-ins cost: a step, and its skip efficiency") if kinds else None
+
+
+def _kinds(bench: DecodeBench) -> list[str]:
+    """What our steps leave out, in the order of timing."""
+    return list(dict.fromkeys(step.skipped for step in _ours(bench) if step.skipped != NOTHING_SKIPPED))
+
+
+def _ours(bench: DecodeBench) -> list[StepTime]:
+    return [step for step in bench.steps if step.engine == "litestage"]
+
+
+def _saved(bench: DecodeBench, kinds: Sequence[str], title: str) -> Table:
+    ours = _ours(bench)
     known = {(step.dtype, step.quantisation, step.rows, step.skipped): step for step in ours}
     lines = []
     for dtype, quantisation, rows in dict.fromkeys((step.dtype, step.quantisation, step.rows) for step in ours):
@@ -340,9 +360,10 @@ def skipping(bench: DecodeBench) -> Table:
         steps = [known[dtype, quantisation, rows, kind] for kind in kinds]
         cells = [f"{_ms(step.ms_per_step)}, {step.efficiency or 0:.2f}" for step in steps]
         lines.append(Line((full.form, str(rows), _ms(full.ms_per_step), *cells)))
+    headings = [kind.split(", ")[-1] for kind in kinds]
     return Table(
-        title="What skipping saves: a step, and its skip efficiency",
-        columns=(Column("Form", right=False), Column("Rows"), Column("Full depth"), *map(Column, kinds)),
+        title=title,
+        columns=(Column("Form", right=False), Column("Rows"), Column("Full depth"), *map(Column, headings)),
         lines=tuple(lines),
         note=EFFICIENCY_NOTE,
     )

@@ -12,10 +12,10 @@ from importlib.metadata import version
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from litestage.core import Request, SkipSchedule, SkipSet, StagePlan, SubLayer, TokenIds
+from litestage.core import Compensation, Request, SkipSchedule, SkipSet, StagePlan, SubLayer, TokenIds
 from litestage.engine import TorchEngine
 from litestage.models import LoadedModel
-from litestage.models.decoder import Decoder, Linear
+from litestage.models.decoder import Affine, Decoder, Linear, Stand
 from litestage.models.kernels import find_kernels
 from litestage.models.load import DTYPES, from_transformers, load_transformers
 from litestage.models.packed import choose_packing
@@ -71,13 +71,28 @@ def skip_sets(num_blocks: int) -> dict[str, SkipSet]:
     }
 
 
+def left_out(num_blocks: int, compensations: Sequence[str]) -> Iterator[tuple[str, SkipSet, str]]:
+    """What steps are timed with: every skip set with nothing in place, and the blocks with each compensation."""
+    sets = skip_sets(num_blocks)
+    yield from ((name, skipped, "none") for name, skipped in sets.items())
+    blocks = next(name for name in sets if name.endswith(" blocks"))
+    yield from ((f"{blocks}, {kind}", sets[blocks], kind) for kind in compensations if kind != "none")
+
+
 def bench_decode(
-    model: str, rows: Sequence[int], context: int, repeats: int, peers: Sequence[str], progress: Progress
+    model: str,
+    rows: Sequence[int],
+    context: int,
+    repeats: int,
+    peers: Sequence[str],
+    compensations: Sequence[str],
+    progress: Progress,
 ) -> DecodeBench:
     """Time decode steps of every subject in turn, ``repeats`` times over."""
     progress.start("loading engines")
     source, tokenizer = load_transformers(model)
-    subjects = [*_ours(source, tokenizer, rows, context), *_peers(model, source, rows, context, peers)]
+    ours = _ours(source, tokenizer, rows, context, compensations)
+    subjects = [*ours, *_peers(model, source, rows, context, peers)]
     gigabytes = bandwidth()
     progress.start("decoding", repeats * len(subjects))
     times: list[list[float]] = [[] for _ in subjects]
@@ -114,29 +129,50 @@ def in_form(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: 
 
 
 def _ours(
-    source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[int], context: int
+    source: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[int],
+    context: int,
+    compensations: Sequence[str],
 ) -> Iterator[Subject]:
     for dtype, quantisation in FORMS:
         loaded = in_form(source, tokenizer, dtype, quantisation)
         endless = replace(loaded, eos_ids=(-1,))
         engine = TorchEngine(endless, batch_size=max(rows))
         prompt = _prompt(context, loaded.decoder.head.shape[0])
+        engine.stands = {kind: stand_of(loaded.decoder, kind) for kind in compensations}
         for count in rows:
-            for name, skipped in skip_sets(loaded.identity.num_blocks).items():
+            for name, skipped, kind in left_out(loaded.identity.num_blocks, compensations):
                 yield Subject(
                     engine=OURS,
                     rows=count,
                     dtype=dtype,
                     quantisation=quantisation,
                     skipped=name,
-                    steps=_our_steps(engine, count, prompt, skipped),
+                    steps=_our_steps(engine, count, prompt, skipped, kind),
                     bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
                     share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
                 )
 
 
-def _our_steps(engine: TorchEngine, rows: int, prompt: TokenIds, skipped: SkipSet) -> Steps:
-    plan = StagePlan(schedule=SkipSchedule.fixed(skipped))
+def stand_of(decoder: Decoder, kind: str) -> Stand:
+    """Stand-ins of a kind for every sub-layer, with numbers that change nothing: a step takes as long with any."""
+    name, _, rank = kind.partition(":")
+    width, dtype = len(decoder.norm), decoder.dtype
+    scales = {"norm_ratio": torch.ones((), dtype=dtype), "affine": torch.ones(width, dtype=dtype)}
+    down = torch.zeros(int(rank), width, dtype=dtype) if rank else None
+    one = Affine(
+        scale=scales.get(name),
+        shift=None if name == "norm_ratio" else torch.zeros(width, dtype=dtype),
+        down=down,
+        up=None if down is None else torch.zeros(width, int(rank), dtype=dtype),
+    )
+    return dict.fromkeys(decoder.layers, one)
+
+
+def _our_steps(engine: TorchEngine, rows: int, prompt: TokenIds, skipped: SkipSet, kind: str) -> Steps:
+    compensation = Compensation(kind=kind, content=None if kind == "none" else kind)
+    plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=compensation)
 
     def steps(count: int) -> list[float]:
         times: list[float] = []
