@@ -52,8 +52,9 @@ def test_the_guide_to_an_own_task_runs(checkout: Path, monkeypatch: pytest.Monke
 
 def test_fine_tuning_and_votes_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = commands("docs/finetune.md")
-    assert [run(monkeypatch, command) for command in found] == [0, 0, 0, 0]
+    assert [run(monkeypatch, command) for command in found] == [0] * 7
     assert (checkout / "runs" / "adapter" / "training.png").is_file()
+    assert (checkout / "runs" / "healed" / "plan.json").is_file()
 
 
 def test_the_benchmarks_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

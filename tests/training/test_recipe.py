@@ -105,3 +105,9 @@ def test_every_weight_that_learns_has_one_optimizer(optimizer, tiny: ModelRecipe
     assert len(held) == len({id(w) for w in held})
     muon = [w for o in optimizers if isinstance(o, torch.optim.Muon) for g in o.param_groups for w in g["params"]]
     assert len(muon) == (14 if optimizer == "muon" else 0)  # seven matrices a block
+
+
+def test_the_recipe_for_fragility_changes_the_architecture_alone() -> None:
+    llama, qwen2 = load_recipe("everyday"), load_recipe("everyday-qwen2")
+    assert qwen2.model == llama.model.model_copy(update={"model_type": "qwen2"})
+    assert (qwen2.tokenizer, qwen2.training) == (llama.tokenizer, llama.training)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
@@ -93,7 +95,11 @@ def load_transformers(
     name: str, *, adapter: str | None = None, dtype: str = "fp32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The transformers model and tokenizer behind a name, its adapter merged; checked before weights are read."""
-    wanted = _dtype(dtype)
+    with _gguf_read_once():
+        return _load(name, adapter, _dtype(dtype))
+
+
+def _load(name: str, adapter: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     place, options = _place(name)
     folder = Path(place) if not options else None
     _check_holds(name, folder, "configuration")
@@ -103,10 +109,21 @@ def load_transformers(
     _check_holds(name, folder, "tokenizer")
     _check_holds(name, folder, "weights")
     tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, place, **options)
-    model = _read_weights(name, place, dtype=wanted, **options)
+    model = _read_weights(name, place, dtype=dtype, **options)
     if adapter is not None:
         model = _merge_adapter(model, adapter)
     return model.eval(), tokenizer
+
+
+@contextmanager
+def _gguf_read_once() -> Iterator[None]:
+    """transformers parses a GGUF file's metadata four times over, in seconds each; here it gets the first again."""
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 def _dtype(name: str) -> torch.dtype:
