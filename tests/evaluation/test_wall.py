@@ -38,6 +38,24 @@ def test_an_even_ratio_has_no_spread_and_equal_times_tell_nothing() -> None:
     assert not speedup(full, full, baseline_name="full").can_tell
 
 
+def test_few_questions_cover_the_truth_as_often_as_they_say() -> None:
+    """Six questions with 10 % of noise, timed once: an interval that is too narrow misses the truth in one of seven."""
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(400):
+        before = rng.uniform(0.5, 2, 6)
+        noise = rng.normal(1, 0.1, (2, 6))
+        full, plan = before * noise[0], before / 1.25 * noise[1]
+        found = speedup(dict(enumerate(full)), dict(enumerate(plan)), baseline_name="full")
+        hits += found.low <= 1.25 <= found.high
+    assert 0.93 <= hits / 400 <= 0.98
+
+
+def test_one_question_tells_nothing() -> None:
+    one = speedup({"a": 2.0}, {"a": 1.0}, baseline_name="full")
+    assert (one.low, one.speedup, one.high, one.can_tell) == (2, 2, 2, False)
+
+
 def test_speedup_needs_the_same_questions() -> None:
     with pytest.raises(DataError, match="did not answer the same questions"):
         speedup({"a": 1.0}, {"b": 1.0}, baseline_name="full")

@@ -114,15 +114,19 @@ def uneven() -> Diagnosis:
 
 
 def test_stages_that_bear_unlike_amounts(uneven: Diagnosis) -> None:
-    assert diagnosis_words.headline(uneven) == "Recall bears 8 of 16 sub-layers skipped, summary none"
+    assert diagnosis_words.headline(uneven) == (
+        "No loss beyond chance shows up to 8 of 16 sub-layers skipped in recall, not even to 4 in summary"
+    )
     assert diagnosis_words.summary(uneven) == [
         "On 100 dev questions full depth is right on 80.0 %, in 1.00 s each. Where a stage skips alone, a loss beyond "
-        "chance first shows at 4 sub-layers in summary; where all skip together, at 4.",
-        "Below that, skipping saves at most this share of a question's time: 20 % in recall and 0 % in summary.",
+        "chance first shows at 4 sub-layers in summary; where all skip together, at 4. A loss below 6.0 points cannot "
+        "show on so few.",
+        "Before a loss shows, skipping saves at most this share of a question's time: 20 % in recall and 0 % in "
+        "summary.",
         "Skipping more is not always faster: from 4 to 8 sub-layers in all stages a question goes from 900 ms to "
         "1.20 s, as the model writes 121 tokens instead of 61.",
-        "The tokens of summary vary least (3.00 bits; 6.00 in recall), and yet no stage bears less skipping: entropy "
-        "alone would mislead.",
+        "The tokens of summary vary least (3.00 bits; 6.00 in recall), and yet in no stage does a loss show earlier: "
+        "entropy alone would mislead.",
         "The exit rule saves at most 25.0 % of the decode steps (at 8 sub-layers in all stages); accuracy changes by "
         "−2.0 points (−8.0 to 4.0) there.",
     ]
@@ -130,24 +134,26 @@ def test_stages_that_bear_unlike_amounts(uneven: Diagnosis) -> None:
 
 def test_stages_that_bear_the_same() -> None:
     same = made_up({"recall": FLAT, "summary": FLAT}, FLAT, NO_EXIT)
-    assert diagnosis_words.headline(same) == "Every stage bears 8 of 16 sub-layers skipped"
+    assert diagnosis_words.headline(same) == (
+        "No loss beyond chance shows up to 8 of 16 sub-layers skipped, in any stage"
+    )
     summary = diagnosis_words.summary(same)
-    assert summary[0].endswith("No stage alone loses accuracy that so many questions could tell from chance.")
+    assert "No stage alone loses accuracy that so many questions could tell from chance." in summary[0]
     assert "not always faster" not in " ".join(summary)
-    assert summary[-2].endswith("but the stages bear the same.")
+    assert summary[-2].endswith("but losses show at the same budget in all stages.")
     assert summary[-1] == "The exit rule ends no text at any budget: the model stays sure of what it writes."
 
 
 def test_stages_that_bear_nothing() -> None:
     steep: Numbers = [(80, 1.0), (40, 0.9), (90, 0.8)]
     fragile = made_up({"recall": steep, "summary": steep}, steep, [(80, 60, 0), (40, 60, 0), (90, 60, 0)])
-    assert diagnosis_words.headline(fragile) == "No stage bears even 4 of 16 sub-layers skipped"
+    assert diagnosis_words.headline(fragile) == "Every stage loses accuracy at 4 of 16 sub-layers skipped"
     assert diagnosis_words.borne(fragile.together) == 0  # a budget that recovers by luck is not borne
 
 
 @pytest.mark.parametrize(
     ("bits", "said"),
-    [((3.0, 6.0), "The tokens of recall vary least"), ((6.0, 3.0), "and yet no stage bears less skipping")],
+    [((3.0, 6.0), "The tokens of recall vary least"), ((6.0, 3.0), "and yet in no stage does a loss show earlier")],
 )
 def test_entropy_is_held_against_what_is_borne(uneven: Diagnosis, bits: tuple[float, float], said: str) -> None:
     entropy = tuple(
@@ -156,7 +162,12 @@ def test_entropy_is_held_against_what_is_borne(uneven: Diagnosis, bits: tuple[fl
     )
     sentences = diagnosis_words.summary(uneven.model_copy(update={"entropy": entropy}))
     assert said in sentences[3]
-    assert ("bears as much skipping as any" in sentences[3]) == (bits[0] < bits[1])
+    assert ("in no stage does a loss show later" in sentences[3]) == (bits[0] < bits[1])
+
+
+def test_five_questions_show_no_loss_at_all(uneven: Diagnosis) -> None:
+    few = uneven.model_copy(update={"measured_on": uneven.measured_on.model_copy(update={"used": 5})})
+    assert "So few questions cannot show any loss at all" in diagnosis_words.summary(few)[0]
 
 
 def test_rows_of_the_charts(uneven: Diagnosis) -> None:

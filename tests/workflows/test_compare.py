@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report.test_browser import BROWSER, PROBE, visit
 
-from litestage.core import Completion, Counts, OptionError, Segment, SkipSchedule, StageTrace, Trace
+from litestage.core import (
+    Completion,
+    Counts,
+    LitestageError,
+    OptionError,
+    Segment,
+    SkipSchedule,
+    StagePlan,
+    StageTrace,
+    Trace,
+    sub_layers,
+)
 from litestage.report import comparison_words
-from litestage.report.comparison import Comparison
+from litestage.report.comparison import Compared, Comparison
 from litestage.report.comparison_report import comparison_page, write_report
 from litestage.report.page import to_html
 from litestage.report.rebuild import rebuild
 from litestage.runner import CachedEngine
 from litestage.search import SearchOptions
 from litestage.skipping.rules import RULES
-from litestage.workflows import Workbench
-from litestage.workflows.compare import Sizes, compare_methods, mean_skipped
+from litestage.workflows import Options, Workbench, workers
+from litestage.workflows.compare import Sizes, compare_methods, duels, mean_skipped
 from litestage.workflows.setups import cap_for, full_depth, token_cap
 
-SIZES = Sizes(search=6, test=6, wall=1, blocks=(1, 5), max_drops=(20.0, 40.0))
+
+def die(job: workers.Job) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+SIZES = Sizes(search=6, test=6, wall=2, blocks=(1, 5), max_drops=(20.0, 40.0))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +87,9 @@ def test_it_resumes_without_decoding_and_tells_the_same(
 def test_the_page_says_whether_the_claim_holds(comparison: Comparison, out: Path) -> None:
     text = " ".join(comparison_words.summary(comparison))
     assert "The paper claims" in text
-    assert any(word in text for word in ("holds here", "does not hold here", "not settled here", "is as fast"))
+    said = ("holds here", "does not hold here", "not settled here", "is as fast", "that was not tested")
+    assert any(word in text for word in said)
+    assert "Every other method was asked for" in text
     page = write_report(Comparison.load(out), out).read_text()
     assert rebuild(out).read_text() == page, "results alone make the report"
     assert (out / "figures" / "frontier.svg").is_file()
@@ -86,6 +108,104 @@ def test_charts_are_drawn_and_nothing_overflows(comparison: Comparison, tmp_path
     assert seen["drawn"] == sum(len(panel.charts) for figure in page.figures for panel in figure.panels)
     assert (seen["loaded"], seen["wide"]) == (0, [])
     assert seen["page"] <= width
+
+
+def test_other_methods_alone_make_a_page_too(bench: Workbench, tmp_path: Path) -> None:
+    sizes = replace(SIZES, blocks=(2,))
+    alone = compare_methods(bench, tmp_path, methods=["adaskip"], sizes=sizes, workers=1)
+    assert "LiteStage was not among them" in write_report(alone, tmp_path).read_text()
+    assert not alone.plans
+
+
+def test_budgets_reach_what_the_plans_skip(bench: Workbench) -> None:
+    deep = StagePlan(schedule=SkipSchedule.fixed(sub_layers(12)[:17]))
+    plan = bench.plan(dict.fromkeys(bench.task.stage_names, deep))
+    assert Sizes().amounts([bench.full_plan()], 12) == (1, 2, 3, 4)
+    assert Sizes().amounts([bench.full_plan(), plan], 12) == (3, 5, 7, 9)
+    assert Sizes(blocks=(2,)).amounts([plan], 12) == (2,)
+
+
+def made_up(name: str, kind: str, speedup: float, wrong: int, comparison: Comparison) -> Compared:
+    """A system that gets the first ``wrong`` of 200 questions wrong."""
+    full = comparison.full
+    accuracy = full.system.accuracy.model_copy(update={"percent": 100 - wrong / 2})
+    return full.model_copy(
+        update={
+            "name": name,
+            "method": name.split("-")[0],
+            "title": name,
+            "kind": kind,
+            "requested": "1 block",
+            "speedup": speedup,
+            "skipped": dict.fromkeys(full.skipped, 2.0),
+            "system": full.system.model_copy(update={"accuracy": accuracy}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("speedup", "ours", "rules", "says"),
+    [
+        (1.5, 20, (80,), "So the claim holds here"),
+        (1.5, 80, (20,), "So the claim does not hold here"),
+        (1.5, 38, (30,), "So the claim does not hold here: −4.0 points, 95 % interval"),
+        (1.5, 38, (30, *range(60, 79)), "So the claim is not settled here: −4.0 points"),
+        (1.0, 20, (80,), "so that was not tested"),
+        (1.5, 20, (), "no uniform system here is as fast"),
+    ],
+)
+def test_the_claim_is_judged_by_what_the_questions_tell(
+    comparison: Comparison, speedup: float, ours: int, rules: tuple[int, ...], says: str
+) -> None:
+    """A rival that is the best of twenty on these questions has to win by more than one that was alone."""
+    wrong = {"litestage-1": ours, **{f"rule{i}-1": count for i, count in enumerate(rules)}}
+    systems = [
+        comparison.full,
+        *(
+            made_up(name, "litestage" if name == "litestage-1" else "rule", speedup, count, comparison)
+            for name, count in wrong.items()
+        ),
+    ]
+    scores = {name: {f"q{i}": float(i >= count) for i in range(200)} for name, count in (wrong | {"full": 0}).items()}
+    judged = comparison.model_copy(update={"systems": tuple(systems), "duels": tuple(duels(systems, scores))})
+    assert says in comparison_words.claim(judged)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ({"search": 0}, "--search-limit 0 is too few"),
+        ({"test": -1}, "--limit -1 is too few"),
+        ({"wall": 1}, "--wall 1 is too few to compare anything. Choose 2 or more"),
+        ({"blocks": (13,)}, "--blocks 13: the model has 12 blocks to skip"),
+    ],
+)
+def test_sizes_that_compare_nothing_are_refused_at_once(
+    bench: Workbench, tmp_path: Path, sizes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(OptionError, match=says):
+        compare_methods(bench, tmp_path, sizes=Sizes(**sizes))
+    assert not any(tmp_path.iterdir())
+
+
+def test_folders_and_questions_that_a_comparison_refuses(bench: Workbench, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"kind": "diagnosis"}')
+    with pytest.raises(OptionError, match="is of another job, and a comparison would write over it"):
+        compare_methods(bench, tmp_path)
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"id": "1", "question": "Is it?", "choices": ["a", "b"], "answer": 0}\n')
+    same = Workbench(Options(data=str(one)))
+    with pytest.raises(OptionError, match="1 questions are in dev and in test, such as 1"):
+        compare_methods(same, tmp_path / "out")
+    assert not same.may_show_texts
+    assert bench.may_show_texts
+
+
+def test_a_worker_that_dies_is_told(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_do", die)
+    jobs = [workers.Job(bench.full_plan(), bench.task)] * 5
+    with pytest.raises(LitestageError, match=r"A process that answered questions died; .*--workers 1"):
+        workers.answer_ahead(bench, bench.questions("test", 1), tmp_path, jobs, workers=2, what="")
 
 
 def test_an_unknown_method_is_refused(bench: Workbench, tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ def command(
     methods: str = typer.Option(
         "all", metavar="all|NAME,NAME", help="Methods to compare, by name.", rich_help_panel=o.WHAT
     ),
-    blocks: str = typer.Option(
-        "1,2,3,4", metavar="N,N", help="What each method is asked to skip, in blocks.", rich_help_panel=o.WHAT
+    blocks: str | None = typer.Option(
+        None,
+        metavar="N,N",
+        help="What each method is asked to skip, in blocks. Default: four amounts, up to what LiteStage's plans skip.",
+        rich_help_panel=o.WHAT,
     ),
     max_drops: str = typer.Option(
         "1,3,5,10", metavar="POINTS,POINTS", help="Points that LiteStage's plans may lose.", rich_help_panel=o.WHAT
@@ -31,11 +34,12 @@ def command(
     full: bool = typer.Option(
         False,
         "--full",
-        help="All dev and test questions, and every budget up to half the blocks.",
+        help="All dev and test questions, and every budget up to half the blocks, whatever --limit, --search-limit and "
+        "--blocks say.",
         rich_help_panel=o.WHAT,
     ),
     step: o.Step = 2,
-    exit_rule: o.Exit = None,
+    exit_rule: o.TriedExit = None,
     workers: int = typer.Option(2, help="Processes that answer side by side on a processor.", rich_help_panel=o.HOW),
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
@@ -61,7 +65,8 @@ def command(
 
     chosen = list(RULES) if methods == "all" else [name.strip() for name in methods.split(",")]
     check_methods(chosen)
-    amounts, drops = o.numbers("--blocks", blocks, int), o.numbers("--max-drops", max_drops, float)
+    amounts = o.numbers("--blocks", blocks, int) if blocks else None
+    drops = o.numbers("--max-drops", max_drops, float)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
     o.check_out(out)
     with Bars() as bars:

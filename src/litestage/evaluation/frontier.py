@@ -9,13 +9,14 @@ from litestage.evaluation.paired import compare
 
 
 class FrontierPoint(Record):
-    """A system that no other beats, and those of other methods that the data cannot tell from it."""
+    """A system that no other beats in speed and accuracy, and those that the data cannot rank below it."""
 
     name: str
     speedup: float
     accuracy: float
     rivals: tuple[str, ...]
-    """Systems at least as fast (within ``slack``) whose loss of accuracy against this one is not beyond chance."""
+    """Systems at least as fast (within ``slack``) whose loss of accuracy against this one is not beyond chance; some
+    may be on the frontier themselves."""
 
 
 def frontier(
@@ -38,7 +39,7 @@ def frontier(
             rivals=tuple(
                 other
                 for other in speedups
-                if other not in best
+                if other != name
                 and speedups[other] >= (1 - slack) * speedups[name]
                 and not compare(scores[name], scores[other]).can_tell
             ),

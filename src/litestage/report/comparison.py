@@ -55,6 +55,8 @@ class Duel(Record):
     other: str
     paired: Paired
     """The plan minus the other."""
+    among: int = 1
+    """Systems that the other was chosen from, for its accuracy on these same questions."""
 
 
 class Comparison(Kept):

@@ -45,6 +45,7 @@ def points(systems: Sequence[Compared], comparison: Comparison) -> list[Row]:
 
 def trade_off(rows: Sequence[Row], full: Compared, methods: Sequence[str], *, joined: bool = True) -> Draw:
     """Accuracy (percent) against speedup: a line a method, full depth as the lines that cross at 1."""
+    sure = [row for row in rows if row["frontier"] == ON_FRONTIER]
     start: Row = {"speedup": 1.0, "accuracy": full.accuracy, "order": 0}
 
     def draw(theme: Theme, width: Width) -> Any:
@@ -56,6 +57,7 @@ def trade_off(rows: Sequence[Row], full: Compared, methods: Sequence[str], *, jo
             cross.mark_rule(**style).encode(x="speedup:Q"),
             cross.mark_rule(**style).encode(y="accuracy:Q"),
             *([_joins(lines, colour)] if joined else []),
+            *([_intervals(sure, colour)] if sure else []),
             _dots(rows, colour, shape, theme),
         ]
         return alt.layer(*layers).properties(width=width, height=360 if joined else 300)
@@ -92,6 +94,12 @@ def _joins(rows: Sequence[Row], colour: Any) -> Any:
     """A method's systems in the order of their budgets."""
     lines = alt.Chart(alt.Data(values=list(rows))).mark_line(strokeWidth=1.8, opacity=0.85)
     return lines.encode(x="speedup:Q", y="accuracy:Q", order="order:Q", color=colour)
+
+
+def _intervals(rows: Sequence[Row], colour: Any) -> Any:
+    """A bar for each system."""
+    bars = alt.Chart(alt.Data(values=list(rows))).mark_rule(opacity=0.5)
+    return bars.encode(x="speedup:Q", y="low:Q", y2="high:Q", color=colour)
 
 
 def _dots(rows: Sequence[Row], colour: Any, shape: Any, theme: Theme) -> Any:

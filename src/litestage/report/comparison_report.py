@@ -58,13 +58,16 @@ def _cards(comparison: Comparison) -> tuple[Card, ...]:
 
 
 def _frontier(comparison: Comparison) -> Section:
-    shown = comparison.of_kind("litestage", "rule")
+    on = {point.name for point in comparison.frontier}
+    others = comparison.of_kind("ablation", "control")
+    shown = comparison.of_kind("litestage", "rule") + tuple(system for system in others if system.name in on)
     figure = Figure(
         name="frontier",
         alt="Accuracy against speedup, a line a method",
         panels=(Panel((_trade_off(shown, comparison),)),),
-        caption="A filled mark is on the frontier. The dashed lines are full depth. Speedups are priced from exact "
-        "counts over all questions; the tables have the clock's.",
+        caption="A filled mark is on the frontier, and its bar the 95 % interval of its change from full depth. The "
+        "dashed lines are full depth. Speedups are priced from exact counts over all questions; the tables have the "
+        "clock's.",
     )
     return Section(
         "frontier",
@@ -90,13 +93,14 @@ def _budgets(comparison: Comparison) -> Section:
 
 
 def _ablations(comparison: Comparison) -> Section:
-    shown = [*comparison.of_kind("litestage", "ablation")]
+    shown = comparison.of_kind("litestage", "ablation")
+    parts = Figure(
+        name="ablations",
+        alt="Accuracy against speedup of LiteStage and of what is left when a part of it is taken away",
+        panels=(Panel((_trade_off(shown, comparison),)),) if shown else (),
+    )
     figures_ = [
-        Figure(
-            name="ablations",
-            alt="Accuracy against speedup of LiteStage and of what is left when a part of it is taken away",
-            panels=(Panel((_trade_off(tuple(shown), comparison),)),),
-        ),
+        *([parts] if shown else []),
         Figure(
             name="controls",
             alt="Accuracy against speedup of LiteStage and of the controls",

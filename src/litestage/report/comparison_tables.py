@@ -40,7 +40,8 @@ def systems(comparison: Comparison) -> Table:
         note="Blocks skipped are those that decode steps really skip, two sub-layers a block, the mean over stages. "
         f"Change and McNemar's test are against full depth on the same questions (n = {comparison.tested_on.used}); "
         f"the clock timed {comparison.full.wall.n} of them, all systems in turn. Bold: on the frontier. Pale: a loss "
-        "beyond chance.",
+        f"beyond chance; of {len(comparison.systems) - 1} tests at 5 %, {(len(comparison.systems) - 1) / 20:.0f} would "
+        "find a change by chance alone.",
         sortable=True,
     )
 
@@ -105,7 +106,7 @@ def owners(comparison: Comparison) -> Table:
             Column("Speedup"),
             Column("Accuracy"),
             Column("Owner", right=False),
-            Column("Methods as fast, and not worse beyond chance", right=False),
+            Column("Others as fast, and not worse beyond chance", right=False),
         ),
         lines=tuple(
             Line(
@@ -113,7 +114,7 @@ def owners(comparison: Comparison) -> Table:
                     words.times(point.speedup),
                     words.percent(point.accuracy),
                     _name(comparison.system(point.name)),
-                    "; ".join(dict.fromkeys(comparison.system(rival).title for rival in point.rivals)) or "none",
+                    "; ".join(comparison_words.rivals(comparison, point)) or "none",
                 )
             )
             for point in comparison.frontier
@@ -147,7 +148,7 @@ def matched(comparison: Comparison) -> Table:
         ),
         lines=tuple(lines),
         note="The paper's Table 1: a plan of LiteStage, and every uniform method at its budget nearest to the plan's "
-        "mean over the stages.",
+        "mean over the stages, where one lies within a block of it.",
     )
 
 

@@ -4,35 +4,49 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from litestage.evaluation import FrontierPoint, Paired
+from litestage.evaluation import FrontierPoint
 from litestage.report import words
 from litestage.report.comparison import Compared, Comparison, Duel
+
+OURS = "LiteStage"
+FAST = 1.02
+"""Speedup below which a plan is no faster than full depth for any purpose here."""
 
 
 def headline(comparison: Comparison) -> str:
     """The frontier's fast end, in one line."""
-    ours = [point for point in comparison.frontier if _owner(_system(comparison, point)) == "LiteStage"]
+    if not comparison.of_kind("litestage"):
+        return f"{len(comparison.of_kind('rule'))} settings of other methods; LiteStage was not among them"
+    ours = [point for point in comparison.frontier if owner(_system(comparison, point)) == OURS]
     if not ours:
         return "LiteStage is nowhere on the frontier here"
+    open_ones = sum(bool(rivals(comparison, point)) for point in ours)
     share = f"{len(ours)} of {len(comparison.frontier)} points of the frontier"
-    return f"LiteStage holds {share}, up to {words.times(max(point.speedup for point in ours))}"
+    settled = {0: "", len(ours): ", none of them settled"}.get(open_ones, f", {open_ones} of them unsettled")
+    return f"LiteStage holds {share}{settled}, up to {words.times(max(point.speedup for point in ours))}"
 
 
 def summary(comparison: Comparison) -> list[str]:
-    return [frontier(comparison), claim(comparison), *controls(comparison), *exits(comparison)]
+    return [
+        frontier(comparison),
+        *_asked(comparison),
+        claim(comparison),
+        *controls(comparison),
+        *exits(comparison),
+    ]
 
 
 def frontier(comparison: Comparison) -> str:
     """Which method owns the frontier where."""
     runs = [
-        (owner, list(points))
-        for owner, points in groupby(comparison.frontier, key=lambda point: _owner(_system(comparison, point)))
+        (name, list(points))
+        for name, points in groupby(comparison.frontier, key=lambda point: owner(_system(comparison, point)))
     ]
-    parts = [f"{owner} at {_range(points)}" for owner, points in runs]
+    parts = [f"{name} at {_range(points)}" for name, points in runs]
     tested = comparison.tested_on
     asked = f"{tested.used} {tested.name} questions"
     sentence = f"On {asked} no system is both faster and more accurate than {words.listed(parts)}."
-    unsettled = [point for point in comparison.frontier if point.rivals]
+    unsettled = [point for point in comparison.frontier if rivals(comparison, point)]
     if not unsettled:
         return sentence
     return (
@@ -41,11 +55,31 @@ def frontier(comparison: Comparison) -> str:
     )
 
 
-def _owner(system: Compared) -> str:
+def rivals(comparison: Comparison, point: FrontierPoint) -> list[str]:
+    """Other owners that the questions cannot rank below the point's, though they are as fast."""
+    own = owner(_system(comparison, point))
+    others = (owner(comparison.system(rival)) for rival in point.rivals)
+    return [name for name in dict.fromkeys(others) if name != own]
+
+
+def _asked(comparison: Comparison) -> list[str]:
+    """How much of what could be compared was."""
+    amounts = list(dict.fromkeys(system.requested for system in comparison.of_kind("rule")))
+    tested = comparison.tested_on
+    part = f" of {tested.available}" if tested.used < tested.available else ""
+    if not amounts:
+        return []
+    return [
+        f"Every other method was asked for {words.listed(amounts)}, on {tested.used}{part} {tested.name} questions; "
+        "--full takes all of both."
+    ]
+
+
+def owner(system: Compared) -> str:
     """The method; plans without exit or with norm ratios are LiteStage's, and those of uniform budgets are not."""
     if system.method.startswith("litestage_uniform"):
         return "LiteStage's ranking with uniform budgets"
-    return "LiteStage" if system.method.startswith("litestage") else system.title
+    return OURS if system.method.startswith("litestage") else system.title
 
 
 def _range(points: list[FrontierPoint]) -> str:
@@ -59,6 +93,11 @@ def claim(comparison: Comparison) -> str:
     if not plans:
         return "LiteStage was not among the methods."
     plan = max(plans, key=lambda system: system.speedup)
+    if plan.speedup < FAST:
+        return (
+            "The paper claims that stage-wise budgets with exit beat uniform skipping at high speedup. No plan of "
+            f"LiteStage's here is faster than full depth (at most {words.times(plan.speedup)}), so that was not tested."
+        )
     opening = (
         "The paper claims that stage-wise budgets with exit beat uniform skipping at high speedup. "
         f"LiteStage's fastest plan runs at {words.times(plan.speedup)} with {words.percent(plan.accuracy)}"
@@ -68,15 +107,18 @@ def claim(comparison: Comparison) -> str:
         return f"{opening}; no uniform system here is as fast."
     other = comparison.system(duel.other)
     rival = f"the best uniform system as fast, {other.title} ({other.requested}, {words.times(other.speedup)})"
-    return f"{opening}; {rival} has {words.percent(other.accuracy)}. {verdict(duel.paired)}"
+    return f"{opening}; {rival} has {words.percent(other.accuracy)}. {verdict(duel)}"
 
 
-def verdict(paired: Paired) -> str:
-    """Whether the claim holds, as far as the questions tell."""
+def verdict(duel: Duel) -> str:
+    """Whether the claim holds, as far as the questions tell: the rival had the luck of the best of several."""
+    paired = duel.paired
     change = f"{words.signed(paired.difference)} points, 95 % interval {words.interval(paired.low, paired.high)}"
-    if not paired.can_tell:
-        return f"So the claim is not settled here: {change}."
-    return f"So the claim {'holds' if paired.difference > 0 else 'does not hold'} here: {change}."
+    best_of = f", against the best of {duel.among} on these very questions" if duel.among > 1 else ""
+    lost = paired.difference < 0 and paired.p_value * duel.among < 0.05
+    if not paired.can_tell or (paired.difference < 0 and not lost):
+        return f"So the claim is not settled here: {change}{best_of}."
+    return f"So the claim {'holds' if paired.difference > 0 else 'does not hold'} here: {change}{best_of}."
 
 
 def controls(comparison: Comparison) -> list[str]:
@@ -108,10 +150,14 @@ def exits(comparison: Comparison) -> list[str]:
     with_exit, without = comparison.system(duel.plan), comparison.system(duel.other)
     before, after = without.system.total.decode_steps, with_exit.system.total.decode_steps
     if abs(after / before - 1) < 0.005:
-        return [f"Exit hardly ever fires there: {before:.1f} decode steps a question without it, {after:.1f} with it."]
+        return [
+            f"Exit hardly ever fires in {_plan(comparison, duel.plan)}: {before:.1f} decode steps a question without "
+            f"it, {after:.1f} with it."
+        ]
     return [
-        f"In that plan exit takes {before:.1f} decode steps a question to {after:.1f} and accuracy from "
-        f"{words.percent(without.accuracy)} to {words.percent(with_exit.accuracy)}."
+        f"In {_plan(comparison, duel.plan)} exit takes {before:.1f} decode steps a question to {after:.1f}; accuracy "
+        f"changes by {words.signed(duel.paired.difference)} points, 95 % interval "
+        f"{words.interval(duel.paired.low, duel.paired.high)}."
     ]
 
 

@@ -73,7 +73,7 @@ def _cards(diagnosis: Diagnosis) -> tuple[Card, ...]:
             f"{words.share(slowest.seconds / full.total.seconds)} of it in {slowest.name}",
         ),
         Card(
-            "Sub-layers borne",
+            "No loss shows up to",
             _joined([diagnosis_words.borne(sweep) for sweep in diagnosis.alone]),
             f"of {2 * diagnosis.model.num_blocks}, in {' / '.join(diagnosis.stages)}",
         ),

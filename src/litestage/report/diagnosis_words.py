@@ -1,4 +1,4 @@
-"""A diagnosis in words: what each stage bears, what skipping buys there, and what entropy and exit say."""
+"""A diagnosis in words: where losses begin to show, what skipping buys before, and what entropy and exit say."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from litestage.report import words
 from litestage.report.diagnosis import Diagnosis, Point, Sweep
 from litestage.report.diagnosis_figures import change
 
+FEWEST = 6
+"""Questions that must turn wrong, with none turned right, for McNemar's test to call it a loss at 5 %."""
+
 
 def borne(sweep: Sweep) -> int:
-    """The largest budget below the first one that loses accuracy beyond chance."""
+    """The largest budget below the first one that loses accuracy beyond chance: no proof that it loses nothing."""
     kept = 0
     for point in sweep.skipping:
         if point.paired.can_tell and point.paired.difference < 0:
@@ -20,29 +23,27 @@ def borne(sweep: Sweep) -> int:
 
 
 def headline(diagnosis: Diagnosis) -> str:
-    """What each stage bears, in one line."""
-    line = _headline(diagnosis)
-    return line[0].upper() + line[1:]
-
-
-def _headline(diagnosis: Diagnosis) -> str:
+    """Up to where no loss shows, in one line."""
     of = 2 * diagnosis.model.num_blocks
     bears = {sweep.stage: borne(sweep) for sweep in diagnosis.alone}
     most, least = max(bears.values()), min(bears.values())
     if most == least == 0:
-        return f"No stage bears even {diagnosis.budgets[1]} of {of} sub-layers skipped"
+        return f"Every stage loses accuracy at {diagnosis.budgets[1]} of {of} sub-layers skipped"
     if most == least:
-        return f"Every stage bears {most} of {of} sub-layers skipped"
+        return f"No loss beyond chance shows up to {most} of {of} sub-layers skipped, in any stage"
     strong = [name for name, count in bears.items() if count == most]
     weak = [name for name, count in bears.items() if count == least]
-    verb = "bears" if len(strong) == 1 else "bear"
-    return f"{words.listed(strong)} {verb} {most} of {of} sub-layers skipped, {words.listed(weak)} {least or 'none'}"
+    up_to = f"up to {least}" if least else f"not even to {diagnosis.budgets[1]}"
+    return (
+        f"No loss beyond chance shows up to {most} of {of} sub-layers skipped in {words.listed(strong)}, "
+        f"{up_to} in {words.listed(weak)}"
+    )
 
 
 def summary(diagnosis: Diagnosis) -> list[str]:
     """What a reader should take away, from the plainest to the finest."""
     return [
-        _losses(diagnosis),
+        f"{_losses(diagnosis)} {_resolution(diagnosis)}",
         *_gains(diagnosis),
         *_slower(diagnosis),
         _entropy(diagnosis),
@@ -73,6 +74,14 @@ def _losses(diagnosis: Diagnosis) -> str:
     return f"{shown}; where all skip together, at {_next(diagnosis, together)}."
 
 
+def _resolution(diagnosis: Diagnosis) -> str:
+    """The smallest loss that so many questions can show."""
+    n = diagnosis.measured_on.used
+    if n < FEWEST:
+        return "So few questions cannot show any loss at all: what follows says nothing of accuracy."
+    return f"A loss below {words.percent(100 * FEWEST / n)[:-2]} points cannot show on so few."
+
+
 def _next(diagnosis: Diagnosis, budget: int) -> int:
     return diagnosis.budgets[diagnosis.budgets.index(budget) + 1]
 
@@ -86,7 +95,7 @@ def _gains(diagnosis: Diagnosis) -> Iterator[str]:
     }
     if any(gain > 0 for gain in gains.values()):
         told = [f"{words.share(gain)} in {name}" for name, gain in sorted(gains.items(), key=lambda pair: -pair[1])]
-        yield f"Below that, skipping saves at most this share of a question's time: {words.listed(told)}."
+        yield f"Before a loss shows, skipping saves at most this share of a question's time: {words.listed(told)}."
 
 
 def _slower(diagnosis: Diagnosis) -> Iterator[str]:
@@ -123,12 +132,12 @@ def _entropy(diagnosis: Diagnosis) -> str:
     )
     bears = {sweep.stage: borne(sweep) for sweep in diagnosis.alone}
     if min(bears.values()) == max(bears.values()):
-        return f"{told}, but the stages bear the same."
+        return f"{told}, but losses show at the same budget in all stages."
     if bears[least.name] == max(bears.values()):
-        return f"{told}, and it bears as much skipping as any stage."
+        return f"{told}, and in no stage does a loss show later."
     if bears[least.name] == min(bears.values()):
-        return f"{told}, and yet no stage bears less skipping: entropy alone would mislead."
-    return f"{told}; it bears neither the most skipping nor the least."
+        return f"{told}, and yet in no stage does a loss show earlier: entropy alone would mislead."
+    return f"{told}; a loss shows there neither first nor last."
 
 
 def exit_effect(diagnosis: Diagnosis) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from litestage.core import OptionError
 from litestage.core.files import write_text
 from litestage.core.plan import content_hash
+from litestage.report.results import RESULTS_FILE
 from litestage.tasks import Question
 from litestage.workflows.workbench import Workbench
 
@@ -47,6 +48,13 @@ def refuse_search(out: Path) -> None:
         raise OptionError(
             f"{out} holds a search, and this would change its prices. Choose another --out, such as {out / 'test'}."
         )
+
+
+def refuse_other_results(out: Path, kind: str) -> None:
+    """Raise `OptionError` for a folder that holds what another kind of job left."""
+    path = out / RESULTS_FILE
+    if path.is_file() and json.loads(path.read_bytes()).get("kind") != kind:
+        raise OptionError(f"{path} is of another job, and a {kind} would write over it. Choose another --out.")
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

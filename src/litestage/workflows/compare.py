@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -15,14 +16,14 @@ from pydantic import TypeAdapter
 from litestage.core import Compensation, CompensationKind, ExitRule, OptionError, Plan, SkipSchedule, Trace
 from litestage.core.files import write_text
 from litestage.evaluation import Sample, compare, frontier, medians, question_scores, speedup
-from litestage.report import Example, Provenance, RankedLayer, Split, System
+from litestage.report import Example, Provenance, RankedLayer, Split, System, words
 from litestage.report.comparison import Compared, Comparison, Duel
 from litestage.search import SearchOptions
 from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
 from litestage.skipping.rules import RULES, Scores
 from litestage.tasks import Question
-from litestage.workflows.claim import refuse_search
-from litestage.workflows.evaluate import Evaluation, answer, summarise
+from litestage.workflows.claim import refuse_other_results, refuse_search
+from litestage.workflows.evaluate import NO_ROOM_NOTE, Evaluation, answer, no_room, none_right, summarise
 from litestage.workflows.latency import wall_clock
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
@@ -35,6 +36,10 @@ INFLUENCE_QUESTIONS = 50
 """Questions whose prompts give ShortGPT its block influence."""
 AS_FAST = 0.02
 """Share by which a system may be slower than a plan and still count as as fast."""
+MATCHED = 1.0
+"""Blocks, the mean over stages, that two systems may lie apart at a matched budget."""
+AMOUNTS = 4
+"""Budgets of each method, unless they are asked for."""
 WORTH_A_PLACE = 0.5
 """Share of full depth's accuracy below which a system has no place on the frontier, however fast."""
 _SAMPLES = TypeAdapter(list[Sample])
@@ -49,10 +54,30 @@ class Sizes:
     test: int | None = 200
     wall: int = 6
     """Test questions timed by the wall clock, all systems in turn."""
-    blocks: tuple[int, ...] = (1, 2, 3, 4)
-    """What each method is asked to skip, in blocks."""
+    blocks: tuple[int, ...] | None = None
+    """What each method is asked to skip, in blocks; None is four amounts, up to what LiteStage's plans skip."""
     max_drops: tuple[float, ...] = (1.0, 3.0, 5.0, 10.0)
     """Points that LiteStage's plans may lose on dev."""
+
+    def check(self, num_blocks: int) -> None:
+        """Raise `OptionError` for what could not be compared."""
+        for option, count, least in (
+            ("--search-limit", self.search, 1),
+            ("--limit", self.test, 1),
+            ("--wall", self.wall, 2),
+        ):
+            if count is not None and count < least:
+                raise OptionError(f"{option} {count} is too few to compare anything. Choose {least} or more.")
+        if self.blocks and max(self.blocks) > num_blocks:
+            raise OptionError(f"--blocks {max(self.blocks)}: the model has {num_blocks} blocks to skip.")
+
+    def amounts(self, plans: Iterable[Plan], num_blocks: int) -> tuple[int, ...]:
+        """Blocks that the methods are asked for, so that some are as many as a plan skips in the mean."""
+        if self.blocks is not None:
+            return self.blocks
+        skipped = [[stage.schedule.num_skipped / 2 for stage in plan.stages.values()] for plan in plans]
+        most = max([AMOUNTS, *(ceil(fmean(some)) for some in skipped)])
+        return tuple(sorted({ceil(most * i / AMOUNTS) for i in range(1, AMOUNTS + 1)}))
 
 
 @dataclass
@@ -77,18 +102,21 @@ def compare_methods(
 ) -> Comparison:
     """Search LiteStage's plans on dev, run all systems on test, and pair every outcome; resumes from ``out``."""
     check_methods(methods)
+    sizes.check(bench.engine.identity.num_blocks)
     refuse_search(out)
+    refuse_other_results(out, "comparison")
     started = time.perf_counter()
-    dev, test = bench.questions("dev"), bench.questions("test")
+    dev, test = bench.dev_and_test()
     used = dev[: sizes.search], test[: sizes.test]
     ground = lay_ground(bench, used[0], out, progress)
     plans = _plans(bench, ground, used[0], out, sizes, options, exit_rule, progress) if "litestage" in methods else {}
+    amounts = sizes.amounts(plans.values(), bench.engine.identity.num_blocks)
     norm_ratio = _fit(bench, ground, out)
     scaled: dict[CompensationKind, Compensation] = {"none": Compensation(), "norm_ratio": norm_ratio}
     setups = [
         full_depth(bench),
         *searched(bench, plans, norm_ratio),
-        *uniform(bench, _scores(bench, ground), scaled, methods, sizes.blocks, exit_rule),
+        *uniform(bench, _scores(bench, ground), scaled, methods, amounts, exit_rule),
         *controls(bench, exit_rule),
     ]
     run = _Run(bench, ground, out, used[1], workers, progress)
@@ -241,6 +269,7 @@ def _comparison(
         },
         ranking=tuple(RankedLayer.model_validate(score.model_dump()) for score in run.ground.ranking.scores),
         examples=_examples(bench, used[1], bouts),
+        notes=tuple(_notes(bouts)),
         provenance=Provenance.of(
             latency.conditions,
             command=command_line(),
@@ -268,7 +297,7 @@ def _compared(bout: _Bout, full: _Bout, seed: int) -> Compared:
         system=System.of(evaluation.interval, evaluation.usage, evaluation.price, fmean(bout.wall.values())),
         speedup=baseline.price.seconds / evaluation.price.seconds,
         paired=compare(question_scores(baseline.questions), question_scores(traces), seed=seed),
-        wall=speedup(full.wall, bout.wall, baseline_name="full depth, same engine", seed=seed),
+        wall=speedup(full.wall, bout.wall, baseline_name="full depth, same engine"),
         answers=tuple(trace.answer for trace in traces),
     )
 
@@ -291,18 +320,17 @@ def duels(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]
     for plan in (system for system in systems if system.kind == "litestage"):
         for by, others in opponents(plan, systems).items():
             for other in others:
-                yield Duel(
-                    by=by, plan=plan.name, other=other.name, paired=compare(scores[other.name], scores[plan.name])
-                )
+                paired = compare(scores[other.name], scores[plan.name])
+                among = len(_as_fast(plan, systems)) if by == "speed" else 1
+                yield Duel(by=by, plan=plan.name, other=other.name, paired=paired, among=among)
 
 
 def opponents(plan: Compared, systems: Sequence[Compared]) -> dict[By, list[Compared]]:
     """Whom a plan is held against: the same budget, the same speed, its own texts without exit, and the controls."""
-    uniform_ones = [s for s in systems if s.kind == "rule" or s.method.startswith("litestage_uniform")]
-    as_fast = [system for system in uniform_ones if system.speedup >= (1 - AS_FAST) * plan.speedup]
+    as_fast = _as_fast(plan, systems)
     amount = plan.name.removeprefix(plan.method)
     return {
-        "budget": list(nearest(plan, uniform_ones)),
+        "budget": list(nearest(plan, _uniform_ones(systems))),
         "speed": [max(as_fast, key=lambda system: system.accuracy)] if as_fast else [],
         "exit": [system for system in systems if system.name == f"litestage_no_exit{amount}"],
         "control": [
@@ -313,17 +341,37 @@ def opponents(plan: Compared, systems: Sequence[Compared]) -> dict[By, list[Comp
     }
 
 
+def _uniform_ones(systems: Sequence[Compared]) -> list[Compared]:
+    return [s for s in systems if s.kind == "rule" or s.method.startswith("litestage_uniform")]
+
+
+def _as_fast(plan: Compared, systems: Sequence[Compared]) -> list[Compared]:
+    return [system for system in _uniform_ones(systems) if system.speedup >= (1 - AS_FAST) * plan.speedup]
+
+
 def nearest(plan: Compared, systems: Sequence[Compared]) -> Iterator[Compared]:
-    """Of every method the system whose mean blocks skipped are nearest to the plan's."""
+    """Of every method the system whose mean blocks skipped are nearest to the plan's, if any is near enough."""
     for method in dict.fromkeys(system.method for system in systems):
         some = [system for system in systems if system.method == method]
-        yield min(some, key=lambda system: abs(system.blocks_skipped - plan.blocks_skipped))
+        best = min(some, key=lambda system: abs(system.blocks_skipped - plan.blocks_skipped))
+        if abs(best.blocks_skipped - plan.blocks_skipped) <= MATCHED:
+            yield best
+
+
+def _notes(bouts: Sequence[_Bout]) -> Iterator[str]:
+    """What would make a reader trust the figures less."""
+    yield from none_right(bouts[0].evaluation.questions)
+    cramped = [
+        f"{bout.setup.title} ({bout.setup.requested})" for bout in bouts if any(map(no_room, bout.evaluation.questions))
+    ]
+    if cramped:
+        yield f"With {words.listed(cramped)} {NO_ROOM_NOTE}"
 
 
 def _examples(bench: Workbench, questions: Sequence[Question], bouts: Sequence[_Bout]) -> tuple[Example, ...]:
     """Questions in full under the boldest plan; none of a set whose text is not ours to show."""
     ours = [bout for bout in bouts if bout.setup.kind == "litestage"]
-    if bench.task.name != "everyday" or not ours:
+    if not bench.may_show_texts or not ours:
         return ()
     plan = max(ours, key=lambda bout: bouts[0].evaluation.price.seconds / bout.evaluation.price.seconds)
     patient = next((b for b in bouts if b.setup.name == plan.setup.name.replace("-", "_no_exit-")), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -22,12 +21,11 @@ from litestage.evaluation.entropy import confidence_by_step, token_entropy
 from litestage.report import Example, Provenance, RankedLayer, Split, System, words
 from litestage.report.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy, Sweep, Versions
 from litestage.report.diagnosis_report import write_report
-from litestage.report.results import RESULTS_FILE
 from litestage.runner import CachedEngine, run
 from litestage.skipping import Ranking
 from litestage.tasks import Question, Stage
-from litestage.workflows.claim import refuse_search
-from litestage.workflows.evaluate import answer
+from litestage.workflows.claim import refuse_other_results, refuse_search
+from litestage.workflows.evaluate import NO_ROOM_NOTE, answer, no_room, none_right
 from litestage.workflows.latency import LATENCY_FILE, latency_model
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.rank import rank_traces
@@ -79,7 +77,7 @@ def diagnose(
     progress: Progress = SILENT,
 ) -> Diagnosis:
     """Measure all parts on the first questions of a split; leaves results and report in ``out``."""
-    _refuse_other_results(out)
+    refuse_other_results(out, "diagnosis")
     diagnosis = measure(bench, out, split=split, limit=limit, depths=depths, exit_rule=exit_rule, progress=progress)
     diagnosis.save(out)
     write_report(diagnosis, out)
@@ -126,7 +124,7 @@ def measure(
         looked_at=looked_at,
         curves=tuple(_curves(lab, looked_at, budgets)),
         ranking=tuple(RankedLayer.model_validate(layer.model_dump()) for layer in ranking.scores),
-        examples=tuple(_examples(lab, budgets)) if _may_show_texts(bench) else (),
+        examples=tuple(_examples(lab, budgets)) if bench.may_show_texts else (),
         notes=tuple(_notes(lab)),
         provenance=Provenance.of(
             latency.conditions,
@@ -298,33 +296,9 @@ def _exits(trace: Trace) -> int:
     return sum(done.finish_reason == "low_confidence" for stage in trace.stages for done in stage.completions)
 
 
-def _may_show_texts(bench: Workbench) -> bool:
-    """Only the embedded questions are ours to print."""
-    return bench.task.name == "everyday" and bench.options.data is None
-
-
 def _notes(lab: _Lab) -> Iterator[str]:
     """What would make a reader trust the figures less."""
-    if not any(trace.correct for trace in lab.traces(ALL, 0)):
-        yield (
-            "The full model answers none of these questions, so nothing here says what skipping costs. Check the task, "
-            "the model and --shots."
-        )
-    cramped = sorted({budget for (_, budget, _), traces in lab.done.items() if any(map(_no_room, traces))})
+    yield from none_right(lab.traces(ALL, 0))
+    cramped = sorted({budget for (_, budget, _), traces in lab.done.items() if any(map(no_room, traces))})
     if cramped:
-        yield (
-            f"With {words.listed(list(map(str, cramped)))} sub-layers skipped some texts grew so long that a later "
-            "prompt did not fit the context. Such a question counts as wrong, and its later stages cost no time: "
-            "latencies there look better than they are."
-        )
-
-
-def _no_room(trace: Trace) -> bool:
-    return any(done.finish_reason == "no_room" for stage in trace.stages for done in stage.completions)
-
-
-def _refuse_other_results(out: Path) -> None:
-    """Raise `OptionError` for a folder that holds what another kind of job left."""
-    path = out / RESULTS_FILE
-    if path.is_file() and json.loads(path.read_bytes()).get("kind") != "diagnosis":
-        raise OptionError(f"{path} is of another job, and a diagnosis would write over it. Choose another --out.")
+        yield f"With {words.listed(list(map(str, cramped)))} sub-layers skipped {NO_ROOM_NOTE}"

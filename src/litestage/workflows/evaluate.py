@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ from litestage.workflows.workbench import Workbench
 
 MAJORITIES = (1, 5, 10)
 """Votes of the majorities that are reported, where so many are drawn; the majority of all of them always is."""
+
+NO_ROOM_NOTE = (
+    "some texts grew so long that a later prompt did not fit the context. Such a question counts as wrong, and its "
+    "later stages cost no time: latencies there look better than they are."
+)
 
 
 class Evaluation(Record):
@@ -153,3 +158,17 @@ def summarise(
 def _wall(bench: Workbench, questions: Sequence[Question], plan: Plan, threads: int, progress: Progress) -> float:
     seconds = medians(wall_clock(bench, {"plan": plan}, questions, threads=threads, progress=progress))["plan"]
     return sum(seconds.values()) / len(seconds)
+
+
+def no_room(trace: Trace) -> bool:
+    """Whether a prompt of the question was not run because earlier stages made it too long."""
+    return any(done.finish_reason == "no_room" for stage in trace.stages for done in stage.completions)
+
+
+def none_right(full: Sequence[Trace]) -> Iterator[str]:
+    """A warning where full depth answers nothing."""
+    if not any(trace.correct for trace in full):
+        yield (
+            "The full model answers none of these questions, so nothing here says what skipping costs. Check the task, "
+            "the model and --shots."
+        )

@@ -56,12 +56,7 @@ def quickstart(
     """Search on dev, compare full depth with the plan on test, leave plan, results and report in ``out``."""
     sizes.check()
     durations: dict[str, float] = {}
-    dev, test = bench.questions("dev"), bench.questions("test")
-    if both := {question.id for question in dev} & {question.id for question in test}:
-        raise OptionError(
-            f"{len(both)} questions are in dev and in test, such as {min(both)}: the plan would be shown on what it was"
-            " tuned on. Give --data a folder with a dev.jsonl and a test.jsonl of its own."
-        )
+    dev, test = bench.dev_and_test()
     used = (dev[: sizes.search], test[: sizes.test])
     with _timed(durations, "search"):
         found = search(bench, used[0], out, options, exit_rule=exit_rule, progress=progress)
@@ -114,7 +109,7 @@ def _results(
     durations: dict[str, float],
 ) -> Results:
     seconds = medians(samples)
-    wall = speedup(seconds["full"], seconds["plan"], baseline_name="full depth, same engine", seed=bench.options.seed)
+    wall = speedup(seconds["full"], seconds["plan"], baseline_name="full depth, same engine")
     full, plan = systems["full"].questions, systems["plan"].questions
     paired = compare(question_scores(full), question_scores(plan), seed=bench.options.seed)
     names = bench.task.stage_names
@@ -175,7 +170,7 @@ def _examples(
     bench: Workbench, out: Path, questions: Sequence[Question], full: Sequence[Trace], plan: Sequence[Trace], used: Plan
 ) -> tuple[Example, ...]:
     """A few questions in full, those first that an exit cut or whose answer changed."""
-    if bench.task.name != "everyday":
+    if not bench.may_show_texts:
         return ()
     pairs = sorted(
         zip(questions, full, plan, strict=True),

@@ -64,6 +64,21 @@ class Workbench:
     def questions(self, split: str, limit: int | None = None) -> list[Question]:
         return load_questions(self.task, split, data=self.options.data, limit=limit)
 
+    def dev_and_test(self) -> tuple[list[Question], list[Question]]:
+        """Questions to tune on and questions to measure on; raises `OptionError` when the two have any in common."""
+        dev, test = self.questions("dev"), self.questions("test")
+        if both := {question.id for question in dev} & {question.id for question in test}:
+            raise OptionError(
+                f"{len(both)} questions are in dev and in test, such as {min(both)}: the plan would be shown on what it"
+                " was tuned on. Give --data a folder with a dev.jsonl and a test.jsonl of its own."
+            )
+        return dev, test
+
+    @property
+    def may_show_texts(self) -> bool:
+        """Whether results may print questions: only the embedded ones are ours."""
+        return self.task.name == "everyday" and self.options.data is None
+
     def full_plan(self) -> Plan:
         """The plan that leaves nothing out."""
         return self.plan({})

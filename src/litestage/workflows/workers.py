@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from litestage.core import Plan
+from litestage.core import LitestageError, Plan
 from litestage.runner import CachedEngine, run
 from litestage.skipping import load_stands
 from litestage.tasks import Question, Task
@@ -58,11 +60,27 @@ def answer_ahead(
     progress.start(what, len(jobs))
     threads = max(1, (os.cpu_count() or 1) // workers)
     start = bench.options, list(questions), out, threads
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _begin, start) as pool:
-        for _ in pool.imap_unordered(_do, jobs):
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(min(workers, len(jobs)), spawn, _begin, start) as pool:
+            _follow([pool.submit(_do, job) for job in jobs], progress)
+    except BrokenProcessPool:
+        raise LitestageError(
+            "A process that answered questions died; each holds a model of its own, so memory may have run out. Run "
+            "the command again with --workers 1: it goes on from what was answered."
+        ) from None
+
+
+def _follow(jobs: Sequence[Future[None]], progress: Progress) -> None:
+    """Wait for all; whoever interrupts does not wait for those that are under way."""
+    try:
+        for done in as_completed(jobs):
+            done.result()
             progress.advance()
-        pool.close()
-        pool.join()
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
 
 
 def _begin(options: Options, questions: Sequence[Question], out: Path, threads: int) -> None:
