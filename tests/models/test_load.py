@@ -99,6 +99,18 @@ def test_an_adapter_is_merged_as_peft_applies_it(folder: Path, tmp_path: Path) -
     assert model.tuned_for == ("everyday",)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("quantise", ["none", "int8"])
+def test_a_model_with_an_adapter_is_the_same_in_every_form(
+    folder: Path, tmp_path: Path, dtype: str, quantise: str
+) -> None:
+    """So that a plan searched in one form runs in another."""
+    place, _ = adapter(tmp_path / "adapter")
+    expected = load_model(str(folder), adapter=str(place), device="cpu").identity
+    found = load_model(str(folder), adapter=str(place), device="cpu", dtype=dtype, quantise=quantise).identity
+    assert found == expected
+
+
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path, folder: Path) -> None:
     other, _ = adapter(tmp_path / "other", "qwen3")
     with pytest.raises(ModelError, match=r"adapter '.*other' could not be put on this model.*trained on this model"):

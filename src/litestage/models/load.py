@@ -109,9 +109,10 @@ def _load(name: str, adapter: str | None, dtype: torch.dtype) -> tuple[PreTraine
     _check_holds(name, folder, "tokenizer")
     _check_holds(name, folder, "weights")
     tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, place, **options)
-    model = _read_weights(name, place, dtype=dtype, **options)
+    # An adapter is merged in fp32: rounded before and after, it would make other weights, and plans would not fit them.
+    model = _read_weights(name, place, dtype=dtype if adapter is None else torch.float32, **options)
     if adapter is not None:
-        model = _merge_adapter(model, adapter)
+        model = _merge_adapter(model, adapter).to(dtype)
     return model.eval(), tokenizer
 
 
