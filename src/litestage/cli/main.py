@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+from contextlib import suppress
 
 import typer
 from rich.text import Text
@@ -26,6 +28,9 @@ from litestage.cli import (
 from litestage.cli.command import Command, where_help_is
 from litestage.cli.console import ERR
 from litestage.core.errors import LitestageError
+
+M_MMAP_THRESHOLD = -3
+"""As glibc numbers its options."""
 
 app = typer.Typer(
     name="litestage",
@@ -69,6 +74,7 @@ def main() -> None:
     # A thread that waits for another spins for milliseconds by default, many times a step: on a machine with other work
     # that makes decoding tens of times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    _give_memory_back()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], prog_name="litestage", standalone_mode=False))
     except typer.Abort:
@@ -90,6 +96,15 @@ def _usage(error: typer.TyperException) -> str:
     """A command line that cannot be read, in one sentence."""
     context = getattr(error, "ctx", None)
     return f"{error.format_message().rstrip('.')}." + (f" {where_help_is(context)}" if context else "")
+
+
+def _give_memory_back() -> None:
+    """Have the C library map every larger tensor apart, so that it goes back to the system when it is freed.
+
+    Its default keeps them among small ones, and what is resident creeps up as holes between those fill badly.
+    """
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 18)
 
 
 def _fail(sentence: str, code: int) -> None:
