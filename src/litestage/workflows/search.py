@@ -94,7 +94,7 @@ def search(
         ground,
         questions,
         rule,
-        Ways(bench, ground.full, ways, out, progress),
+        Ways(bench, ground.full, ways, out, progress, ground.ranking),
         latency,
         out,
         progress,

@@ -90,8 +90,11 @@ class Ways:
         ways: Sequence[Way],
         out: Path | None = None,
         progress: Progress = SILENT,
+        ranking: Ranking | None = None,
     ) -> None:
+        """``ranking`` is the paper's, where it is known already."""
         self.bench, self.traces, self.ways, self.out, self.progress = bench, traces, tuple(ways), out, progress
+        self._paper = ranking
         self._probes: dict[tuple[str, str], Probe] = {}
         self._seen: dict[str, dict[SubLayer, Moments]] = {}
         inputs = bench.stamp([[stage.prompts for stage in trace.stages] for trace in traces], PROBED, FITTED, JUDGED)
@@ -154,7 +157,7 @@ class Ways:
     def _rank(self, stage: str, name: str, stand: str) -> Ranking:
         kind = RANKINGS[name]
         if name == "cosine":
-            return rank_traces(self.bench, self.traces, self.out, self.progress)
+            return self._paper or rank_traces(self.bench, self.traces, self.out, self.progress)
         if kind.measure == "cosine":
             score = self._redundancy_decoded if kind.at == "decoded" else self._redundancy_of_prompts
             return rank_sub_layers({stage: score(stage)})
