@@ -99,12 +99,12 @@ def _usage(error: typer.TyperException) -> str:
 
 
 def _give_memory_back() -> None:
-    """Have the C library map every larger tensor apart, so that it goes back to the system when it is freed.
+    """Have the C library map every tensor above 4 MB apart, so that it goes back to the system when it is freed.
 
     Its default keeps them among small ones, and what is resident creeps up as holes between those fill badly.
     """
     with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 18)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 22)
 
 
 def _fail(sentence: str, code: int) -> None:

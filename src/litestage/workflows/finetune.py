@@ -46,10 +46,6 @@ class FinetuneOptions:
     recipe: str
     model: str | None = None
     """The model to fine-tune; None for a recipe that starts from scratch."""
-    adapter: str | None = None
-    """An adapter of the model's that learns on, at its own rank; None starts with a new one."""
-    plan: str | None = None
-    """A plan folder: its sub-layers are left out of what stages write, in training and in validation."""
     task: str = "everyday"
     data: str | None = None
     limit: int | None = None
@@ -63,6 +59,10 @@ class FinetuneOptions:
     """Steps; a kill costs those since the last one."""
     threads: int | None = None
     device: str = "auto"
+    adapter: str | None = None
+    """An adapter of the model's that learns on, at its own rank; None starts with a new one."""
+    plan: str | None = None
+    """A plan folder: its sub-layers are left out of what stages write, in training and in validation."""
 
     @property
     def name(self) -> str:
