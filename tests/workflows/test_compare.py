@@ -122,6 +122,7 @@ def test_other_methods_alone_make_a_page_too(comparison: Comparison, tmp_path: P
             ),
             "duels": (),
             "plans": {},
+            "examples": (),
         }
     )
     assert "LiteStage was not among them" in write_report(alone, tmp_path).read_text()
