@@ -255,7 +255,7 @@ def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
         ({"plan": str(tmp_path / "growing")}, "skips other sub-layers as a text grows"),
         ({"plan": str(plan), "model": None, "recipe": "everyday"}, "which no --plan belongs to"),
         ({"adapter": "obqa", "recipe": str(recipe)}, "trains all weights, so --adapter obqa cannot learn on"),
-        ({"adapter": "obqa"}, "could not be put on everyday"),
+        ({"adapter": "obqa"}, "adapter .obqa. could not be put on this model"),
         ({"adapter": "obka"}, "No adapter is called 'obka'"),
     ):
         with pytest.raises(LitestageError, match=says):

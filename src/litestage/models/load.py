@@ -112,7 +112,7 @@ def _load(name: str, adapter: str | None, dtype: torch.dtype) -> tuple[PreTraine
     # An adapter is merged in fp32: rounded before and after, it would make other weights, and plans would not fit them.
     model = _read_weights(name, place, dtype=dtype if adapter is None else torch.float32, **options)
     if adapter is not None:
-        model = _merge_adapter(model, adapter).to(dtype)
+        model = with_adapter(model, adapter).merge_and_unload().to(dtype)
     return model.eval(), tokenizer
 
 
@@ -236,20 +236,20 @@ def _read_weights(name: str, place: str, **options: Any) -> PreTrainedModel:
     return model
 
 
-def _merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -> Any:
+    """The model under an adapter, which is ``learning`` or not; raises `ModelError` when the two do not fit."""
     from peft import PeftModel
 
     place = catalog.resolve_adapter(adapter)
     try:
         with warnings.catch_warnings():  # peft asks transformers under an old name
             warnings.simplefilter("ignore", FutureWarning)
-            merged: PreTrainedModel = PeftModel.from_pretrained(model, str(place)).merge_and_unload()
+            return PeftModel.from_pretrained(model, str(place), is_trainable=learning)
     except Exception as error:  # as in `_read`
         raise ModelError(
             f"The adapter {adapter!r} could not be put on this model: {_first_line(error)} "
             "Give the folder of an adapter that was trained on this model."
         ) from error
-    return merged
 
 
 def _first_line(error: Exception) -> str:
@@ -267,4 +267,12 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
     return found
 
 
-__all__ = ["DTYPES", "LoadedModel", "from_transformers", "load_model", "load_transformers", "pick_device"]
+__all__ = [
+    "DTYPES",
+    "LoadedModel",
+    "from_transformers",
+    "load_model",
+    "load_transformers",
+    "pick_device",
+    "with_adapter",
+]

@@ -1,6 +1,6 @@
 """Fine-tuning and training from scratch: one loop, the same renderers as inference."""
 
-from litestage.training.adapter import with_adapter, with_lora
+from litestage.training.adapter import with_lora
 from litestage.training.healing import Healing
 from litestage.training.initialise import initialise
 from litestage.training.loop import Progress, TrainingReport, finetune
@@ -17,6 +17,5 @@ __all__ = [
     "initialise",
     "load_recipe",
     "recipe_names",
-    "with_adapter",
     "with_lora",
 ]

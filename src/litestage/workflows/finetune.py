@@ -18,7 +18,7 @@ from litestage.core.wording import problem
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
 from litestage.models import from_transformers, load_model, load_transformers, pick_device
-from litestage.models.catalog import resolve_adapter
+from litestage.models.load import with_adapter
 from litestage.report.training import write_training_figure
 from litestage.runner import run
 from litestage.tasks import Question, Task, load_questions, load_task, trainable
@@ -30,7 +30,6 @@ from litestage.training import (
     finetune,
     initialise,
     load_recipe,
-    with_adapter,
     with_lora,
 )
 from litestage.training.crew import crew
@@ -188,7 +187,7 @@ def _prepare(
     model, tokenizer = load_transformers(str(options.model))
     model.name_or_path = str(options.model)  # not where it lies here: adapters are put on the model of this name
     if options.adapter is not None:
-        model = with_adapter(model, resolve_adapter(options.adapter))
+        model = with_adapter(model, options.adapter, learning=True)
     elif recipe.lora is not None:
         model = with_lora(model, recipe.lora, recipe.training.seed)
     several = crew().num_processes > 1
