@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before torch is there
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -22,6 +23,12 @@ settings.load_profile("litestage")
 def one_thread() -> None:
     """Tiny models are bound by overhead: more threads only disturb whoever else is at work."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes_are_checked(request: pytest.FixtureRequest) -> None:
+    """Shapes are checked in the tests of the rooms that have them; in whole commands that would triple the time."""
+    jaxtyping.config.update("jaxtyping_disable", request.path.parent.name not in ("models", "engine"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from litestage.engine.forcing import Text
 from litestage.search import SearchOptions
 from litestage.skipping import RANKINGS, Probe
 from litestage.workflows import Options, Workbench, evaluate, search
-from litestage.workflows.rankings import Rankings
+from litestage.workflows.rankings import Rankings, compare_rankings
 from litestage.workflows.search import lay_ground
 from litestage.workflows.ways import PAPER, PRESETS, Way, Ways, stage_texts, ways_of
 
@@ -105,7 +105,7 @@ def test_names_that_are_not_known_are_refused() -> None:
 def test_rank_shows_and_draws_the_rankings_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--limit", "6", "--step", "8", "--ranking", "cosine,probe", "--compensation", "none,mean"]
+    options = ["--limit", "6", "--step", "8", "--ranking", "cosine,probe", "--compensation", "none,mean", "--answers"]
     monkeypatch.setattr("sys.argv", ["litestage", "rank", *options, "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -114,6 +114,7 @@ def test_rank_shows_and_draws_the_rankings_side_by_side(
     assert "Rankings for recall" in shown
     assert "Same tokens, summary" in shown
     assert "Must stay: 0.ffn" in shown
+    assert "Right answers, left out of every stage" in shown
     found = Rankings.model_validate_json((tmp_path / "rankings.json").read_text(encoding="utf-8"))
     assert [stage.stage for stage in found.stages] == ["recall", "analysis", "summary"]
     for stage in found.stages:
@@ -124,3 +125,18 @@ def test_rank_shows_and_draws_the_rankings_side_by_side(
         assert all(0 <= point.agreement <= 1 and point.tokens > 0 for c in stage.curves for point in c.points)
     assert (tmp_path / "rankings.svg").read_text(encoding="utf-8").startswith("<svg")
     assert (tmp_path / "rankings.png").stat().st_size > 1000
+
+
+def test_rank_answers_the_questions_that_nothing_was_fitted_on(bench: Workbench, tmp_path: Path) -> None:
+    """By hand: the plan that leaves the budget out of every stage, evaluated on every other question."""
+    questions, ways = bench.questions("dev", 12), ways_of(["cosine", "probe"], ["mean"])
+    found = compare_rankings(bench, questions, ways, tmp_path, step=12, answers=True)
+    assert [(one.ranking, one.compensation) for one in found.answers] == list(ways)
+    for one in found.answers:
+        assert [point.budget for point in one.points] == list(range(12, 12 * len(one.points) + 1, 12))
+        assert all(point.against_full.high >= 0 for point in one.points[:-1])
+        assert one.points[-1].against_full.high < 0 or one.points[-1].budget == 24
+    prepared = Ways(bench, lay_ground(bench, questions, tmp_path).full, ways, tmp_path)
+    plan = bench.plan({stage: prepared.stage_plan(stage, 12, ways[1]) for stage in bench.task.stage_names})
+    by_hand = evaluate(bench, questions[1::2], plan, tmp_path / "by-hand")
+    assert found.answers[1].points[0].accuracy == by_hand.interval

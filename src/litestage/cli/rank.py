@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,10 @@ from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT, Bars
 
 if TYPE_CHECKING:
-    from litestage.workflows.rankings import Rankings, StageRankings
+    from collections.abc import Sequence
+
+    from litestage.evaluation import Accuracy, Paired
+    from litestage.workflows.rankings import Answers, Curve, Rankings, StageRankings
 
 
 def command(
@@ -24,6 +27,14 @@ def command(
     ranking: o.Rankings = "cosine,probe,greedy",
     compensation: o.Compensations = "none",
     step: o.Step = 2,
+    answers: Annotated[
+        bool,
+        typer.Option(
+            "--answers",
+            help="Also answer half the questions with each budget left out of every stage.",
+            rich_help_panel=o.HOW,
+        ),
+    ] = False,
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
@@ -45,8 +56,9 @@ def command(
     with Bars() as bars:
         bench = o.open_workbench(options)
         folder = o.out_folder(out, "rank", options, split, limit, ways, step)
-        found = compare_rankings(bench, bench.questions(split, limit), ways, folder, step=step, progress=bars)
-    write_rankings_figure({stage.stage: _curves(stage) for stage in found.stages}, folder)
+        questions = bench.questions(split, limit)
+        found = compare_rankings(bench, questions, ways, folder, step=step, answers=answers, progress=bars)
+    write_rankings_figure({stage.stage: _curves(stage) for stage in found.stages}, folder, _answers(found))
     if json:
         typer.echo(found.model_dump_json(indent=2))
         return
@@ -69,13 +81,26 @@ def _show(found: Rankings) -> None:
                 highlight=False,
             )
 
+    if found.answers:
+        OUT.print(tables.to_rich(rankings.right_answers(_answers(found))))
+
 
 def _curves(stage: StageRankings) -> dict[str, list[tuple[int, float]]]:
-    """By the way's name, short where all ways share a compensation or a ranking."""
-    kinds = {curve.compensation for curve in stage.curves}
+    """Share of tokens that stay the same, by way."""
     return {
-        curve.ranking if len(kinds) == 1 else f"{curve.ranking} + {curve.compensation}": [
-            (point.budget, point.agreement) for point in curve.points
-        ]
-        for curve in stage.curves
+        name: [(point.budget, point.agreement) for point in curve.points]
+        for name, curve in zip(_names(stage.curves), stage.curves, strict=True)
     }
+
+
+def _answers(found: Rankings) -> dict[str, list[tuple[int, Accuracy, Paired]]]:
+    return {
+        name: [(point.budget, point.accuracy, point.against_full) for point in way.points]
+        for name, way in zip(_names(found.answers), found.answers, strict=True)
+    }
+
+
+def _names(ways: Sequence[Curve | Answers]) -> list[str]:
+    """Short where all ways share a compensation."""
+    kinds = {way.compensation for way in ways}
+    return [way.ranking if len(kinds) == 1 else f"{way.ranking} + {way.compensation}" for way in ways]

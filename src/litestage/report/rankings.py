@@ -1,4 +1,4 @@
-"""Rankings side by side: the order that each gives, and the tokens that its skip sets leave as they were."""
+"""Rankings side by side: the order that each gives, and the tokens and answers that its skip sets keep."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import altair as alt
 
+from litestage.evaluation import Accuracy, Paired
+from litestage.report import words
 from litestage.report.charts import AXIS_WIDTH, Draw, Width
 from litestage.report.figures import Row
 from litestage.report.page import Figure, Panel, write_figure
@@ -17,6 +19,8 @@ SHOWN = 16
 """Places of a ranking that a table shows."""
 Points = Sequence[tuple[int, float]]
 """Budgets and the share of tokens, 0 to 1, that stay the same."""
+AnsweredBudgets = Sequence[tuple[int, Accuracy, Paired]]
+"""Budgets, the accuracy with them left out of every stage, and how it stands against full depth."""
 
 
 def places(stage: str, orders: Mapping[str, Sequence[tuple[str, float | None]]]) -> Table:
@@ -53,17 +57,58 @@ def _share(agreement: float | None) -> str:
     return NOTHING if agreement is None else f"{100 * agreement:.1f} %"
 
 
-def write_rankings_figure(curves: Mapping[str, Mapping[str, Points]], folder: Path) -> None:
-    """Draw ``rankings.svg`` and ``rankings.png``: a panel a stage, a line a way."""
-    panels = tuple(Panel((_lines(stage, some),)) for stage, some in curves.items())
-    write_figure(Figure("rankings", "Tokens that stay the same, by sub-layers left out.", panels), folder)
+def right_answers(answers: Mapping[str, AnsweredBudgets]) -> Table:
+    """Right answers by way and budget, each with its difference to full depth."""
+    n = max((accuracy.n for points in answers.values() for _, accuracy, _ in points), default=0)
+    return Table(
+        title="Right answers, left out of every stage",
+        columns=(Column("Way", right=False), Column("Skipped"), Column("Right"), Column("Against full depth")),
+        lines=tuple(
+            Line(
+                (
+                    way,
+                    str(budget),
+                    f"{accuracy.percent:.1f} %",
+                    f"{words.signed(paired.difference)} ({words.interval(paired.low, paired.high)})",
+                )
+            )
+            for way, points in answers.items()
+            for budget, accuracy, paired in points
+        ),
+        note=f"Points, paired, with 95 % intervals, on {n} questions that nothing was fitted on. A way ends where it "
+        "surely loses.",
+    )
 
 
-def _lines(stage: str, curves: Mapping[str, Points]) -> Draw:
+def write_rankings_figure(
+    curves: Mapping[str, Mapping[str, Points]], folder: Path, answers: Mapping[str, AnsweredBudgets] | None = None
+) -> None:
+    """Draw ``rankings.svg`` and ``rankings.png``: a panel a stage and one for the answers, a line a way."""
+    panels = [Panel((_same_tokens(stage, some),)) for stage, some in curves.items()]
+    if answers:
+        panels.append(Panel((_answers(answers),)))
+    write_figure(Figure("rankings", "What stays the same, by sub-layers left out.", tuple(panels)), folder)
+
+
+def _same_tokens(stage: str, curves: Mapping[str, Points]) -> Draw:
+    shares = {way: [(0, 100.0), *((budget, 100 * same) for budget, same in some)] for way, some in curves.items()}
+    return _lines(f"{stage}: tokens that stay the same, %", shares)
+
+
+def _answers(answers: Mapping[str, AnsweredBudgets]) -> Draw:
+    shares = {
+        way: [
+            *((0, paired.baseline_percent) for _, _, paired in points[:1]),
+            *((budget, accuracy.percent) for budget, accuracy, _ in points),
+        ]
+        for way, points in answers.items()
+    }
+    return _lines("left out of every stage: right answers, %", shares)
+
+
+def _lines(title: str, curves: Mapping[str, Points]) -> Draw:
     rows: list[Row] = [
-        {"way": way, "budget": budget, "same": 100 * same}
-        for way, points in curves.items()
-        for budget, same in [(0, 1.0), *points]
+        {"way": way, "budget": budget, "same": same} for way, points in curves.items() for budget, same in points
     ]
 
     def draw(theme: Theme, width: Width) -> alt.Chart:
@@ -75,14 +120,14 @@ def _lines(stage: str, curves: Mapping[str, Points]) -> Draw:
                 y=alt.Y(
                     "same:Q",
                     title=None,
-                    scale=alt.Scale(domain=[0, 100]),
+                    scale=alt.Scale(zero=True),
                     axis=alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH),
                 ),
-                color=alt.Color("way:N", title=None, sort=list(curves)),
-                strokeDash=alt.StrokeDash("way:N", title=None, sort=list(curves)),
-                shape=alt.Shape("way:N", title=None, sort=list(curves)),
+                color=alt.Color("way:N", title=None, scale=alt.Scale(domain=list(curves))),
+                strokeDash=alt.StrokeDash("way:N", title=None, scale=alt.Scale(domain=list(curves))),
+                shape=alt.Shape("way:N", title=None, scale=alt.Scale(domain=list(curves))),
             )
-            .properties(width=width, height=220, title=f"{stage}: tokens that stay the same, %")
+            .properties(width=width, height=220, title=title)
         )
 
     return draw

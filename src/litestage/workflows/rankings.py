@@ -1,4 +1,4 @@
-"""Rankings side by side: the order that each gives, and how many tokens its skip sets change."""
+"""Rankings side by side: the order that each gives, how many tokens its skip sets change, and which answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from litestage.core.files import write_text
 from litestage.core.layers import Record
+from litestage.evaluation import Accuracy, Paired, compare, question_scores, score
+from litestage.runner import CachedEngine
 from litestage.search import budgets
 from litestage.skipping import INDISPENSABLE, RANKINGS, Ranking
 from litestage.tasks import Question
@@ -50,11 +52,29 @@ class StageRankings(Record):
     """Sub-layers that change more than every second token when they alone are left out; empty without a probe."""
 
 
+class Answered(Record):
+    """Answers with a budget left out of every stage, on the questions that nothing was fitted on."""
+
+    budget: int
+    accuracy: Accuracy
+    against_full: Paired
+
+
+class Answers(Record):
+    """A way's answers by budget, until more are lost than chance explains."""
+
+    ranking: str
+    compensation: str
+    points: tuple[Answered, ...]
+
+
 class Rankings(Record):
     """All stages, on one set of questions."""
 
     questions: int
     stages: tuple[StageRankings, ...]
+    answers: tuple[Answers, ...] = ()
+    """One a way, where questions were answered at all."""
 
 
 def compare_rankings(
@@ -64,20 +84,26 @@ def compare_rankings(
     out: Path,
     *,
     step: int = 2,
+    answers: bool = False,
     progress: Progress = SILENT,
 ) -> Rankings:
-    """Answer at full depth, rank every stage in every way, and judge budgets in steps; ``rankings.json`` in ``out``."""
+    """Answer at full depth, rank every stage in every way, and judge budgets in steps; ``rankings.json`` in ``out``.
+
+    Budgets are judged by the tokens that they change, and with ``answers`` by the answers as well, which costs a run
+    over half the questions for each.
+    """
     engine = bench.cached(out)
     full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
     prepared = Ways(bench, full, ways, out, progress)
     stages = tuple(_stage(prepared, name, step) for name in bench.task.stage_names)
-    found = Rankings(questions=len(questions), stages=stages)
+    answered = _answers(prepared, questions, engine, step) if answers else ()
+    found = Rankings(questions=len(questions), stages=stages, answers=answered)
     write_text(out / RANKINGS_FILE, found.model_dump_json(indent=1) + "\n")
     return found
 
 
 def _stage(ways: Ways, stage: str, step: int) -> StageRankings:
-    candidates = budgets(ways.bench.engine.identity.num_blocks, step)[1:]
+    candidates = _candidates(ways, step)
     ways.progress.start(f"judging skip sets of {stage}", len(ways.ways))
     curves = []
     for way in ways.ways:
@@ -102,6 +128,29 @@ def _curve(ways: Ways, stage: str, way: Way, candidates: Sequence[int]) -> Curve
         if effect.agreement < ENDS:
             break
     return Curve(ranking=way.ranking, compensation=way.compensation, points=tuple(points))
+
+
+def _answers(ways: Ways, questions: Sequence[Question], engine: CachedEngine, step: int) -> tuple[Answers, ...]:
+    judging = {trace.question_id for trace in ways.judging}
+    asked = [question for question in questions if question.id in judging]
+    return tuple(_answers_of(ways, way, asked, engine, step) for way in ways.ways)
+
+
+def _answers_of(ways: Ways, way: Way, asked: Sequence[Question], engine: CachedEngine, step: int) -> Answers:
+    bench, points = ways.bench, []
+    for budget in _candidates(ways, step):
+        plan = bench.plan({stage: ways.stage_plan(stage, budget, way) for stage in bench.task.stage_names})
+        what = f"{way}: {budget} sub-layers left out of every stage"
+        traces = answer(bench, asked, plan, engine, what=what, progress=ways.progress)
+        against_full = compare(question_scores(ways.judging), question_scores(traces))
+        points.append(Answered(budget=budget, accuracy=score(traces), against_full=against_full))
+        if against_full.high < 0:
+            break
+    return Answers(ranking=way.ranking, compensation=way.compensation, points=tuple(points))
+
+
+def _candidates(ways: Ways, step: int) -> Sequence[int]:
+    return budgets(ways.bench.engine.identity.num_blocks, step)[1:]
 
 
 def _indispensable(ways: Ways, stage: str) -> tuple[str, ...]:

@@ -102,6 +102,11 @@ class Ways:
         if out is not None:
             load_stands(out, list(self._kept.compensations.values()), bench.engine)
 
+    @property
+    def judging(self) -> Sequence[Trace]:
+        """Traces of the questions that nothing is fitted on."""
+        return self.traces[1::2] or self.traces
+
     def best(self, stage: str, budget: int) -> tuple[Way, Effect | None]:
         """The way that changes the fewest tokens, and what it does; with one way there is nothing to compare.
 
@@ -208,7 +213,7 @@ class Ways:
 
     def _texts(self, purpose: Literal["calibrate", "judge"], stage: str, count: int) -> list[Text]:
         """Up to ``count`` texts of a stage, spread over its questions; of ``all``, an equal part of each stage."""
-        traces = self.traces[purpose == "judge" :: 2] or self.traces
+        traces = self.judging if purpose == "judge" else self.traces[::2]
         names = self.bench.task.stage_names
         if stage == "all":
             return [text for name in names for text in self._texts(purpose, name, max(1, count // len(names)))]
