@@ -30,7 +30,7 @@ from litestage.tasks.task import Task
 from litestage.training.checkpoint import CHECKPOINT, load, load_trainable, save, trainable
 from litestage.training.crew import crew
 from litestage.training.healing import Healing, leaving_out
-from litestage.training.optimise import learning_rate, make_optimizers
+from litestage.training.optimise import learning_rate, make_optimizers, multiplies_bf16
 from litestage.training.orders import make_order
 from litestage.training.packing import Batch, Packed, collate
 from litestage.training.recipe import TrainingRecipe
@@ -316,11 +316,6 @@ def target_loss(model: PreTrainedModel, batch: Batch, dtype: str = "float32", he
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16" and multiplies_bf16(device)):
         logits = target_logits(model, batch, healing)
     return F.cross_entropy(logits.float(), batch.label)
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether bf16 products are worth it there: a processor without instructions for them takes 16 times as long."""
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def target_logits(model: PreTrainedModel, batch: Batch, healing: Healing | None = None) -> Tensor:
