@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from litestage.core import Completion, ExitRule, OptionError, Sampling, Segment, SkipSchedule, StagePlan
 from litestage.engine import TorchEngine
-from litestage.models import LoadedModel, from_transformers
-from litestage.models.kernels import find_kernels
+from litestage.models import LoadedModel, from_transformers, load_transformers
+from litestage.models.kernels import Kernels, find_kernels
 from litestage.models.packed import Packed, Packing, choose_packing, round_weight
 
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs a C compiler")
@@ -58,6 +60,15 @@ def complete(
     return TorchEngine(model, batch_size=batch_size).generate(requests)
 
 
+def first_logits(model: LoadedModel) -> torch.Tensor:
+    """Behind each prompt, in their order."""
+    seen: dict[int, torch.Tensor] = {}
+    engine = TorchEngine(model)
+    engine.on_logits = lambda rows, raw: seen.update(zip(rows, raw.clone(), strict=True))
+    engine.generate(tiny.requests(PROMPTS, max_new_tokens=1))
+    return torch.stack([seen[row] for row in range(len(PROMPTS))])
+
+
 @families
 def test_bf16_weights_on_an_fp32_stream_equal_transformers(family: str) -> None:
     """The kernels, cache and positions of every family; only the order of sums differs."""
@@ -99,16 +110,36 @@ def test_texts_do_not_depend_on_the_batch(family: str, kind: str) -> None:
 @pytest.mark.parametrize("family", ["llama-tied", "gemma2", "qwen3"])
 def test_integer_weights_come_close_to_their_plain_values(family: str, kind: str) -> None:
     """Inputs are rounded to bytes as well, so logits are near, and texts begin alike."""
-    logits = {}
-    for plain in (True, False):
-        seen: list[torch.Tensor] = []
-        engine = TorchEngine(loaded(family, kind, plain))
-        engine.on_logits = lambda rows, raw, seen=seen: seen.append(raw.clone())
-        engine.generate(tiny.requests(PROMPTS, max_new_tokens=1))
-        logits[plain] = torch.cat(seen)
+    logits = {plain: first_logits(loaded(family, kind, plain)) for plain in (True, False)}
     error = (logits[True] - logits[False]).norm() / logits[True].norm()
     assert 0 < error < 0.08
     assert (logits[True].argmax(-1) == logits[False].argmax(-1)).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3-partial", "gemma2"])
+def test_four_bits_bear_an_adapter(family: str, tmp_path: Path) -> None:
+    """What it adds is smaller than a step of 4 bits: peft's logits all the same, whose base is on the grid."""
+    base, place = tmp_path / "base", tmp_path / "adapter"
+    rounded(family, "int4").save_pretrained(base)
+    tiny.tokenizer().save_pretrained(base)
+    config = LoraConfig(r=3, lora_alpha=6, init_lora_weights=False, target_modules="all-linear")
+    by_peft = get_peft_model(rounded(family, "int4"), config).eval()
+    with torch.no_grad():
+        for name, weight in by_peft.named_parameters():
+            weight.mul_(0.15 if "lora" in name else 1)
+    by_peft.save_pretrained(place)
+    with torch.no_grad():
+        expected = torch.cat([by_peft(torch.tensor([ids])).logits[:, -1] for ids in PROMPTS])
+        untuned = torch.cat([rounded(family, "int4")(torch.tensor([ids])).logits[:, -1] for ids in PROMPTS])
+
+    def error(kernels: Kernels | None) -> torch.Tensor:
+        source, tokenizer = load_transformers(str(base), adapter=str(place))
+        packing = Packing("int4", torch.float32, torch.float32, kernels)
+        found = first_logits(from_transformers(source, tokenizer, family, device="cpu", packing=packing))
+        return (found - expected).norm()
+
+    assert error(None) < 1e-3 * (untuned - expected).norm()
+    assert error(find_kernels()) < 0.08 * expected.norm(), "inputs are rounded to bytes as well"
 
 
 @kinds

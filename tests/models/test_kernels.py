@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from litestage.models.decoder import Activation, Projection
+from litestage.models.decoder import Activation, LowRank, Projection
 from litestage.models.kernels import Kernels, build_kernels, find_kernels
 from litestage.models.kernels.build import CannotBuildError
 from litestage.models.kernels.kernels import GATED, Heads
@@ -75,6 +76,38 @@ def test_a_product_is_that_of_the_rounded_weights(
     bias = values(outputs, seed=seed) if seed % 3 else None
     expected = F.linear(seen(x, kind), round_weight(weight, kind).double(), None if bias is None else bias.double())
     assert close(packed(kernels, weight, kind, bias)(x), expected)
+
+
+@kinds
+@given(rows=st.integers(1, 9), outputs=st.integers(1, 50), rank=st.integers(0, 7), seed=st.integers(0, 99))
+def test_a_low_rank_map_is_added_to_the_product(
+    kernels: Kernels, kind: str, rows: int, outputs: int, rank: int, seed: int
+) -> None:
+    """Of the input as it is, not of its bytes; after the norm or gate as well."""
+    weight, norm, gate_up = values(outputs, 64, seed=seed), torch.rand(64) + 0.5, values(rows, 128, seed=seed + 1)
+    x = gate_up[:, :64]
+    low_rank = LowRank(values(rank, 64, seed=seed + 2), torch.randn(rank, outputs))
+    alone = packed(kernels, weight, kind)
+    both = replace(alone, beside=low_rank)
+    assert both.nbytes == alone.nbytes + 4 * rank * (64 + outputs)
+    silu = Activation("silu", F.silu)
+    for found, without, seen in (
+        (both(x), alone(x), x),
+        (both.normed(x, norm, EPS), alone.normed(x, norm, EPS), F.rms_norm(x, (64,), norm, EPS)),
+        (both.gated(gate_up, silu), alone.gated(gate_up, silu), F.silu(gate_up[:, :64]) * gate_up[:, 64:]),
+    ):
+        assert close(found, without.double() + seen.double() @ low_rank.weight.double().T)
+
+
+def test_4_bits_keep_what_an_adapter_added(kernels: Kernels) -> None:
+    """A weight on a grid of 4 bits, and far less than a step of it from an adapter, with kernels and without."""
+    base = round_weight(torch.randn(40, 64), "int4")
+    low_rank = LowRank(torch.randn(3, 64) / 60, torch.randn(3, 40) / 60)
+    merged = Projection(base + low_rank.weight, merged=low_rank)
+    x = torch.randn(5, 64)
+    for found, read in ((Packing("int4", kernels=kernels), as_bytes(x)), (Packing("int4"), x.double())):
+        expected = read @ base.double().T + x.double() @ low_rank.weight.double().T
+        assert (found.pack(merged)(x) - expected).abs().max() < 1e-5
 
 
 @kinds

@@ -13,7 +13,18 @@ from transformers.activations import ACT2FN
 
 from litestage.core import ModelError
 from litestage.core.plan import content_hash
-from litestage.models.decoder import Activation, Attention, Block, Decoder, Ffn, Linear, Projection, Rotary, Shape
+from litestage.models.decoder import (
+    Activation,
+    Attention,
+    Block,
+    Decoder,
+    Ffn,
+    Linear,
+    LowRank,
+    Projection,
+    Rotary,
+    Shape,
+)
 from litestage.models.families import FAMILIES, Family
 from litestage.models.packed import Packing
 
@@ -207,7 +218,21 @@ def _norm(family: Family, module: Any, device: torch.device) -> Tensor:
 
 def _fuse(parts: list[Any], device: torch.device) -> Projection:
     weight = parts[0].weight if len(parts) == 1 else torch.cat([part.weight for part in parts])
-    return Projection(weight.detach().to(device).contiguous(), _bias(parts, device))
+    return Projection(weight.detach().to(device).contiguous(), _bias(parts, device), _merged(parts, device))
+
+
+def _merged(parts: list[Any], device: torch.device) -> LowRank | None:
+    """What adapters added to the parts, as one map."""
+    maps: list[LowRank | None] = [getattr(part, "merged", None) for part in parts]
+    if all(one is None for one in maps):
+        return None
+    down, up = LowRank.beside([_nothing(part) if one is None else one for one, part in zip(maps, parts, strict=True)])
+    return LowRank(down.to(device), up.to(device).contiguous())
+
+
+def _nothing(part: Any) -> LowRank:
+    outputs, inputs = part.weight.shape
+    return LowRank(torch.empty(0, inputs), torch.empty(0, outputs))
 
 
 def _bias(parts: list[Any], device: torch.device) -> Tensor | None:
@@ -261,7 +286,11 @@ def _turned_fully(qkv: Projection, config: Any, shape: Shape) -> Projection:
     rows = torch.arange(heads * shape.head_size).view(heads, shape.head_size)
     rows[: shape.heads + shape.kv_heads] = rows[: shape.heads + shape.kv_heads, order]
     at = rows.flatten()
-    return Projection(qkv.weight[at].contiguous(), None if qkv.bias is None else qkv.bias[at])
+    return Projection(
+        qkv.weight[at].contiguous(),
+        None if qkv.bias is None else qkv.bias[at],
+        None if qkv.merged is None else LowRank(qkv.merged.down, qkv.merged.up[:, at].contiguous()),
+    )
 
 
 def _head_order(turned: int, head_size: int) -> list[int]:

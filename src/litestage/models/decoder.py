@@ -61,12 +61,30 @@ class Linear(Protocol):
         ...
 
 
+class LowRank(NamedTuple):
+    """A linear map of few dimensions: what an adapter adds to one that large."""
+
+    down: Float[Tensor, "R I"]
+    up: Float[Tensor, "R O"]
+
+    @property
+    def weight(self) -> Float[Tensor, "O I"]:
+        return self.up.T @ self.down
+
+    @classmethod
+    def beside(cls, maps: Sequence[LowRank]) -> LowRank:
+        """Maps of one input as one, their outputs one after another."""
+        return cls(torch.cat([one.down for one in maps]), torch.block_diag(*(one.up for one in maps)))  # type: ignore[no-untyped-call]
+
+
 @dataclass(frozen=True, slots=True)
 class Projection:
     """A linear map of plain weights."""
 
     weight: Float[Tensor, "O I"]
     bias: Float[Tensor, " O"] | None = None
+    merged: LowRank | None = None
+    """What of the weight came from an adapter: rounding to few bits would lose it."""
 
     @property
     def shape(self) -> tuple[int, int]:

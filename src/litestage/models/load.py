@@ -14,6 +14,7 @@ import gguf
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -28,7 +29,7 @@ from litestage.core import ModelError, ModelIdentity, OptionError
 from litestage.core.plan import content_hash
 from litestage.models import catalog
 from litestage.models.convert import PLAIN, check_family, check_supported, fingerprint, to_decoder
-from litestage.models.decoder import Decoder
+from litestage.models.decoder import Decoder, LowRank
 from litestage.models.packed import Packing, choose_packing
 
 NEEDED = {
@@ -112,8 +113,29 @@ def _load(name: str, adapter: str | None, dtype: torch.dtype) -> tuple[PreTraine
     # An adapter is merged in fp32: rounded before and after, it would make other weights, and plans would not fit them.
     model = _read_weights(name, place, dtype=dtype if adapter is None else torch.float32, **options)
     if adapter is not None:
-        model = with_adapter(model, adapter).merge_and_unload().to(dtype)
+        model = _merge(with_adapter(model, adapter)).to(dtype)
     return model.eval(), tokenizer
+
+
+def _merge(adapted: Any) -> PreTrainedModel:
+    """The model with its adapter in its weights. Each layer remembers what came from there, for whoever rounds it."""
+    maps = {name: _low_rank(layer) for name, layer in adapted.get_base_model().named_modules() if _is_plain_lora(layer)}
+    model: PreTrainedModel = adapted.merge_and_unload()
+    for name, low_rank in maps.items():
+        model.get_submodule(name).merged = low_rank
+    return model
+
+
+def _is_plain_lora(layer: Any) -> bool:
+    """Of a linear layer, and with nothing but the two matrices of one adapter (its variants scale or turn them)."""
+    adapters = list(getattr(layer, "lora_A", ()))
+    return isinstance(getattr(layer, "base_layer", None), nn.Linear) and len(adapters) == 1 and not layer.lora_variant
+
+
+def _low_rank(layer: Any) -> LowRank:
+    (name,) = layer.active_adapters
+    up = layer.lora_B[name].weight * layer.scaling[name]
+    return LowRank(layer.lora_A[name].weight.detach().float(), up.detach().float().T.contiguous())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from litestage.core import OptionError
-from litestage.models.decoder import Activation, Linear, Projection
+from litestage.models.decoder import Activation, Linear, LowRank, Projection
 from litestage.models.kernels import Kernels, find_kernels
 from litestage.models.kernels.kernels import GATED, GROUP, NORMED, PANEL, PLAIN
 
@@ -78,10 +78,12 @@ class Packed:
     shape: tuple[int, int]
     bias: Float[Tensor, " O"] | None
     kernels: Kernels
+    beside: LowRank | None = None
+    """Added to the product."""
 
     @property
     def nbytes(self) -> int:
-        return self.packed.nbytes
+        return self.packed.nbytes + sum(part.nbytes for part in self.beside or ())
 
     def __call__(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
         return self._times(x, PLAIN)
@@ -100,7 +102,8 @@ class Packed:
 
     def _times(self, x: Tensor, before: int, norm: Tensor | None = None, eps: float = 0.0) -> Tensor:
         x = x.contiguous()
-        return self.kernels.linear(x, self.packed, self.kind, self.shape, self.bias, before, norm, eps)
+        low_rank = self.beside or (None, None)
+        return self.kernels.linear(x, self.packed, self.kind, self.shape, self.bias, before, norm, eps, *low_rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +132,20 @@ class Packing:
         return tensor if self.dtype is None else tensor.to(self.dtype)
 
     def pack(self, projection: Projection, kind: str | None = None) -> Linear:
-        """Matrices whose columns are no multiple of 32 are not rounded."""
+        """Matrices whose columns are no multiple of 32 are not rounded.
+
+        What an adapter adds is smaller than a step of 4 bits, so it stays beside them as it is.
+        """
         kind = self.kind if kind is None else kind
         weight, bias = projection.weight, None if projection.bias is None else self.cast(projection.bias)
         if kind == "none" or weight.shape[1] % GROUP:
             return Projection(self.cast(weight), bias)
+        beside = projection.merged if kind == "int4" else None
+        own = weight if beside is None else weight - beside.weight
         if self.kernels is None:
-            return Projection(self.cast(round_weight(weight, kind)), bias)
-        return Packed(pack(weight, kind), kind, (weight.shape[0], weight.shape[1]), bias, self.kernels)
+            rounded = round_weight(own, kind)
+            return Projection(self.cast(rounded if beside is None else rounded + beside.weight), bias)
+        return Packed(pack(own, kind), kind, (weight.shape[0], weight.shape[1]), bias, self.kernels, beside)
 
 
 def choose_packing(quantise: str, dtype: torch.dtype, device: torch.device) -> Packing:

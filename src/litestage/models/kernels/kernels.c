@@ -38,7 +38,7 @@ static const int RECORD[] = {GROUP * PANEL * 2, PANEL * 2 + GROUP * PANEL, PANEL
 typedef struct {
     float *values;
     int8_t *bytes;
-    float *scales, *sums;
+    float *scales, *sums, *squeezed;
 } Row;
 
 INLINE float from_bits(uint32_t bits) {
@@ -163,6 +163,18 @@ static void to_bytes(Row row, int in) {
         }
         row.scales[g] = scale;
         row.sums[g] = scale * sum;
+    }
+}
+
+/* What the first half of a low-rank map makes of a row. `in` is a multiple of GROUP. */
+static void squeeze(Row row, const float *down, int rank, int in) {
+    for (int k = 0; k < rank; k++, down += in) {
+        Eight even = each(0), odd = each(0);
+        for (int i = 0; i < in; i += 16) {
+            even = fused(load(down + i), load(row.values + i), even);
+            odd = fused(load(down + i + 8), load(row.values + i + 8), odd);
+        }
+        row.squeezed[k] = sum_of(even + odd);
     }
 }
 
@@ -324,20 +336,22 @@ static void *reserve(size_t size) {
     return scratch;
 }
 
-/* y[rows, out] = what `kind` makes of x, times the weights' transpose, plus the bias if there is one.
+/* y[rows, out] = what `kind` makes of x, times the weights' transpose, plus the bias if there is one, plus the same x
+ * times `down` [rank, in] transposed times `up` [rank, out].
  * x is [rows, in], or for a gated kind [rows, 2 in]: gates, then values. `in` is a multiple of GROUP. */
 void litestage_linear(const float *x, long rows, int in, int kind, const float *norm, float eps, const uint8_t *weights,
-                      int format, int out, const float *bias, float *y) {
+                      int format, int out, const float *bias, const float *down, const float *up, int rank, float *y) {
     const int groups = in / GROUP, wide = kind == SILU || kind == GELU_TANH ? 2 * in : in;
     const int pairs = (out + 2 * PANEL - 1) / (2 * PANEL);
     const long panel = (long)groups * RECORD[format];
-    const size_t size = in * (sizeof(float) + 1) + 2 * groups * sizeof(float) + 64;
+    const size_t size = in * (sizeof(float) + 1) + (2 * groups + rank) * sizeof(float) + 64;
     char *place = reserve(rows * (size + sizeof(Row)));
     Row *all = (Row *)place;
     place += rows * sizeof(Row);
     for (long r = 0; r < rows; r++, place += size / 64 * 64) {
         float *values = (float *)place, *scales = values + in;
-        all[r] = (Row){values, (int8_t *)(scales + 2 * groups), scales, scales + groups};
+        float *squeezed = scales + 2 * groups;
+        all[r] = (Row){values, (int8_t *)(squeezed + rank), scales, scales + groups, squeezed};
     }
 #pragma omp parallel
     {
@@ -345,6 +359,7 @@ void litestage_linear(const float *x, long rows, int in, int kind, const float *
         for (long r = 0; r < rows; r++) {
             prologue(kind, x + r * wide, norm, eps, in, all[r].values);
             if (format != BF16) to_bytes(all[r], in);
+            squeeze(all[r], down, rank, in);
         }
         for (long first = 0; first < rows; first += STRIP) {
             const long end = first + STRIP < rows ? first + STRIP : rows;
@@ -355,9 +370,13 @@ void litestage_linear(const float *x, long rows, int in, int kind, const float *
                     float sums[TILE][2 * PANEL];
                     const int count = end - r < TILE ? end - r : TILE;
                     strip(format, weights + (long)p * 2 * panel, panel, in, all + r, count, sums);
-                    for (int i = 0; i < count; i++)
-                        for (int o = 0; o < width; o++)
-                            y[(r + i) * out + from + o] = sums[i][o] + (bias ? bias[from + o] : 0);
+                    for (int i = 0; i < count; i++) {
+                        float *to = y + (r + i) * out + from;
+                        for (int o = 0; o < width; o++) to[o] = sums[i][o] + (bias ? bias[from + o] : 0);
+                        for (int k = 0; k < rank; k++)
+                            for (int o = 0; o < width; o++)
+                                to[o] += all[r + i].squeezed[k] * up[(long)k * out + from + o];
+                    }
                 }
             }
         }

@@ -26,7 +26,7 @@ GATED = {"silu": 2, "gelu_pytorch_tanh": 3}
 _SIGNATURES = {
     "linear": (
         *(c_void_p, c_long, c_int, c_int, c_void_p, c_float),
-        *(c_void_p, c_int, c_int, c_void_p, c_void_p),
+        *(c_void_p, c_int, c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p),
     ),
     "rows": (c_void_p, c_int, c_int, c_void_p, c_long, c_void_p),
     "attend": (
@@ -68,14 +68,17 @@ class Kernels:
         before: int = PLAIN,
         norm: Float[Tensor, " I"] | None = None,
         eps: float = 0.0,
+        down: Float[Tensor, "R I"] | None = None,
+        up: Float[Tensor, "R O"] | None = None,
     ) -> Float[Tensor, "... O"]:
         """x times a packed matrix of ``shape`` [O, I], transposed; ``before`` is what happens to x first: nothing, an
-        RMS norm, or a gate (then x holds gates and values, J = 2 I)."""
+        RMS norm, or a gate (then x holds gates and values, J = 2 I). A low-rank map of the same x may be added."""
         outputs, inputs = shape
         y = x.new_empty(*x.shape[:-1], outputs)
         self._linear(
             *(x.data_ptr(), x.numel() // x.shape[-1], inputs, before, _pointer(norm), eps),
-            *(packed.data_ptr(), FORMATS[kind], outputs, _pointer(bias), y.data_ptr()),
+            *(packed.data_ptr(), FORMATS[kind], outputs, _pointer(bias)),
+            *(_pointer(down), _pointer(up), 0 if down is None else len(down), y.data_ptr()),
         )
         return y
 
