@@ -13,6 +13,7 @@ from hypothesis import settings
 from litestage.core import Completion, Counts, FinishReason, StageTrace
 
 MakeStage = Callable[..., StageTrace]
+Run = Callable[..., tuple[int, str, str]]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("litestage", deadline=None, print_blob=True, derandomize=True)
@@ -29,6 +30,22 @@ def one_thread() -> None:
 def shapes_are_checked(request: pytest.FixtureRequest) -> None:
     """Shapes are checked in the tests of the rooms that have them; in whole commands that would triple the time."""
     jaxtyping.config.update("jaxtyping_disable", request.path.parent.name not in ("models", "engine"))
+
+
+@pytest.fixture
+def litestage(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command as a user would, in this process: exit code, output, errors (in one line, however folded)."""
+    from litestage.cli import main  # not above: this file is read before shapes are set to be checked
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["litestage", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capfd.readouterr()
+        code = stopped.value.code
+        return int(code or 0), out, " ".join(err.split())
+
+    return run
 
 
 @pytest.fixture(scope="session")

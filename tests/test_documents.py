@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from litestage.cli import main
 from litestage.models.catalog import PULLABLE, cache_folder
 
+Run = Callable[..., tuple[int, str, str]]
+Typed = Callable[[str], int]
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "obqa"
 
@@ -23,13 +25,10 @@ def commands(document: str) -> list[str]:
     ]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, command: str) -> int:
-    monkeypatch.setattr("sys.argv", shlex.split(command))
-    try:
-        main()
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+@pytest.fixture
+def typed(litestage: Run) -> Typed:
+    """Type a whole line: its exit code."""
+    return lambda line: litestage(*shlex.split(line)[1:])[0]
 
 
 @pytest.fixture
@@ -42,24 +41,24 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
-def test_the_guide_to_an_own_task_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guide_to_an_own_task_runs(typed: Typed, checkout: Path) -> None:
     found = commands("docs/own-task.md")
     assert len(found) == 6
-    codes = [run(monkeypatch, command) for command in found]
+    codes = [typed(command) for command in found]
     assert codes == [2, 0, 0, 0, 0, 0], list(zip(found, codes, strict=True))
     assert (checkout / "runs" / "own-plan" / "plan.json").is_file()
 
 
-def test_fine_tuning_and_votes_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fine_tuning_and_votes_run(typed: Typed, checkout: Path) -> None:
     found = commands("docs/finetune.md")
-    assert [run(monkeypatch, command) for command in found] == [0] * 7
+    assert [typed(command) for command in found] == [0] * 7
     assert (checkout / "runs" / "adapter" / "training.png").is_file()
     assert (checkout / "runs" / "healed" / "plan.json").is_file()
 
 
-def test_the_benchmarks_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmarks_run(typed: Typed, checkout: Path) -> None:
     found = commands("docs/speed.md")
-    assert [run(monkeypatch, command) for command in found] == [0] * 5
+    assert [typed(command) for command in found] == [0] * 5
 
 
 def test_the_python_of_the_readme_runs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,21 +75,20 @@ def test_the_make_targets_of_the_readme_exist() -> None:
 
 
 @pytest.mark.slow
-def test_the_real_model_of_the_readme_runs_on_real_questions(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_model_of_the_readme_runs_on_real_questions(typed: Typed, checkout: Path) -> None:
     if not DATA.is_dir() or not (cache_folder() / "smollm2-135m").is_dir():
         pytest.skip(f"needs {DATA} and `litestage models pull {next(iter(PULLABLE))}`")
     (checkout.parent / "shared").symlink_to(ROOT.parent / "shared")
     evaluate, search = (command for command in commands("README.md") if "obqa" in command)
     # The search as it stands takes two hours: fewer questions and budgets here.
-    assert run(monkeypatch, evaluate) == run(monkeypatch, search.replace("--limit 20", "--limit 4 --step 28")) == 0
+    assert typed(evaluate) == typed(search.replace("--limit 20", "--limit 4 --step 28")) == 0
 
 
-def test_the_command_that_a_search_prints_measures_its_plan(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_that_a_search_prints_measures_its_plan(litestage: Run, typed: Typed, checkout: Path) -> None:
     """With every option that made the plan what it is, for whoever copies the line."""
-    searched = "litestage search --shots 1 --dtype bf16 --limit 3 --step 12 --out 'runs/a plan'"
-    assert run(monkeypatch, searched) == 0
-    printed = capsys.readouterr().err.strip().splitlines()[-1]
+    searched = "search --shots 1 --dtype bf16 --limit 3 --step 12 --out 'runs/a plan'"
+    code, _, told = litestage(*shlex.split(searched))
+    assert code == 0
+    printed = told[told.rindex("litestage evaluate") :]
     assert printed == "litestage evaluate --shots 1 --dtype bf16 --plan 'runs/a plan' --split test"
-    assert run(monkeypatch, f"{printed} --limit 2") == 0
+    assert typed(f"{printed} --limit 2") == 0

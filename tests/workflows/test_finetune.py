@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,9 @@ from litestage.workflows import Options, Workbench
 from litestage.workflows.finetune import FinetuneOptions, train
 from litestage.workflows.ways import Way, Ways
 
+Run = Callable[..., tuple[int, str, str]]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+LITESTAGE = [sys.executable, "-c", "from litestage.cli import main; main()"]
 LORA = """
 [lora]
 rank = 4
@@ -88,18 +91,18 @@ def killed(arguments: list[str], out: Path) -> None:
     assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
 
 
-def test_killed_and_resumed_it_ends_with_the_same_weights(model: Path, lora: Path, tmp_path: Path) -> None:
-    def command(out: Path) -> list[str]:
-        options = ["--model", str(model), "--recipe", str(lora), "--limit", "64", "--validation", "8"]
-        litestage = [sys.executable, "-c", "from litestage.cli import main; main()"]
-        return [*litestage, "finetune", *options, "--checkpoint-every", "7", "--out", str(out)]
-
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    litestage: Run, model: Path, lora: Path, tmp_path: Path
+) -> None:
+    options = ["--model", str(model), "--recipe", str(lora), "--limit", "64", "--validation", "8"]
+    command = ["finetune", *options, "--checkpoint-every", "7", "--out"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done = subprocess.run(command(whole), check=True, capture_output=True, text=True, env=ENVIRONMENT)
-    assert "The adapter is in" in done.stdout
-    killed(command(cut), cut)
+    code, out, _ = litestage(*command, str(whole))
+    assert code == 0
+    assert "The adapter is in" in out
+    killed([*LITESTAGE, *command, str(cut)], cut)
     assert not (cut / "adapter_model.safetensors").exists()
-    subprocess.run(command(cut), check=True, capture_output=True, env=ENVIRONMENT)
+    assert litestage(*command, str(cut))[0] == 0
     assert (cut / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
     first, second = (json.loads((out / "training.json").read_text()) for out in (whole, cut))
     assert (first["curve"], first["steps"], first["adapter"]) == (second["curve"], 64, True)
@@ -107,13 +110,13 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(model: Path, lora: Pat
     assert "Generated dev accuracy" in (cut / "training.svg").read_text()
 
 
-def test_two_processes_learn_what_one_does(model: Path, lora: Path, tmp_path: Path) -> None:
-    arguments = ["finetune", "--model", str(model), "--recipe", str(lora), "--limit", "12", "--validation", "4"]
-    litestage = [sys.executable, "-c", "from litestage.cli import main; main()", *arguments, "--device", "cpu", "--out"]
+def test_two_processes_learn_what_one_does(litestage: Run, model: Path, lora: Path, tmp_path: Path) -> None:
+    options = ["--model", str(model), "--recipe", str(lora), "--limit", "12", "--validation", "4", "--device", "cpu"]
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([*litestage, str(one)], check=True, capture_output=True, env=ENVIRONMENT)
+    assert litestage("finetune", *options, "--out", str(one))[0] == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
-    done = subprocess.run([*launch, *litestage, str(two)], check=True, capture_output=True, text=True, env=ENVIRONMENT)
+    command = [*launch, *LITESTAGE, "finetune", *options, "--out", str(two)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout.count("The adapter is in") == 1, "one of them talks"
     first, second = (json.loads((out / "training.json").read_text()) for out in (one, two))
     assert first["steps"] == second["steps"] == 12

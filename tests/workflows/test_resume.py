@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,8 @@ import pytest
 from litestage.workflows.latency import LATENCY_FILE
 from litestage.workflows.workbench import COMPLETIONS
 
+Run = Callable[..., tuple[int, str, str]]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from litestage.cli import main; main()", *arguments]
 
 
 def stored(out: Path) -> int:
@@ -43,7 +41,8 @@ def replaced(out: Path) -> int:
 
 def killed(arguments: list[str], out: Path, after: int) -> int:
     """Start a command, kill it once ``after`` completions are stored; how many there were then."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    command = [sys.executable, "-c", "from litestage.cli import main; main()", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     while process.poll() is None and stored(out) < after:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -59,18 +58,17 @@ def killed(arguments: list[str], out: Path, after: int) -> int:
         ("search", ["--limit", "8", "--batch-size", "4", "--max-drop", "20", "--step", "8"], 100),
     ],
 )
-def test_a_killed_run_goes_on(name: str, arguments: list[str], after: int, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on(litestage: Run, name: str, arguments: list[str], after: int, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     result = "evaluation.json" if name == "evaluate" else "search.json"
-    subprocess.run(command(name, *arguments, "--out", str(whole)), check=True, capture_output=True, env=ENVIRONMENT)
+    assert litestage(name, *arguments, "--out", str(whole))[0] == 0
     # Both price with the same numbers: two fits of one machine differ, and the comparison is not about that.
     cut.mkdir()
     (cut / LATENCY_FILE).write_bytes((whole / LATENCY_FILE).read_bytes())
-    again = command(name, *arguments, "--out", str(cut))
-    before = killed(again, cut, after)
+    before = killed([name, *arguments, "--out", str(cut)], cut, after)
     assert 0 < before < stored(whole)
     assert not (cut / result).exists(), "no half-written result"
-    subprocess.run(again, check=True, capture_output=True, env=ENVIRONMENT)
+    assert litestage(name, *arguments, "--out", str(cut))[0] == 0
     assert stored(cut) == stored(whole), "nothing was decoded under another key"
     assert replaced(cut) == 0, "what was stored before the kill was not decoded again"
     assert json.loads((cut / result).read_text()) == json.loads((whole / result).read_text())

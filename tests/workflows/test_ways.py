@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from litestage.cli import main
 from litestage.core import OptionError, PlanError
 from litestage.engine.forcing import Text
 from litestage.search import SearchOptions
@@ -15,6 +15,8 @@ from litestage.workflows import Options, Workbench, evaluate, search
 from litestage.workflows.rankings import Rankings, compare_rankings
 from litestage.workflows.search import lay_ground
 from litestage.workflows.ways import PAPER, PRESETS, Way, Ways, stage_texts, ways_of
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +104,10 @@ def test_names_that_are_not_known_are_refused() -> None:
     assert ways_of(*PRESETS["paper"]) == (PAPER,)
 
 
-def test_rank_shows_and_draws_the_rankings_side_by_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rank_shows_and_draws_the_rankings_side_by_side(litestage: Run, tmp_path: Path) -> None:
     options = ["--limit", "6", "--step", "8", "--ranking", "cosine,probe", "--compensation", "none,mean", "--answers"]
-    monkeypatch.setattr("sys.argv", ["litestage", "rank", *options, "--out", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    shown = capsys.readouterr().out
+    code, shown, _ = litestage("rank", *options, "--out", str(tmp_path))
+    assert code == 0
     assert "Rankings for recall" in shown
     assert "Same tokens, summary" in shown
     assert "Must stay: 0.ffn" in shown
