@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +220,30 @@ def test_a_worker_that_dies_is_told(bench: Workbench, tmp_path: Path, monkeypatc
     jobs = [workers.Job(bench.full_plan(), bench.task)] * 5
     with pytest.raises(LitestageError, match=r"A process that answered questions died; .*--workers 1"):
         workers.answer_ahead(bench, bench.questions("test", 1), tmp_path, jobs, workers=2, what="")
+
+
+def test_workers_end_with_a_parent_that_is_killed() -> None:
+    """The pipe's other end closes when the last that holds it is gone: the parent, then its worker."""
+    fork = multiprocessing.get_context("fork")
+    held, holds = fork.Pipe(duplex=False)
+
+    def worker() -> None:
+        threading.Thread(target=workers._end_with_parent, daemon=True).start()
+        time.sleep(60)
+
+    def parent() -> None:
+        fork.Process(target=worker).start()
+        holds.send("under way")
+        time.sleep(60)
+
+    process = fork.Process(target=parent)
+    process.start()
+    holds.close()
+    assert held.recv() == "under way"
+    process.kill()
+    assert held.poll(20)
+    with pytest.raises(EOFError):
+        held.recv()
 
 
 def test_an_unknown_method_is_refused(bench: Workbench, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -85,9 +86,17 @@ def _follow(jobs: Sequence[Future[None]], progress: Progress) -> None:
 
 def _begin(options: Options, questions: Sequence[Question], out: Path, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     bench = Workbench(options)
     _worker[:] = [_Worker(bench, bench.cached(out), questions, out)]
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers, and they would answer on for minutes."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do(job: Job) -> None:
