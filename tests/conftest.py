@@ -20,6 +20,11 @@ settings.register_profile("litestage", deadline=None, print_blob=True, derandomi
 settings.load_profile("litestage")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The documents' commands take longest and come first: at the end all other processes would wait for them."""
+    items.sort(key=lambda item: item.path.name != "test_documents.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Tiny models are bound by overhead: more threads only disturb whoever else is at work."""
