@@ -227,7 +227,7 @@ def _merged(parts: list[Any], device: torch.device) -> LowRank | None:
     if all(one is None for one in maps):
         return None
     down, up = LowRank.beside([_nothing(part) if one is None else one for one, part in zip(maps, parts, strict=True)])
-    return LowRank(down.to(device), up.to(device).contiguous())
+    return LowRank(down.to(device), up.to(device))
 
 
 def _nothing(part: Any) -> LowRank:
