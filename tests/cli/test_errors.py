@@ -219,7 +219,7 @@ def test_ctrl_c_is_130(litestage: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
     for arguments in ("tasks", "models"):
-        command = f"{sys.executable} -c 'from litestage.cli import main; main()' {arguments}"
+        command = f"{sys.executable} -m litestage {arguments}"
         done = subprocess.run(
             ["bash", "-c", f"(sleep 0.1; {command}; echo code $? >&2) | true"],
             cwd=tmp_path,
@@ -243,8 +243,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     """No file may grow beyond 20 kB: the completions cannot be kept, and nothing half-written is left."""
     command = [
         sys.executable,
-        "-c",
-        "from litestage.cli import main; main()",
+        "-m",
+        "litestage",
         "evaluate",
         "--limit",
         "8",

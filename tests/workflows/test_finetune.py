@@ -38,7 +38,7 @@ from litestage.workflows.ways import Way, Ways
 
 Run = Callable[..., tuple[int, str, str]]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-LITESTAGE = [sys.executable, "-c", "from litestage.cli import main; main()"]
+LITESTAGE = [sys.executable, "-m", "litestage"]
 LORA = """
 [lora]
 rank = 4

@@ -41,7 +41,7 @@ def replaced(out: Path) -> int:
 
 def killed(arguments: list[str], out: Path, after: int) -> int:
     """Start a command, kill it once ``after`` completions are stored; how many there were then."""
-    command = [sys.executable, "-c", "from litestage.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "litestage", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     while process.poll() is None and stored(out) < after:
         time.sleep(0.02)
