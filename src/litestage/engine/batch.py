@@ -15,7 +15,8 @@ from litestage.core import Decode, OnToken, Prefill, Sampling, StagePlan, TokenI
 from litestage.core.rows import rows_to_admit
 from litestage.engine.prefixes import Prefix
 from litestage.engine.row import Row
-from litestage.engine.sampling import drawn, most_probable
+from litestage.engine.sampling import decide
+from litestage.engine.steps import Decision, FixedSteps
 from litestage.models.cache import Cache
 from litestage.models.decoder import FULL, Decoder, Observer, Path, Skips, Stand
 
@@ -40,6 +41,8 @@ class Batch:
     on_pass: OnPass | None = None
     active: list[Row] = field(default_factory=list)
     on_logits: OnLogits | None = None
+    fixed: FixedSteps | None = None
+    """Steps to decode by where all rows skip the same; without, every step is made anew."""
     _paths: dict[frozenset[int], Path] = field(default_factory=dict)
     """By the segments that the rows are at."""
 
@@ -59,35 +62,44 @@ class Batch:
         prompts, prefixes = [row.request.prompt_ids for row in rows], [row.prefix for row in rows]
         logits = prefill(self.decoder, self.cache, len(self.active), prompts, prefixes, self.on_pass)
         self.active += rows
-        self._decide(rows, logits)
+        self._accept(rows, self._decision(logits, rows))
 
     def decode(self) -> None:
         """One forward of one token for every active row."""
-        rows, device = self.active, self.decoder.device
-        lengths = [row.length for row in rows]
+        rows = self.active
         skips, path = self._skips()
-        logits = self.decoder.forward(
-            torch.tensor([row.tokens[-1:] for row in rows], device=device),
+        tokens, lengths = [row.tokens[-1] for row in rows], [row.length for row in rows]
+        if self.fixed is None or skips.rows:
+            decision = self._decision(self._forward(tokens, lengths, skips, path), rows)
+        else:
+            compensation = self.stage_plan.compensation
+            step = self.fixed.step(skips.everywhere, compensation, self.sampling, path, len(rows), max(lengths) + 1)
+            decision = step.run(tokens, lengths, self._uniforms(rows))
+        if self.on_pass is not None:
+            self.on_pass(Decode(len(rows), max(lengths) + 1, min(row.step for row in rows)))
+        self._accept(rows, decision)
+
+    def _forward(self, tokens: list[int], lengths: list[int], skips: Skips, path: Path) -> Float[Tensor, "B V"]:
+        device = self.decoder.device
+        return self.decoder.forward(
+            torch.tensor(tokens, device=device)[:, None],
             torch.tensor(lengths, device=device),
             self.cache,
-            torch.arange(len(rows), device=device),
+            torch.arange(len(tokens), device=device),
             max(lengths) + 1,
             skips,
             path,
             in_place=True,
         )
-        if self.on_pass is not None:
-            self.on_pass(Decode(len(rows), max(lengths) + 1, min(row.step for row in rows)))
-        self._decide(rows, logits)
 
-    def _decide(self, rows: list[Row], logits: Float[Tensor, "B V"]) -> None:
+    def _decision(self, logits: Float[Tensor, "B V"], rows: list[Row]) -> Decision:
+        return Decision(logits, *decide(logits, self.sampling, self._uniforms(rows), self.decoder.kernels))
+
+    def _accept(self, rows: list[Row], decision: Decision) -> None:
         if self.on_logits is not None:
-            self.on_logits([row.index for row in rows], logits)
-        uniforms = self._uniforms(rows)
-        tokens, sure_of_most = most_probable(logits, self.decoder.kernels)
-        if uniforms is not None:
-            tokens = drawn(logits, self.sampling, uniforms)
-        for row, token, sure in zip(rows, tokens.tolist(), sure_of_most.tolist(), strict=True):
+            self.on_logits([row.index for row in rows], decision.logits)
+        confidences = decision.confidences.tolist()
+        for row, token, sure in zip(rows, decision.tokens.tolist(), confidences, strict=True):
             row.accept(token, sure, self.eos_ids, self.on_token)
             if row.reason in (None, "length") and self.stops(row):
                 row.reason = "stop"

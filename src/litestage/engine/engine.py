@@ -27,6 +27,7 @@ from litestage.engine.batch import Batch, OnLogits, OnPass, prefill
 from litestage.engine.prefixes import Prefix, PrefixStore, waves
 from litestage.engine.row import Row
 from litestage.engine.sampling import uniforms_of
+from litestage.engine.steps import FixedSteps
 from litestage.models import Cache, LoadedModel
 from litestage.models.decoder import Observer, Stand
 
@@ -44,6 +45,7 @@ class TorchEngine:
 
     ``batch_size`` is the most rows that decode together; memory is the weights, a cache of that many rows as long as
     the longest request, and the prompt beginnings of one call, of which ``prefix_tokens`` are kept for the next.
+    ``fixed_steps`` decodes by steps of fixed shapes, captured on CUDA, where it is the default.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class TorchEngine:
         batch_size: int = 32,
         prefix_tokens: int = 8192,
         stands: Mapping[str, Stand] | None = None,
+        fixed_steps: bool | None = None,
     ) -> None:
         if batch_size < 1:
             raise OptionError(f"--batch-size {batch_size}: at least one row must decode. Give 1 or more.")
@@ -65,6 +68,8 @@ class TorchEngine:
         """Called with what decides each generated token, for those who want more of it than its confidence."""
         self._store = PrefixStore(prefix_tokens)
         self._cache: Cache | None = None
+        self._by_fixed_steps = model.decoder.device.type == "cuda" if fixed_steps is None else fixed_steps
+        self._fixed: FixedSteps | None = None
         self._completing: dict[tuple[int, tuple[str, ...]], bool] = {}
 
     @property
@@ -141,6 +146,10 @@ class TorchEngine:
         """Drop every kept prefix except ``but``."""
         self._store.clear(but)
 
+    def fixed_steps(self, cache: Cache) -> FixedSteps | None:
+        """Steps over a cache, if this engine decodes by such."""
+        return FixedSteps(self.model.decoder, cache) if self._by_fixed_steps else None
+
     def _row(self, index: int, request: Request) -> Row:
         room = self.max_context - len(request.prompt_ids)
         if not request.prompt_ids or room < 1:
@@ -160,8 +169,9 @@ class TorchEngine:
         count = min(self.batch_size, max(len(rows), len(prefixes), 1))
         if self._cache is None or self._cache.rows < count or self._cache.slots < slots:
             grown = (0, 0) if self._cache is None else (self._cache.rows, self._cache.slots)
-            self._cache = None
+            self._cache = self._fixed = None
             self._cache = self.model.decoder.new_cache(max(count, grown[0]), max(slots, grown[1]))
+            self._fixed = self.fixed_steps(self._cache)
 
     def _keep(self, prefixes: Sequence[TokenIds]) -> None:
         """Prefill the prefixes that are not held yet, as many at a time as the cache has rows."""
@@ -200,6 +210,7 @@ class TorchEngine:
             on_token,
             self.on_pass,
             on_logits=self.on_logits,
+            fixed=self._fixed,
         )
 
     def _stand(self, stage_plan: StagePlan) -> Stand:

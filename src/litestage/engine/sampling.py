@@ -19,6 +19,17 @@ def most_probable(
     return logits.argmax(-1), logits.float().softmax(-1).amax(-1)
 
 
+def decide(
+    logits: Float[Tensor, "B V"],
+    sampling: Sampling,
+    uniforms: Float[Tensor, " B"] | None = None,
+    kernels: Kernels | None = None,
+) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
+    """Each row's next token and its confidence; without ``uniforms`` the most probable one."""
+    tokens, confidences = most_probable(logits, kernels)
+    return tokens if uniforms is None else drawn(logits, sampling, uniforms), confidences
+
+
 def drawn(logits: Float[Tensor, "B V"], sampling: Sampling, uniforms: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
     """A draw for each row, by inverting its distribution at ``uniforms`` in [0, 1).
 

@@ -111,7 +111,12 @@ def _decode_probe(
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=Compensation())
     request = Request(prompt_ids=(0,) * (context - 1), stage_plan=plan, max_new_tokens=1 << 20)
 
-    batch = Batch(engine.model.decoder, cache, (-1,), plan, GREEDY, stand, stops=lambda row: False, capacity=rows)
+    batch = Batch(
+        *(engine.model.decoder, cache, (-1,), plan, GREEDY, stand),
+        stops=lambda row: False,
+        capacity=rows,
+        fixed=engine.fixed_steps(cache),
+    )
 
     def run() -> None:
         batch.active = [Row(i, request, 1 << 20, None, [0], [1.0]) for i in range(rows)]

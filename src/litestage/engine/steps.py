@@ -1,0 +1,121 @@
+"""Decode steps of fixed shapes over fixed memory: a GPU captures each once, and replays it as one launch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from litestage.core import Compensation, Sampling, SkipSet
+from litestage.engine.sampling import decide
+from litestage.models.cache import Cache
+from litestage.models.decoder import Decoder, Path, Skips
+
+CONTEXT = 128
+"""Slots read are rounded up to a multiple of this."""
+WARM_UP = 2
+"""Steps before a capture: in the first, libraries choose their kernels and take memory."""
+
+
+class Decision(NamedTuple):
+    """What a forward makes of its rows: raw logits, next tokens, and how probable each row's likeliest token was."""
+
+    logits: Float[Tensor, "B V"]
+    tokens: Int[Tensor, " B"]
+    confidences: Float[Tensor, " B"]
+
+
+class StepKey(NamedTuple):
+    """What one fixed step is for; rows and context are the most it can take."""
+
+    skipped: SkipSet
+    compensation: Compensation
+    sampling: Sampling
+    rows: int
+    context: int
+
+
+class FixedStep:
+    """One decode step whose inputs and outputs keep their places in memory.
+
+    Rows without a generation run along: they write to slots that are filled anew before anybody reads them.
+    """
+
+    def __init__(self, decoder: Decoder, cache: Cache, path: Path, key: StepKey) -> None:
+        self._decoder, self._cache, self._path, self._key = decoder, cache, path, key
+        self._given: Int[Tensor, "2 R"] = torch.zeros(2, key.rows, dtype=torch.long, device=decoder.device)
+        self._uniforms: Float[Tensor, " R"] = torch.zeros(key.rows, device=decoder.device)
+        self._out: Decision | None = None
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def capture(self) -> None:
+        """Record the step on a GPU; with a warning, it is run as it is where it cannot be recorded."""
+        graph = torch.cuda.CUDAGraph()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        try:
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    self._step()
+            aside.synchronize()
+            with torch.cuda.graph(graph, stream=aside):
+                self._out = self._step()
+        except RuntimeError as error:
+            warnings.warn(
+                f"A decode step could not be captured as a CUDA graph, and runs slower: {error}", stacklevel=2
+            )
+        else:
+            self.graph = graph
+
+    def run(self, tokens: Sequence[int], lengths: Sequence[int], uniforms: Float[Tensor, " B"] | None) -> Decision:
+        """Decide the token after ``tokens``, which follow ``lengths`` others; what is returned holds until the next."""
+        count = len(tokens)
+        self._given[:, :count] = torch.tensor([tokens, lengths])
+        self._given[:, count:] = 0
+        if uniforms is not None:
+            self._uniforms[:count] = uniforms
+        if self.graph is None:
+            self._out = self._step()
+        else:
+            self.graph.replay()
+        assert self._out is not None
+        return Decision(*(part[:count] for part in self._out))
+
+    def _step(self) -> Decision:
+        tokens, lengths = self._given
+        logits = self._decoder.forward(
+            tokens[:, None],
+            lengths,
+            self._cache,
+            torch.arange(self._key.rows, device=self._decoder.device),
+            self._key.context,
+            Skips(self._key.skipped),
+            self._path,
+            in_place=True,
+        )
+        uniforms = None if self._key.sampling.is_greedy else self._uniforms
+        return Decision(logits, *decide(logits, self._key.sampling, uniforms, self._decoder.kernels))
+
+
+class FixedSteps:
+    """The fixed steps over one cache, each made when it is first asked for."""
+
+    def __init__(self, decoder: Decoder, cache: Cache) -> None:
+        self._decoder, self._cache = decoder, cache
+        self.made: dict[StepKey, FixedStep] = {}
+
+    def step(
+        self, skipped: SkipSet, compensation: Compensation, sampling: Sampling, path: Path, rows: int, context: int
+    ) -> FixedStep:
+        """One that takes so many rows and reads so many slots at least: rows by powers of two, slots by `CONTEXT`."""
+        room = min(1 << (rows - 1).bit_length(), self._cache.rows)
+        read = min(-(-context // CONTEXT) * CONTEXT, self._cache.slots)
+        key = StepKey(skipped, compensation, sampling, room, read)
+        if key not in self.made:
+            self.made[key] = FixedStep(self._decoder, self._cache, path, key)
+            if self._decoder.device.type == "cuda":
+                self.made[key].capture()
+        return self.made[key]
