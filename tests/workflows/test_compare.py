@@ -91,7 +91,7 @@ def test_the_page_says_whether_the_claim_holds(comparison: Comparison, out: Path
     assert "The paper claims" in text
     said = ("holds here", "does not hold here", "not settled here", "is as fast", "that was not tested")
     assert any(word in text for word in said)
-    assert "Every other method was asked for" in text
+    assert "Every other method was asked for 2 and 10 sub-layers or 1 and 5 blocks, on 6 of" in text
     page = write_report(Comparison.load(out), out).read_text()
     assert rebuild(out).read_text() == page, "results alone make the report"
     assert (out / "figures" / "frontier.svg").is_file()
@@ -155,6 +155,19 @@ def made_up(name: str, kind: str, speedup: float, wrong: int, comparison: Compar
             "system": full.system.model_copy(update={"accuracy": accuracy}),
         }
     )
+
+
+def test_systems_that_lost_half_are_named_in_place_of_a_mark(comparison: Comparison) -> None:
+    rules = comparison.of_kind("rule")
+    drawn = comparison.worth_a_place(*rules)
+    assert 0 < len(drawn) < len(rules)
+    assert all(2 * system.accuracy >= comparison.full.accuracy for system in drawn)
+    said = comparison_words.not_drawn(comparison, rules)
+    lost = [system.title for system in rules if system not in drawn]
+    assert all(f"{title} ({lost.count(title)})" in said for title in lost)
+    (figure,) = (figure for figure in comparison_page(comparison).figures if figure.name == "frontier")
+    assert said in figure.caption
+    assert comparison_words.not_drawn(comparison, drawn) == ""
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,10 @@ class Compared(Record):
         return self.system.accuracy.percent
 
 
+WORTH_A_PLACE = 0.5
+"""Share of full depth's accuracy below which a system has no place on the frontier, however fast."""
+
+
 class Duel(Record):
     """A plan of LiteStage against another system, on the same questions."""
 
@@ -95,6 +99,10 @@ class Comparison(Kept):
 
     def of_kind(self, *kinds: SystemKind) -> tuple[Compared, ...]:
         return tuple(system for system in self.systems if system.kind in kinds)
+
+    def worth_a_place(self, *systems: Compared) -> tuple[Compared, ...]:
+        """Those that keep enough of full depth's accuracy to be drawn and ranked."""
+        return tuple(system for system in systems if system.accuracy >= self.full.accuracy * WORTH_A_PLACE)
 
     def system(self, name: str) -> Compared:
         return next(system for system in self.systems if system.name == name)

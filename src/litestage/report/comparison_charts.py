@@ -67,7 +67,7 @@ def trade_off(rows: Sequence[Row], full: Compared, methods: Sequence[str], *, jo
 
 def _by_method(methods: Sequence[str], theme: Theme) -> tuple[Any, Any]:
     """Hue and shape, with one legend for both."""
-    legend = _legend(theme, "width > 560 ? 4 : width > 340 ? 2 : 1")
+    legend = _legend(theme, "width > 560 ? 4 : 2")
     hues = [getattr(theme, name) for name in COLOURS[: len(methods)]]
     scales = (alt.Scale(domain=list(methods), range=some) for some in (hues, list(SHAPES[: len(methods)])))
     colour, shape = scales
@@ -78,7 +78,10 @@ def _by_method(methods: Sequence[str], theme: Theme) -> tuple[Any, Any]:
 
 
 def _legend(theme: Theme, columns: str) -> Any:
-    """Above the chart, in as many columns as its width has room for."""
+    """Above the chart, in as many columns as its width has room for.
+
+    A chart keeps the height of a legend of two columns, so that one of more than two entries needs those at least.
+    """
     return alt.Legend(
         orient="top",
         title=None,
@@ -86,7 +89,7 @@ def _legend(theme: Theme, columns: str) -> Any:
         labelFontSize=11,
         symbolSize=70,
         labelColor=theme.muted,
-        labelLimit=180,
+        labelLimit=alt.ExprRef("width > 340 ? 180 : 128"),
     )
 
 

@@ -67,7 +67,7 @@ def _frontier(comparison: Comparison) -> Section:
         panels=(Panel((_trade_off(shown, comparison),)),),
         caption="A filled mark is on the frontier, and its bar the 95 % interval of its change from full depth. The "
         "dashed lines are full depth. Speedups are priced from exact counts over all questions; the tables have the "
-        "clock's.",
+        f"clock's. {comparison_words.not_drawn(comparison, shown)}",
     )
     return Section(
         "frontier",
@@ -78,8 +78,9 @@ def _frontier(comparison: Comparison) -> Section:
 
 
 def _trade_off(systems: tuple[Compared, ...], comparison: Comparison, joined: bool = True) -> charts.Draw:
-    methods = list(dict.fromkeys(system.title for system in systems))
-    rows = comparison_charts.points(systems, comparison)
+    drawn = comparison.worth_a_place(*systems)
+    methods = list(dict.fromkeys(system.title for system in drawn))
+    rows = comparison_charts.points(drawn, comparison)
     return comparison_charts.trade_off(rows, comparison.full, methods, joined=joined)
 
 
@@ -93,18 +94,20 @@ def _budgets(comparison: Comparison) -> Section:
 
 
 def _ablations(comparison: Comparison) -> Section:
-    shown = comparison.of_kind("litestage", "ablation")
+    shown, controls = comparison.of_kind("litestage", "ablation"), comparison.of_kind("litestage", "control")
     parts = Figure(
         name="ablations",
         alt="Accuracy against speedup of LiteStage and of what is left when a part of it is taken away",
         panels=(Panel((_trade_off(shown, comparison),)),) if shown else (),
+        caption=comparison_words.not_drawn(comparison, shown),
     )
     figures_ = [
         *([parts] if shown else []),
         Figure(
             name="controls",
             alt="Accuracy against speedup of LiteStage and of the controls",
-            panels=(Panel((_trade_off(comparison.of_kind("litestage", "control"), comparison, joined=False),)),),
+            panels=(Panel((_trade_off(controls, comparison, joined=False),)),),
+            caption=comparison_words.not_drawn(comparison, controls),
         ),
     ]
     if pairs := exit_pairs(comparison):

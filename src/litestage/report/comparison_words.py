@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 
 from litestage.evaluation import FrontierPoint
@@ -64,15 +66,34 @@ def rivals(comparison: Comparison, point: FrontierPoint) -> list[str]:
 
 def _asked(comparison: Comparison) -> list[str]:
     """How much of what could be compared was."""
-    amounts = list(dict.fromkeys(system.requested for system in comparison.of_kind("rule")))
+    amounts = _amounts(list(dict.fromkeys(system.requested for system in comparison.of_kind("rule"))))
     tested = comparison.tested_on
     part = f" of {tested.available}" if tested.used < tested.available else ""
     if not amounts:
         return []
     return [
-        f"Every other method was asked for {words.listed(amounts)}, on {tested.used}{part} {tested.name} questions; "
+        f"Every other method was asked for {amounts}, on {tested.used}{part} {tested.name} questions; "
         "--full takes all of both."
     ]
+
+
+def _amounts(requested: list[str]) -> str:
+    """Numbers of one unit together: 1 block, 2 blocks becomes 1 and 2 blocks."""
+    by_unit: dict[str, list[str]] = {}
+    for amount in requested:
+        number, _, unit = amount.partition(" ")
+        by_unit.setdefault(unit.removesuffix("s"), []).append(number)
+    plural = {unit: unit if numbers == ["1"] else f"{unit}s" for unit, numbers in by_unit.items()}
+    return " or ".join(f"{words.listed(numbers)} {plural[unit]}" for unit, numbers in by_unit.items())
+
+
+def not_drawn(comparison: Comparison, systems: Sequence[Compared]) -> str:
+    """Which systems have no mark in a chart of these, and why; nothing if all have."""
+    lost = Counter(system.title for system in systems if not comparison.worth_a_place(system))
+    if not lost:
+        return ""
+    names = words.listed([f"{title} ({count})" for title, count in lost.items()])
+    return f"Not drawn, for less than half of full depth's accuracy: {names}; the table of every system has them."
 
 
 def owner(system: Compared) -> str:
@@ -131,8 +152,11 @@ def controls(comparison: Comparison) -> list[str]:
             "No control (exit or a token cap at full depth, a stage left out) is as fast and as accurate as any of its "
             "plans."
         ]
-    names = sorted({f"{comparison.system(d.other).title} equals {_plan(comparison, d.plan)}" for d in beaten})
-    return [f"Controls that are as fast, and not less accurate beyond chance: {words.listed(names)}."]
+    pairs = sorted({(_plan(comparison, duel.plan), _with_figures(comparison, duel.other)) for duel in beaten})
+    return [
+        f"At least as fast as {plan}, and not less accurate beyond chance: {words.listed([name for _, name in some])}."
+        for plan, some in groupby(pairs, key=lambda pair: pair[0])
+    ]
 
 
 def _control_wins(comparison: Comparison, duel: Duel) -> bool:
@@ -163,6 +187,11 @@ def exits(comparison: Comparison) -> list[str]:
 
 def _plan(comparison: Comparison, name: str) -> str:
     return f"the plan of {comparison.system(name).requested}"
+
+
+def _with_figures(comparison: Comparison, name: str) -> str:
+    system = comparison.system(name)
+    return f"{system.title} ({words.times(system.speedup)}, {words.percent(system.accuracy)})"
 
 
 def _system(comparison: Comparison, point: FrontierPoint) -> Compared:

@@ -17,7 +17,7 @@ from litestage.core import Compensation, CompensationKind, ExitRule, OptionError
 from litestage.core.files import write_text
 from litestage.evaluation import Sample, compare, frontier, medians, question_scores, speedup
 from litestage.report import Example, Provenance, RankedLayer, Split, System, words
-from litestage.report.comparison import Compared, Comparison, Duel
+from litestage.report.comparison import WORTH_A_PLACE, Compared, Comparison, Duel
 from litestage.search import SearchOptions
 from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
 from litestage.skipping.rules import RULES, Scores
@@ -40,8 +40,6 @@ MATCHED = 1.0
 """Blocks, the mean over stages, that two systems may lie apart at a matched budget."""
 AMOUNTS = 4
 """Budgets of each method, unless they are asked for."""
-WORTH_A_PLACE = 0.5
-"""Share of full depth's accuracy below which a system has no place on the frontier, however fast."""
 _SAMPLES = TypeAdapter(list[Sample])
 By = Literal["budget", "speed", "exit", "control"]
 
