@@ -9,7 +9,7 @@ quickstart: .venv/installed
 	$(BIN)/litestage quickstart --out quickstart
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: .venv/installed
 	$(BIN)/ruff check .

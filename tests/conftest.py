@@ -14,15 +14,23 @@ from litestage.core import Completion, Counts, FinishReason, StageTrace
 
 MakeStage = Callable[..., StageTrace]
 Run = Callable[..., tuple[int, str, str]]
+SHARING = ("test_compare", "test_quickstart", "test_diagnose")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("litestage", deadline=None, print_blob=True, derandomize=True)
 settings.load_profile("litestage")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The documents' commands take longest and come first: at the end all other processes would wait for them."""
+    """The documents' commands take longest and come first: at the end all other processes would wait for them.
+
+    Tests that share a command's outcome stay in one process, so that it runs once.
+    """
     items.sort(key=lambda item: item.path.name != "test_documents.py")
+    for item in items:
+        if item.path.stem in SHARING:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litestage.core import Completion, ModelError, OptionError, Request, SkipSchedule, StagePlan
@@ -116,6 +116,7 @@ def test_encode() -> None:
     assert DECODE(engine.encode("Why?", chat=True)) == "user: Why?\nassistant:"
 
 
+@settings(max_examples=40)
 @given(start=st.integers(0, 20), length=st.integers(1, 3), seed=st.integers(0, 5))
 def test_only_tokens_that_can_end_a_stop_are_looked_at_and_none_is_missed(start: int, length: int, seed: int) -> None:
     """Against an engine that decodes the end of the text after every token."""

@@ -88,6 +88,7 @@ def _legend(theme: Theme, columns: str) -> Any:
         columns=alt.ExprRef(columns),
         labelFontSize=11,
         symbolSize=70,
+        symbolOpacity=1,
         labelColor=theme.muted,
         labelLimit=alt.ExprRef("width > 340 ? 180 : 128"),
     )
