@@ -140,8 +140,8 @@ def _turns(
     progress: Progress,
 ) -> list[Sample]:
     names = list(plans)
-    for name in names[:2]:  # what makes the first runs slow, all plans share
-        _seconds(bench, tasks.get(name, bench.task), questions[0], plans[name])
+    for name, plan in plans.items():
+        _seconds(bench, tasks.get(name, bench.task), questions[0], plan)
     samples = []
     progress.start("timing by the wall clock", len(questions) * repeats)
     for repeat in range(repeats):
