@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from litestage.core import LitestageError, UserError
-from litestage.core.files import write_bytes, write_text
+from litestage.core.files import read_kept, write_bytes, write_text
 
 
 def test_text_is_written_with_the_folders_it_needs(tmp_path: Path) -> None:
@@ -19,6 +20,16 @@ def test_text_is_written_with_the_folders_it_needs(tmp_path: Path) -> None:
     write_text(path, "shorter")
     assert path.read_text() == "shorter"
     assert [p.name for p in path.parent.iterdir()] == ["text.md"]
+
+
+def test_what_cannot_be_read_is_as_good_as_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    assert read_kept(path, json.loads) is None
+    for damaged in (b"", b'{"a": ', b"\xff\xfe"):
+        path.write_bytes(damaged)
+        assert read_kept(path, json.loads) is None
+    path.write_text('{"a": 1}')
+    assert read_kept(path, json.loads) == {"a": 1}
 
 
 FULL_DISK = """
@@ -47,7 +58,7 @@ def test_a_disk_without_room_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_target_that_cannot_be_replaced_is_a_failure_and_no_mistake_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "plan.json").mkdir()
-    with pytest.raises(LitestageError, match=r"plan\.json could not be written.*another place with --out") as error:
+    with pytest.raises(LitestageError, match=r"plan\.json could not be written.*another folder") as error:
         write_bytes(tmp_path / "plan.json", b"x")
     assert not isinstance(error.value, UserError)
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]

@@ -27,6 +27,12 @@ def test_rivals_are_as_fast_and_not_worse_beyond_chance() -> None:
     assert full.rivals == ("ours", "close", "slow")
 
 
+def test_one_that_is_better_beyond_chance_is_a_rival_too() -> None:
+    """It misses the place by half a per cent of speed, which prices cannot tell."""
+    (ours, *_) = frontier({"ours": 1.1, "better": 1.095}, {"ours": scores(60), "better": scores(80)})[::-1]
+    assert (ours.name, ours.rivals) == ("ours", ("better",))
+
+
 @given(
     st.dictionaries(
         st.text("abc", min_size=1, max_size=3), st.tuples(st.floats(0.5, 3), st.integers(0, 20)), min_size=1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from litestage.core.errors import DataError
-from litestage.evaluation import compare
+from litestage.evaluation import compare, holm
 
 
 def pair(both: int, lost: int, gained: int, neither: int = 0) -> tuple[dict[str, float], dict[str, float]]:
@@ -68,3 +68,9 @@ def test_unpaired_questions_are_refused() -> None:
         compare({"a": 1}, {"a": 1, "b": 0})
     with pytest.raises(DataError, match="no question to compare on"):
         compare({}, {})
+
+
+def test_holm_adjusts_the_smallest_for_all_and_keeps_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
+    assert holm([]) == []

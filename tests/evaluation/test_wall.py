@@ -51,6 +51,15 @@ def test_few_questions_cover_the_truth_as_often_as_they_say() -> None:
     assert 0.93 <= hits / 400 <= 0.98
 
 
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 100)), min_size=2, max_size=5))
+def test_no_interval_reaches_below_zero(times: list[tuple[float, float]]) -> None:
+    """Three questions of a system ten times as slow, which a symmetric interval gives a negative speed."""
+    found = speedup(dict(enumerate(a for a, _ in times)), dict(enumerate(b for _, b in times)), baseline_name="full")
+    assert 0 < found.low <= found.speedup <= found.high
+    assert found.speedup**2 == pytest.approx(found.low * found.high)
+    assert found.can_tell == (found.low > 1 or found.high < 1)
+
+
 def test_one_question_tells_nothing() -> None:
     one = speedup({"a": 2.0}, {"a": 1.0}, baseline_name="full")
     assert (one.low, one.speedup, one.high, one.can_tell) == (2, 2, 2, False)

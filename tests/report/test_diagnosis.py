@@ -119,8 +119,8 @@ def test_stages_that_bear_unlike_amounts(uneven: Diagnosis) -> None:
     )
     assert diagnosis_words.summary(uneven) == [
         "On 100 dev questions full depth is right on 80.0 %, in 1.00 s each. Where a stage skips alone, a loss beyond "
-        "chance first shows at 4 sub-layers in summary; where all skip together, at 4. A loss below 6.0 points cannot "
-        "show on so few.",
+        "chance first shows at 4 sub-layers in summary; where all skip together, at 4. A loss counts where McNemar's "
+        "test and the interval agree; below 6.0 points none can show on so few.",
         "Before a loss shows, skipping saves at most this share of a question's time: 20 % in recall and 0 % in "
         "summary.",
         "Skipping more is not always faster: from 4 to 8 sub-layers in all stages a question goes from 900 ms to "

@@ -276,10 +276,31 @@ def test_a_stage_can_be_left_out() -> None:
     assert shorter.stage_names == ("analysis", "summary")
     question = Question(id="q", question="Q?", choices=("a", "b"))
     prompts = shorter.prompts(shorter.stages[0], question, {})
-    assert prompts == [f"Q?\n(A) a (B) b\nRecall:\nAnalyze: For option {letter}," for letter in "AB"]
+    assert prompts == [f"Q?\n(A) a (B) b\nAnalyze: For option {letter}," for letter in "AB"]
     assert shorter.fingerprint != task.fingerprint
     with pytest.raises(OptionError, match="gives the answer"):
         task.without("summary")
+
+
+def test_no_stage_is_called_what_all_are_called() -> None:
+    with pytest.raises(ValidationError, match="cannot be called 'all'"):
+        Task(name="mine", stages=(Stage(name="all", prompt="{question}"),))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "left"),
+    [
+        ("{question}\nHint: {hint}\nAnswer:", "{question}\nAnswer:"),
+        ("{question}\nHint:\n{hint}\nAnswer:", "{question}\nAnswer:"),
+        ("{question}\n{hint}\nAnswer:", "{question}\nAnswer:"),
+        ("{question} Think of {hint} first.\nAnswer:", "{question} Think of first.\nAnswer:"),
+        ("{choices} {hint}\nAnswer:", "{choices}\nAnswer:"),
+    ],
+)
+def test_a_label_goes_with_the_text_that_it_announced(prompt: str, left: str) -> None:
+    stages = (Stage(name="hint", prompt="{question}"), Stage(name="pick", prompt=prompt))
+    task = load_task("three_stage").model_copy(update={"stages": stages})
+    assert task.without("hint").stages[0].prompt == left
 
 
 def test_limits_can_be_changed_by_stage() -> None:

@@ -16,6 +16,7 @@ from report.test_browser import BROWSER, PROBE, visit
 from litestage.core import (
     Completion,
     Counts,
+    DataError,
     LitestageError,
     OptionError,
     Segment,
@@ -25,7 +26,7 @@ from litestage.core import (
     Trace,
     sub_layers,
 )
-from litestage.report import comparison_words
+from litestage.report import comparison_tables, comparison_words
 from litestage.report.comparison import Compared, Comparison
 from litestage.report.comparison_report import comparison_page, write_report
 from litestage.report.page import to_html
@@ -34,7 +35,7 @@ from litestage.runner import CachedEngine
 from litestage.search import SearchOptions
 from litestage.skipping.rules import RULES
 from litestage.workflows import Options, Workbench, workers
-from litestage.workflows.compare import Sizes, compare_methods, duels, mean_skipped
+from litestage.workflows.compare import Sizes, _splits, compare_methods, duels, mean_skipped
 from litestage.workflows.setups import cap_for, full_depth, token_cap
 
 
@@ -97,6 +98,64 @@ def test_the_page_says_whether_the_claim_holds(comparison: Comparison, out: Path
     assert (out / "figures" / "frontier.svg").is_file()
     assert (out / "figures" / "frontier.png").is_file()
     assert "McNemar" in page
+    old = [out / "figures" / f"plan-9.{kind}" for kind in ("svg", "png")]
+    for path in (*old, out / "figures" / "mine.svg"):
+        path.write_text("")
+    rebuild(out)
+    assert not any(path.exists() for path in old), "figures of an earlier page would be taken for this one's"
+    assert (out / "figures" / "mine.svg").exists()
+
+
+def test_methods_are_held_against_each_other_and_against_no_model(comparison: Comparison) -> None:
+    answer, percent = comparison.constant
+    assert percent == pytest.approx(100 * max(comparison.gold.count(c) for c in comparison.gold) / len(comparison.gold))
+    assert f"Always {'ABCD'[answer]}, the answer most common" in " ".join(comparison_words.summary(comparison))
+    plan = max(comparison.of_kind("litestage"), key=lambda system: system.speedup)
+    matched = {plan.name} | {pair.other for pair in comparison.pairs if pair.one == plan.name}
+    assert {comparison.system(name).method for name in matched} >= set(RULES) - {"litestage"}
+    assert len(comparison.pairs) == len(matched) * (len(matched) - 1) // 2
+    assert all(pair.adjusted >= pair.paired.p_value for pair in comparison.pairs)
+
+
+def test_steps_of_long_stages_count_for_more(comparison: Comparison) -> None:
+    same = comparison.system("adaskip-5")
+    assert same.blocks_a_step == pytest.approx(5)
+    steps = {stage.name: stage.decode_steps for stage in same.system.stages}
+    analysis = same.model_copy(update={"skipped": {"recall": 0.0, "analysis": 6.0, "summary": 0.0}})
+    assert analysis.blocks_skipped == 1
+    assert analysis.blocks_a_step == pytest.approx(3 * steps["analysis"] / sum(steps.values()))
+    assert analysis.blocks_a_step > 1, "analyses are most of the text"
+
+
+def test_what_is_worth_it_is_timed_and_held_against_its_price(
+    bench: Workbench, out: Path, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = sorted(system.speedup for system in comparison.systems)[5]
+    monkeypatch.setattr("litestage.workflows.compare.WORTH_TIMING", floor)
+    again = compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8), workers=1)
+    comparison.save(out)
+    slow = {system.name for system in again.systems[1:] if system.speedup < floor}
+    assert 3 < len(slow) < 6
+    assert all((system.wall is None) == (system.name in slow) for system in again.systems)
+    assert all((system.system.price_error is None) == (system.name in slow) for system in again.systems)
+    assert all(system.wall and system.wall.n == SIZES.wall for system in again.systems if system.name not in slow)
+    assert "were not timed" in comparison_tables.systems(again).note
+    assert rebuild(out)
+
+
+def test_results_that_name_a_system_that_is_not_there_are_refused(comparison: Comparison, tmp_path: Path) -> None:
+    stray = comparison.duels[0].model_copy(update={"other": "gone"})
+    comparison.model_copy(update={"duels": (stray,)}).save(tmp_path)
+    with pytest.raises(DataError, match=r"'gone' is none of the systems.*Run the job again"):
+        Comparison.load(tmp_path)
+
+
+def test_dev_is_compared_on_what_the_search_leaves(bench: Workbench) -> None:
+    dev, tested = _splits(bench, "dev", 6)
+    assert (dev, tested) == (bench.questions("dev"), bench.questions("dev")[6:])
+    assert _splits(bench, "train", None)[1] == bench.questions("train")
+    with pytest.raises(OptionError, match="none are left to compare on"):
+        _splits(bench, "dev", None)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
@@ -124,6 +183,7 @@ def test_other_methods_alone_make_a_page_too(comparison: Comparison, tmp_path: P
                 if point.name in names
             ),
             "duels": (),
+            "pairs": (),
             "plans": {},
             "examples": (),
         }
@@ -193,7 +253,8 @@ def test_the_claim_is_judged_by_what_the_questions_tell(
             for name, count in wrong.items()
         ),
     ]
-    scores = {name: {f"q{i}": float(i >= count) for i in range(200)} for name, count in (wrong | {"full": 0}).items()}
+    wrong |= {"full": 0, "constant": 150}
+    scores = {name: {f"q{i}": float(i >= count) for i in range(200)} for name, count in wrong.items()}
     judged = comparison.model_copy(update={"systems": tuple(systems), "duels": tuple(duels(systems, scores))})
     assert says in comparison_words.claim(judged)
 
@@ -205,6 +266,9 @@ def test_the_claim_is_judged_by_what_the_questions_tell(
         ({"test": -1}, "--limit -1 is too few"),
         ({"wall": 1}, "--wall 1 is too few to compare anything. Choose 2 or more"),
         ({"blocks": (13,)}, "--blocks 13: the model has 12 blocks to skip"),
+        ({"max_drops": (1.0, float("nan"))}, "--max-drops nan cannot be points of accuracy to lose"),
+        ({"max_drops": (101.0,)}, "--max-drops 101 cannot be"),
+        ({"max_drops": (1.0, 1.0000001)}, "--max-drops has 1 twice"),
     ],
 )
 def test_sizes_that_compare_nothing_are_refused_at_once(
@@ -260,7 +324,7 @@ def test_workers_end_with_a_parent_that_is_killed() -> None:
 
 
 def test_an_unknown_method_is_refused(bench: Workbench, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"--methods adaskp is not known. Choose among litestage, adaskip"):
+    with pytest.raises(OptionError, match=r"--methods 'adaskp' is not known. Did you mean adaskip\? Choose all"):
         compare_methods(bench, tmp_path, methods=["adaskp"])
 
 

@@ -163,7 +163,7 @@ def test_questions_that_are_not_ours_are_not_printed(
     bench: Workbench, out: Path, diagnosis: Diagnosis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same questions, but from a file: nobody knows whose they are."""
-    latency = LatencyModel.load(out / "latency.json")
+    latency = LatencyModel.model_validate_json((out / "latency.json").read_bytes())
     monkeypatch.setattr("litestage.workflows.diagnose.latency_model", lambda *_: latency)
     data = tmp_path / "data"
     data.mkdir()
@@ -193,6 +193,27 @@ def test_mistakes_are_told_before_anything_runs(bench: Workbench, tmp_path: Path
     with pytest.raises(OptionError, match=said):
         diagnose(bench, tmp_path, depths=depths)
     assert not any(tmp_path.iterdir())
+
+
+def test_what_was_kept_and_damaged_is_made_again(
+    bench: Workbench, out: Path, diagnosis: Diagnosis, tmp_path: Path
+) -> None:
+    """A disk that was full, an editor that was open: every file but the completions can be made from those."""
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    for name in ("entropies.json", "ranking.json", "latency.json"):
+        path = copy / name
+        path.write_bytes(path.read_bytes()[:40])
+    again = diagnose(bench, copy, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
+    assert [sweep.stage for sweep in again.sweeps] == [sweep.stage for sweep in diagnosis.sweeps]
+    assert again.entropy == diagnosis.entropy
+    assert again.ranking == diagnosis.ranking
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]"])
+def test_results_that_cannot_be_read_are_told(bench: Workbench, tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(OptionError, match=r"results\.json cannot be read"):
+        diagnose(bench, tmp_path)
 
 
 def test_the_results_of_another_job_are_not_overwritten(bench: Workbench, tmp_path: Path) -> None:

@@ -28,19 +28,27 @@ def command(
     max_drops: str = typer.Option(
         "1,3,5,10", metavar="POINTS,POINTS", help="Points that LiteStage's plans may lose.", rich_help_panel=o.WHAT
     ),
+    split: str = typer.Option(
+        "test",
+        metavar="test|dev|train",
+        help="Questions that all systems answer; of dev those that the search leaves.",
+        rich_help_panel=o.WHAT,
+    ),
     search_limit: int = typer.Option(150, help="Dev questions that LiteStage searches on.", rich_help_panel=o.WHAT),
-    limit: int = typer.Option(200, help="Test questions that all systems answer.", rich_help_panel=o.WHAT),
-    wall: int = typer.Option(6, help="Test questions timed by the wall clock.", rich_help_panel=o.HOW),
+    limit: int = typer.Option(200, help="How many of them.", rich_help_panel=o.WHAT),
+    wall: int = typer.Option(6, help="Of them, questions timed by the wall clock.", rich_help_panel=o.HOW),
     full: bool = typer.Option(
         False,
         "--full",
-        help="All dev and test questions, and every budget up to half the blocks, whatever --limit, --search-limit and "
+        help="All questions, and every budget up to half the blocks, whatever --limit, --search-limit and "
         "--blocks say.",
         rich_help_panel=o.WHAT,
     ),
     step: o.Step = 2,
     exit_rule: o.TriedExit = None,
-    workers: int = typer.Option(2, help="Processes that answer side by side on a processor.", rich_help_panel=o.HOW),
+    workers: int = typer.Option(
+        2, min=1, help="Processes that answer side by side on a processor.", rich_help_panel=o.HOW
+    ),
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
@@ -63,10 +71,10 @@ def command(
     from litestage.workflows.compare import Sizes, check_methods, compare_methods
     from litestage.workflows.workbench import parse_exit
 
-    chosen = list(RULES) if methods == "all" else [name.strip() for name in methods.split(",")]
+    chosen = list(RULES) if methods == "all" else list(dict.fromkeys(name.strip() for name in methods.split(",")))
     check_methods(chosen)
     amounts = o.numbers("--blocks", blocks, int) if blocks else None
-    drops = o.numbers("--max-drops", max_drops, float)
+    drops = o.numbers("--max-drops", max_drops, float, least=0)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
     o.check_out(out)
     with Bars() as bars:
@@ -76,6 +84,7 @@ def command(
             bench,
             out,
             methods=chosen,
+            split=split,
             sizes=Sizes(None, None, wall, every, drops) if full else Sizes(search_limit, limit, wall, amounts, drops),
             options=SearchOptions(step=step),
             exit_rule=parse_exit(exit_rule) if exit_rule else ExitRule(),

@@ -158,12 +158,13 @@ def ways(preset: str, rankings: str | None, compensations: str | None) -> tuple[
     return ways_of(*(mine or default for mine, default in zip(own, PRESETS[preset], strict=True)))
 
 
-def numbers(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
-    """Read ``1,2,3``: one positive number or more, ascending and none twice."""
+def numbers(option: str, text: str, kind: Callable[[str], Number], least: float = 1e-9) -> tuple[Number, ...]:
+    """Read ``1,2,3``: numbers of at least ``least``, above 0 unless it is that; ascending and none twice."""
     try:
         found = tuple(sorted({kind(part) for part in text.split(",")}))
     except ValueError:
         found = ()
-    if not found or found[0] <= 0:
-        raise OptionError(f"{option} {text}: write numbers above 0 with commas between them: {option} 1,2,3.")
+    if not found or not all(number >= least for number in found):
+        kinds = "numbers above 0" if least else "0 or numbers above it"
+        raise OptionError(f"{option} {text}: write {kinds} with commas between them: {option} 1,2,3.")
     return found

@@ -5,9 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from litestage.core.errors import LitestageError
+
+T = TypeVar("T")
+
+
+def read_kept(path: Path, read: Callable[[bytes], T]) -> T | None:
+    """What an earlier run kept; None where it kept nothing, or what cannot be read and is better made again."""
+    try:
+        return read(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,5 +45,5 @@ def write_bytes(path: Path, content: bytes) -> None:
         space = "Free some space or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose"
         raise LitestageError(
             f"{path} could not be written ({error.strerror}); nothing was changed there. "
-            f"{space} another place with --out, and run the command again."
+            f"{space} another folder, and run the command again."
         ) from error

@@ -12,9 +12,9 @@ from litestage.evaluation.accuracy import (
     stopped_accuracy,
     vote_accuracy,
 )
-from litestage.evaluation.frontier import FrontierPoint, frontier
+from litestage.evaluation.frontier import FrontierPoint, as_fast, frontier
 from litestage.evaluation.latency import FitError, LatencyModel, Timing, fit
-from litestage.evaluation.paired import Paired, compare
+from litestage.evaluation.paired import Paired, compare, holm, worse
 from litestage.evaluation.pricing import Price, StagePrice, price
 from litestage.evaluation.usage import StageUsage, Usage, usage_of
 from litestage.evaluation.votes import VoteStop
@@ -38,9 +38,11 @@ __all__ = [
     "VoteAccuracy",
     "VoteStop",
     "accuracy_of",
+    "as_fast",
     "compare",
     "fit",
     "frontier",
+    "holm",
     "majority",
     "majority_scores",
     "medians",
@@ -53,4 +55,5 @@ __all__ = [
     "stopped_accuracy",
     "usage_of",
     "vote_accuracy",
+    "worse",
 ]

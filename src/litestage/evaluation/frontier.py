@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from litestage.core.layers import Record
-from litestage.evaluation.paired import compare
+from litestage.evaluation.paired import compare, worse
 
 
 class FrontierPoint(Record):
@@ -15,17 +15,22 @@ class FrontierPoint(Record):
     speedup: float
     accuracy: float
     rivals: tuple[str, ...]
-    """Systems at least as fast (within ``slack``) whose loss of accuracy against this one is not beyond chance; some
-    may be on the frontier themselves."""
+    """Systems as fast (`as_fast`) that are not less accurate beyond chance; some may be on the frontier themselves."""
 
 
-def frontier(
-    speedups: Mapping[str, float], scores: Mapping[str, Mapping[str, float]], slack: float = 0.02
-) -> tuple[FrontierPoint, ...]:
+AS_FAST = 0.05
+"""Share by which a system may be slower and still count as as fast: prices cannot tell less."""
+
+
+def as_fast(speedup: float, other: float) -> bool:
+    """Whether ``speedup`` is at least ``other``, as far as prices tell."""
+    return speedup >= (1 - AS_FAST) * other
+
+
+def frontier(speedups: Mapping[str, float], scores: Mapping[str, Mapping[str, float]]) -> tuple[FrontierPoint, ...]:
     """The frontier from the slowest to the fastest; scores (0 to 1) by system and question id, paired.
 
-    ``slack`` is the share by which a rival may be slower and still count as as fast. Of systems that are equal in both,
-    the first has the place, and the others are its rivals.
+    Of systems that are equal in both, the first has the place, and the others are its rivals.
     """
     accuracy = {name: 100 * sum(scores[name].values()) / len(scores[name]) for name in speedups}
     at = {name: (speedups[name], accuracy[name]) for name in speedups}
@@ -40,8 +45,8 @@ def frontier(
                 other
                 for other in speedups
                 if other != name
-                and speedups[other] >= (1 - slack) * speedups[name]
-                and not compare(scores[name], scores[other]).can_tell
+                and as_fast(speedups[other], speedups[name])
+                and not worse(compare(scores[name], scores[other]))
             ),
         )
         for name in sorted(best, key=lambda name: speedups[name])

@@ -16,10 +16,10 @@ from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 from scipy.optimize import nnls
 
-from litestage.core.errors import DataError, LitestageError
+from litestage.core.errors import LitestageError
 from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.core.rows import Decode, Prefill
@@ -123,20 +123,6 @@ class LatencyModel(Record):
     def save(self, path: str | Path) -> None:
         """Write the model as JSON, whole or not at all."""
         write_text(Path(path), self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: str | Path) -> LatencyModel:
-        """Read a saved model; raises `DataError` that names what is wrong."""
-        try:
-            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"No latency model at {path} ({error.strerror}). Time this machine again.") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise DataError(
-                f"{path} is not a latency model ({where}: {first['msg']}). Time this machine again."
-            ) from None
 
 
 def fit(timings: Iterable[Timing], conditions: Mapping[str, Any] | None = None) -> LatencyModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.stats import binomtest
@@ -58,6 +58,20 @@ def compare(
         p_value=p_value,
         can_tell=bool((low > 0 or high < 0) and p_value < 0.05),
     )
+
+
+def worse(paired: Paired) -> bool:
+    """Whether the system is less accurate than its baseline beyond chance."""
+    return paired.can_tell and paired.difference < 0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: below 5 % together, the chance that any of them is a false alarm is below 5 %."""
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
 
 
 def check_paired(baseline: Mapping[str, float], system: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
@@ -34,8 +35,8 @@ class Speedup(Record):
     """Baseline's total seconds over the system's."""
     low: float
     high: float
-    """Ends of the 95 % interval of a ratio of means over questions (Student's t); both are the speedup for one
-    question, which tells no interval."""
+    """Ends of the 95 % interval of a ratio of means over questions (Student's t on its logarithm, so that neither is
+    negative); both are the speedup for one question, which tells no interval."""
     can_tell: bool
     """Whether the interval excludes 1."""
 
@@ -77,16 +78,16 @@ def speedup(
     after = np.array([system[question] for question in questions])
     ratio, n = float(before.sum() / after.sum()), len(questions)
     error = float(np.std(before - ratio * after, ddof=1) / np.sqrt(n) / after.mean()) if n > 1 else 0.0
-    margin = float(student_t.ppf(INTERVAL[1], n - 1)) * error if n > 1 else 0.0
+    factor = math.exp(float(student_t.ppf(INTERVAL[1], n - 1)) * error / ratio) if n > 1 else 1.0
     return Speedup(
         baseline=baseline_name,
         n=n,
         baseline_seconds=fmean(before),
         seconds=fmean(after),
         speedup=ratio,
-        low=ratio - margin,
-        high=ratio + margin,
-        can_tell=n > 1 and abs(ratio - 1) > margin,
+        low=ratio / factor,
+        high=ratio * factor,
+        can_tell=n > 1 and max(ratio, 1 / ratio) > factor,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -12,6 +14,10 @@ from litestage.evaluation import FrontierPoint, Paired, Speedup
 from litestage.report.results import Example, Kept, Provenance, RankedLayer, Split, System
 
 SystemKind = Literal["full", "litestage", "rule", "ablation", "control"]
+CONSTANT = "constant"
+"""In a duel, in place of a system: always the same answer."""
+WORTH_A_PLACE = 0.5
+"""Share of full depth's accuracy below which a system has no place on the frontier."""
 
 
 class Compared(Record):
@@ -31,7 +37,8 @@ class Compared(Record):
     """Full depth's price over this one's, all questions; the clock's is in ``wall``."""
     paired: Paired
     """Against full depth."""
-    wall: Speedup
+    wall: Speedup | None
+    """None for a system so slow that it would have taken most of the time."""
     answers: tuple[int | None, ...]
     """In the order of the comparison's questions."""
 
@@ -41,26 +48,53 @@ class Compared(Record):
         return sum(self.skipped.values()) / 2 / len(self.skipped) if self.skipped else 0.0
 
     @property
+    def blocks_a_step(self) -> float:
+        """The mean over all decode steps: a stage of long texts counts for as much as it costs."""
+        steps = {stage.name: stage.decode_steps for stage in self.system.stages}
+        whole = sum(steps.values())
+        return sum(steps[name] * count for name, count in self.skipped.items()) / 2 / whole if whole else 0.0
+
+    @property
     def accuracy(self) -> float:
         return self.system.accuracy.percent
 
+    def worth_a_place(self, full: Compared, constant: float) -> bool:
+        """Whether it is accurate enough to be drawn and ranked, however fast it is; ``constant`` is the percentage that
+        needs no model."""
+        floor = full.accuracy * WORTH_A_PLACE
+        return self.accuracy >= (max(floor, constant) if constant < full.accuracy else floor)
 
-WORTH_A_PLACE = 0.5
-"""Share of full depth's accuracy below which a system has no place on the frontier, however fast."""
+
+def most_common(gold: Sequence[int | None]) -> tuple[int, float]:
+    """The answer that is right most often, the first of equals, and how often, in percent."""
+    counts = Counter(answer for answer in gold if answer is not None)
+    answer = min(counts, key=lambda some: (-counts[some], some), default=0)
+    return answer, 100 * counts[answer] / len(gold)
 
 
 class Duel(Record):
     """A plan of LiteStage against another system, on the same questions."""
 
-    by: Literal["budget", "speed", "exit", "control"]
+    by: Literal["budget", "speed", "exit", "control", "constant"]
     """The nearest budget of a uniform method; the best uniform system that is as fast; the same plan without exit; a
-    control."""
+    control; always the same answer."""
     plan: str
     other: str
     paired: Paired
     """The plan minus the other."""
     among: int = 1
     """Systems that the other was chosen from, for its accuracy on these same questions."""
+
+
+class Pair(Record):
+    """Two methods at the budgets nearest to the fastest plan's."""
+
+    one: str
+    other: str
+    paired: Paired
+    """The one minus the other."""
+    adjusted: float
+    """McNemar's p, adjusted by Holm for all pairs."""
 
 
 class Comparison(Kept):
@@ -78,6 +112,7 @@ class Comparison(Kept):
     frontier: tuple[FrontierPoint, ...]
     """By price, from the slowest to the fastest."""
     duels: tuple[Duel, ...]
+    pairs: tuple[Pair, ...] = ()
     plans: dict[str, dict[str, StagePlan]]
     """LiteStage's plans by system and stage."""
     ranking: tuple[RankedLayer, ...] = ()
@@ -91,6 +126,14 @@ class Comparison(Kept):
             raise ValueError("systems must begin with full depth")
         if any(len(system.answers) != len(self.question_ids) for system in self.systems):
             raise ValueError("every system needs an answer, or none that parsed, for every question")
+        names = [system.name for system in self.systems]
+        if len(set(names)) < len(names):
+            raise ValueError("two systems have the same name")
+        named = {*self.plans, *(p.name for p in self.frontier), *(r for p in self.frontier for r in p.rivals)}
+        named |= {name for duel in self.duels for name in (duel.plan, duel.other) if name != CONSTANT}
+        named |= {name for pair in self.pairs for name in (pair.one, pair.other)}
+        if unknown := sorted(named - set(names)):
+            raise ValueError(f"{unknown[0]!r} is none of the systems")
         return self
 
     @property
@@ -101,8 +144,12 @@ class Comparison(Kept):
         return tuple(system for system in self.systems if system.kind in kinds)
 
     def worth_a_place(self, *systems: Compared) -> tuple[Compared, ...]:
-        """Those that keep enough of full depth's accuracy to be drawn and ranked."""
-        return tuple(system for system in systems if system.accuracy >= self.full.accuracy * WORTH_A_PLACE)
+        return tuple(system for system in systems if system.worth_a_place(self.full, self.constant[1]))
+
+    @property
+    def constant(self) -> tuple[int, float]:
+        """The answer most common among these questions, and the percentage that it alone would be right in."""
+        return most_common(self.gold)
 
     def system(self, name: str) -> Compared:
         return next(system for system in self.systems if system.name == name)

@@ -13,8 +13,11 @@ from litestage.report.comparison import Compared, Comparison
 from litestage.report.figures import Row
 from litestage.report.theme import Theme
 
-COLOURS = ("plan", "ffn", "attention", "vermilion", "purple", "sky", "brown", "full", "ink")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "circle", "square")
+COLOURS = ("plan", "ffn", "attention", "vermilion", "purple", "sky", "brown", "full", "ink") * 2
+SHAPES = (
+    *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "circle", "square"),
+    *("diamond", "triangle-down", "circle", "square", "triangle-up", "cross", "diamond", "triangle-left", "cross"),
+)
 """By order of the methods in a chart: hue and shape say the same, so that neither is needed alone."""
 
 ON_FRONTIER = "on the frontier"
@@ -34,7 +37,8 @@ def points(systems: Sequence[Compared], comparison: Comparison) -> list[Row]:
             "frontier": ON_FRONTIER if system.name in on_frontier else "not on it",
             "requested": system.requested or "nothing",
             "skipped": f"{system.blocks_skipped:.1f} blocks, the mean over stages",
-            "speedup_text": f"{words.times(system.speedup)} priced, {words.times(system.wall.speedup)} by the clock",
+            "speedup_text": f"{words.times(system.speedup)} priced"
+            + (f", {words.times(system.wall.speedup)} by the clock" if system.wall else ""),
             "accuracy_text": words.percent(system.accuracy),
             "change_text": f"{words.signed(system.paired.difference)} points "
             f"({words.interval(system.paired.low, system.paired.high)})",
@@ -44,13 +48,15 @@ def points(systems: Sequence[Compared], comparison: Comparison) -> list[Row]:
 
 
 def trade_off(rows: Sequence[Row], full: Compared, methods: Sequence[str], *, joined: bool = True) -> Draw:
-    """Accuracy (percent) against speedup: a line a method, full depth as the lines that cross at 1."""
+    """Accuracy (percent) against speedup: a line a method of several budgets, from full depth, where dashes cross."""
     sure = [row for row in rows if row["frontier"] == ON_FRONTIER]
     start: Row = {"speedup": 1.0, "accuracy": full.accuracy, "order": 0}
 
     def draw(theme: Theme, width: Width) -> Any:
         colour, shape = _by_method(methods, theme)
-        lines = [*rows, *(start | {"method": method} for method in methods)]
+        several = [method for method in methods if sum(row["method"] == method for row in rows) > 1]
+        lines = [row for row in rows if row["method"] in several]
+        lines += [start | {"method": method} for method in several]
         style = {"color": theme.ink, "strokeDash": [4, 3], "opacity": 0.55}
         cross = alt.Chart(alt.Data(values=[start]))
         layers = [
@@ -158,16 +164,15 @@ def exit_effect(pairs: Sequence[tuple[str, Compared, Compared]], field: str, tit
 
     def draw(theme: Theme, width: Width) -> Any:
         legend = _legend(theme, "width > 340 ? 2 : 1")
+        states = ["with exit", "without exit"]
+        axis = alt.Axis(tickMinStep=1, format="d")
         base = alt.Chart(alt.Data(values=rows)).encode(
-            x=alt.X("blocks:Q", title="blocks skipped, the mean over stages"),
+            x=alt.X("blocks:Q", title="blocks skipped, the mean over stages", axis=axis),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, padding=10)),
             color=alt.Color(
                 "family:N",
                 legend=legend,
                 scale=alt.Scale(domain=families, range=[theme.plan, theme.ffn][: len(families)]),
-            ),
-            strokeDash=alt.StrokeDash(
-                "exit:N", legend=legend, scale=alt.Scale(domain=["with exit", "without exit"], range=[[1, 0], [4, 3]])
             ),
             tooltip=[
                 alt.Tooltip("family:N", title="budgets"),
@@ -176,7 +181,14 @@ def exit_effect(pairs: Sequence[tuple[str, Compared, Compared]], field: str, tit
                 alt.Tooltip("value:Q", title=title, format=".1f"),
             ],
         )
-        dots = base.mark_point(size=55, filled=True, opacity=1)
-        return alt.layer(base.mark_line(strokeWidth=1.8), dots).properties(width=width, height=220, title=title)
+        shape = alt.Shape("exit:N", legend=legend, scale=alt.Scale(domain=states, range=["circle", "square"]))
+        solid, dashed = (base.transform_filter(alt.datum.exit == state) for state in states)
+        layers = [
+            solid.mark_line(strokeWidth=1.8),
+            dashed.mark_line(strokeWidth=1.8, strokeDash=[4, 3]),
+            solid.mark_point(size=60, filled=True, opacity=1).encode(shape=shape),
+            dashed.mark_point(size=60, strokeWidth=1.8, fill=theme.surface, opacity=1).encode(shape=shape),
+        ]
+        return alt.layer(*layers).properties(width=width, height=220, title=title)
 
     return draw

@@ -9,6 +9,9 @@ from litestage.report.charts import Key
 from litestage.report.comparison import Compared, Comparison
 from litestage.report.page import Card, Figure, Page, Panel, Section, write_page
 
+RIVALS = ("litestage_uniform_exit", "exit_only", "token_cap")
+"""Methods that the first chart always draws, because LiteStage has to beat them."""
+
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
     """Write ``report.html`` and ``figures/``; returns the page's path."""
@@ -18,7 +21,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
 def comparison_page(comparison: Comparison) -> Page:
     sections = [
         _frontier(comparison),
-        _budgets(comparison),
+        *([_budgets(comparison)] if comparison.of_kind("litestage") else []),
         _ablations(comparison),
         *([_plans(comparison)] if comparison.plans else []),
         _all(comparison),
@@ -48,7 +51,7 @@ def _cards(comparison: Comparison) -> tuple[Card, ...]:
     for plan in comparison.of_kind("litestage"):
         cards.append(
             Card(
-                f"LiteStage, {plan.requested}",
+                f"LiteStage, {plan.requested} points",
                 words.times(plan.speedup),
                 f"{words.percent(plan.accuracy)}, {words.signed(plan.paired.difference)} points "
                 f"({words.interval(plan.paired.low, plan.paired.high)})",
@@ -60,14 +63,16 @@ def _cards(comparison: Comparison) -> tuple[Card, ...]:
 def _frontier(comparison: Comparison) -> Section:
     on = {point.name for point in comparison.frontier}
     others = comparison.of_kind("ablation", "control")
-    shown = comparison.of_kind("litestage", "rule") + tuple(system for system in others if system.name in on)
+    shown = comparison.of_kind("litestage", "rule") + tuple(s for s in others if s.name in on or s.method in RIVALS)
     figure = Figure(
         name="frontier",
-        alt="Accuracy against speedup, a line a method",
+        alt="Accuracy against speedup, a line a method of several budgets",
         panels=(Panel((_trade_off(shown, comparison),)),),
         caption="A filled mark is on the frontier, and its bar the 95 % interval of its change from full depth. The "
-        "dashed lines are full depth. Speedups are priced from exact counts over all questions; the tables have the "
-        f"clock's. {comparison_words.not_drawn(comparison, shown)}",
+        "dashed lines are full depth. Of the methods, LiteStage alone ends texts early; its uniform budgets with exit, "
+        "and exit and a token cap at full depth, are there to tell that part from the skipping. Speedups are priced "
+        "from exact counts over all questions; the tables have the clock's. "
+        f"{comparison_words.not_drawn(comparison, shown)}",
     )
     return Section(
         "frontier",
@@ -89,7 +94,11 @@ def _budgets(comparison: Comparison) -> Section:
         "budgets",
         "The same budget, spent differently",
         "Every uniform method gives each stage the same; LiteStage gives each stage its own.",
-        tables=(comparison_tables.matched(comparison), comparison_tables.stage_budgets(comparison)),
+        tables=(
+            comparison_tables.matched(comparison),
+            comparison_tables.stage_budgets(comparison),
+            *([comparison_tables.pairs(comparison)] if comparison.pairs else []),
+        ),
     )
 
 
@@ -119,7 +128,8 @@ def _ablations(comparison: Comparison) -> Section:
                     Panel((comparison_charts.exit_effect(pairs, "steps", "Decode steps a question"),)),
                     Panel((comparison_charts.exit_effect(pairs, "accuracy", "Accuracy, %"),)),
                 ),
-                caption="The paper's Figure 6: what the exit rule takes off the texts, and what that costs.",
+                caption="The paper's Figure 6: what the exit rule takes off the texts, and what that costs. Filled "
+                "circles have it, open squares do not.",
             )
         )
     return Section(

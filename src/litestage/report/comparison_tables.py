@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Group, RenderableType
 
 from litestage.report import comparison_words, tables, words
-from litestage.report.comparison import Compared, Comparison, Duel
-from litestage.report.tabular import Column, Line, Table
+from litestage.report.comparison import Compared, Comparison, Duel, Pair
+from litestage.report.tabular import NOTHING, Column, Line, Table
 
 
 def report(comparison: Comparison) -> RenderableType:
     """The whole comparison in the terminal: in words, the systems, the matched budgets, and the conditions."""
     return Group(
         tables.paragraph(" ".join(comparison_words.summary(comparison))),
+        *(tables.paragraph(note, style="yellow") for note in comparison.notes),
         tables.to_rich(systems_short(comparison)),
         tables.to_rich(owners(comparison)),
+        tables.to_rich(matched(comparison)),
         tables.to_rich(stage_budgets(comparison)),
+        tables.to_rich(against_controls(comparison)),
         tables.provenance_line(comparison.provenance),
     )
 
@@ -27,7 +32,8 @@ def systems(comparison: Comparison) -> Table:
         columns=(
             Column("Method", right=False),
             Column("Asked for", right=False),
-            Column("Blocks", under="skipped"),
+            Column("Blocks", under="stages"),
+            Column("Blocks", under="steps"),
             Column("Accuracy"),
             Column("Change", under="points, 95 % interval"),
             Column("McNemar"),
@@ -35,31 +41,49 @@ def systems(comparison: Comparison) -> Table:
             Column("Steps", under="a question"),
             Column("Speedup", under="priced"),
             Column("Speedup", under="clock, 95 % interval"),
+            Column("Price", under="error"),
         ),
         lines=tuple(_system_line(system, comparison) for system in comparison.systems),
-        note="Blocks skipped are those that decode steps really skip, two sub-layers a block, the mean over stages. "
-        f"Change and McNemar's test are against full depth on the same questions (n = {comparison.tested_on.used}); "
-        f"the clock timed {comparison.full.wall.n} of them, all systems in turn. Bold: on the frontier. Pale: a loss "
+        note="Blocks are those that decode steps really skip, two sub-layers a block: the mean over stages, as the "
+        "paper counts, and over all decode steps. Change and McNemar's test are against full depth on the same "
+        f"questions (n = {comparison.tested_on.used}). {_clock_note(comparison)} Bold: on the frontier. Pale: a loss "
         f"beyond chance; of {len(comparison.systems) - 1} tests at 5 %, {(len(comparison.systems) - 1) / 20:.0f} would "
         "find a change by chance alone.",
         sortable=True,
     )
 
 
+def _clock_note(comparison: Comparison) -> str:
+    timed = comparison.full.wall
+    if timed is None:
+        return ""
+    slow = " Those at less than half of full depth's speed were not timed." if _untimed(comparison) else ""
+    return (
+        f"The clock timed {timed.n} of them, systems in turn, and the price error is how far those questions' price "
+        f"lies from it.{slow}"
+    )
+
+
+def _untimed(comparison: Comparison) -> bool:
+    return any(system.wall is None for system in comparison.systems)
+
+
 def _system_line(system: Compared, comparison: Comparison) -> Line:
-    change, wall = system.paired, system.wall
+    change, wall, error = system.paired, system.wall, system.system.price_error
     full = system.kind == "full"
     cells = (
         system.title,
         system.requested,
         f"{system.blocks_skipped:.1f}",
+        f"{system.blocks_a_step:.1f}",
         words.percent(system.accuracy),
         "" if full else f"{words.signed(change.difference)} ({words.interval(change.low, change.high)})",
         "" if full else words.p_value(change.p_value),
         words.percent(system.system.accuracy.none_percent),
         f"{system.system.total.decode_steps:.1f}",
         words.times(system.speedup),
-        f"{words.times(wall.speedup)} ({wall.low:.2f}–{wall.high:.2f})",
+        f"{words.times(wall.speedup)} ({wall.low:.2f}–{wall.high:.2f})" if wall else NOTHING,
+        f"{words.signed(100 * error.total, 0)} %" if error else NOTHING,
     )
     if any(point.name == system.name for point in comparison.frontier):
         return Line(cells, "strong")
@@ -88,7 +112,7 @@ def systems_short(comparison: Comparison) -> Table:
                     words.percent(system.accuracy),
                     "" if system.kind == "full" else words.signed(system.paired.difference),
                     words.times(system.speedup),
-                    words.times(system.wall.speedup),
+                    _clock(system),
                 ),
                 _system_line(system, comparison).tone,
             )
@@ -96,6 +120,10 @@ def systems_short(comparison: Comparison) -> Table:
         ),
         note="Bold: on the frontier. Pale: a loss beyond chance. results.json has the intervals.",
     )
+
+
+def _clock(system: Compared) -> str:
+    return words.times(system.wall.speedup) if system.wall else NOTHING
 
 
 def owners(comparison: Comparison) -> Table:
@@ -119,7 +147,8 @@ def owners(comparison: Comparison) -> Table:
             )
             for point in comparison.frontier
         ),
-        note="Systems with less than half of full depth's accuracy have no place on it.",
+        note="From full depth on; as fast: within 5 %, which is what prices tell. Systems that answer less than half "
+        f"of what full depth does, or no more than {comparison_words.always(comparison)} would, have no place on it.",
     )
 
 
@@ -140,15 +169,16 @@ def matched(comparison: Comparison) -> Table:
         columns=(
             Column("Method", right=False),
             Column("# Skip", under="blocks"),
-            Column("Accuracy"),
-            Column("Speedup", under="priced"),
-            Column("Speedup", under="clock"),
+            Column("a step"),
+            Column("Right"),
+            Column("Speed", under="priced"),
+            Column("Clock"),
             Column("LiteStage's lead", under="points, 95 % interval"),
             Column("McNemar"),
         ),
         lines=tuple(lines),
         note="The paper's Table 1: a plan of LiteStage, and every uniform method at its budget nearest to the plan's "
-        "mean over the stages, where one lies within a block of it.",
+        "mean over the stages. A step: blocks skipped, the mean over all decode steps.",
     )
 
 
@@ -160,9 +190,10 @@ def _matched_line(system: Compared, duel: Duel | None, tone: str) -> Line:
         (
             system.title if duel else f"{system.title}, {system.requested}",
             f"{system.blocks_skipped:.1f}",
+            f"{system.blocks_a_step:.1f}",
             words.percent(system.accuracy),
             words.times(system.speedup),
-            words.times(system.wall.speedup),
+            _clock(system),
             lead,
             words.p_value(duel.paired.p_value) if duel else "",
         ),
@@ -175,20 +206,46 @@ def stage_budgets(comparison: Comparison) -> Table:
     stages = list(comparison.full.skipped)
     return Table(
         title="Budgets by stage",
-        columns=(Column("Plan", right=False), Column("# Skip"), *(Column(name) for name in stages)),
+        columns=(Column("Plan", right=False), Column("# Skip"), *(Column(name) for name in stages), Column("a step")),
         lines=tuple(
             Line(
                 (
                     f"LiteStage, {plan.requested}",
                     f"{plan.blocks_skipped:.1f}",
                     *(f"{plan.skipped[name] / 2:g}" for name in stages),
+                    f"{plan.blocks_a_step:.1f}",
                 )
             )
             for plan in comparison.of_kind("litestage")
         ),
-        note="The paper's Table 2: blocks (two sub-layers each) that every stage skips; a uniform method skips as many "
-        "in all.",
+        note="The paper's Table 2: blocks (two sub-layers each) that every stage skips, and what they come to at a "
+        "mean decode step. A uniform method of the same # Skip takes that many from every step.",
     )
+
+
+def pairs(comparison: Comparison) -> Table:
+    """Every method against every other, at the budgets nearest to the fastest plan's."""
+    names = list(dict.fromkeys(name for pair in comparison.pairs for name in (pair.one, pair.other)))
+    found = {(pair.one, pair.other): pair for pair in comparison.pairs}
+    return Table(
+        title="Each method against each other",
+        columns=(Column("Method", right=False), *(Column(str(number + 1)) for number in range(len(names)))),
+        lines=tuple(
+            Line((f"{number + 1}  {_name(comparison.system(one))}", *(_cell(found, one, other) for other in names)))
+            for number, one in enumerate(names)
+        ),
+        note="The fastest plan, and the methods at the budgets nearest to it. Right of the diagonal: points by which "
+        "the method of the line is more accurate than the one of the column. Left of it: McNemar's p of the same pair, "
+        "adjusted by Holm for all of them.",
+    )
+
+
+def _cell(found: Mapping[tuple[str, str], Pair], one: str, other: str) -> str:
+    if pair := found.get((one, other)):
+        return words.signed(pair.paired.difference)
+    if pair := found.get((other, one)):
+        return words.p_value(pair.adjusted)
+    return NOTHING
 
 
 def against_controls(comparison: Comparison) -> Table:
@@ -197,7 +254,7 @@ def against_controls(comparison: Comparison) -> Table:
         Line(
             (
                 comparison.system(duel.plan).requested,
-                comparison.system(duel.other).title,
+                _name(comparison.system(duel.other)) if duel.by == "speed" else comparison.system(duel.other).title,
                 words.times(comparison.system(duel.plan).speedup),
                 words.times(comparison.system(duel.other).speedup),
                 f"{words.signed(duel.paired.difference)} ({words.interval(duel.paired.low, duel.paired.high)})",

@@ -5,49 +5,68 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
+from string import ascii_uppercase
+from typing import Literal
 
-from litestage.evaluation import FrontierPoint
+from litestage.evaluation import FrontierPoint, as_fast
 from litestage.report import words
 from litestage.report.comparison import Compared, Comparison, Duel
 
-OURS = "LiteStage"
 FAST = 1.02
 """Speedup below which a plan is no faster than full depth for any purpose here."""
+HIGH = 1.15
+"""Speedup from which one may speak of the high speedups that the paper's claim is about."""
+CLAIM = "The paper claims that budgets of each stage's own, with exit, beat uniform skipping at high speedup."
 
 
 def headline(comparison: Comparison) -> str:
-    """The frontier's fast end, in one line."""
-    if not comparison.of_kind("litestage"):
-        return f"{len(comparison.of_kind('rule'))} settings of other methods; LiteStage was not among them"
-    ours = [point for point in comparison.frontier if owner(_system(comparison, point)) == OURS]
-    if not ours:
-        return "LiteStage is nowhere on the frontier here"
-    open_ones = sum(bool(rivals(comparison, point)) for point in ours)
-    share = f"{len(ours)} of {len(comparison.frontier)} points of the frontier"
-    settled = {0: "", len(ours): ", none of them settled"}.get(open_ones, f", {open_ones} of them unsettled")
-    return f"LiteStage holds {share}{settled}, up to {words.times(max(point.speedup for point in ours))}"
+    """What became of the paper's claim, in one line."""
+    if (plan := _fastest(comparison)) is None:
+        return "Other methods alone; LiteStage was not among them"
+    if plan.speedup < FAST:
+        return "LiteStage finds nothing here that makes the model faster"
+    at = words.times(plan.speedup)
+    duel = _at_its_speed(comparison, plan)
+    if duel is None:
+        return f"LiteStage at {at}, {words.signed(plan.paired.difference)} points: no uniform system here is as fast"
+    lead = f"{words.signed(duel.paired.difference)} points"
+    outcome = {
+        "holds": f"LiteStage beats uniform skipping at {at}, by {lead}",
+        "fails": f"Uniform skipping beats LiteStage at {at}, by {lead.lstrip('+' + words.MINUS)}",
+        "open": f"At {at}, LiteStage and the best uniform skipping cannot be told apart",
+    }
+    return outcome[_outcome(duel)]
 
 
 def summary(comparison: Comparison) -> list[str]:
     return [
-        frontier(comparison),
-        *_asked(comparison),
         claim(comparison),
+        frontier(comparison),
+        *_constant(comparison),
         *controls(comparison),
         *exits(comparison),
+        *_asked(comparison),
     ]
 
 
+def _fastest(comparison: Comparison) -> Compared | None:
+    return max(comparison.of_kind("litestage"), key=lambda system: system.speedup, default=None)
+
+
+def _at_its_speed(comparison: Comparison, plan: Compared) -> Duel | None:
+    return next((duel for duel in comparison.duels if duel.plan == plan.name and duel.by == "speed"), None)
+
+
 def frontier(comparison: Comparison) -> str:
-    """Which method owns the frontier where."""
+    """Which method is best at which speed: the frontier, what no other system beats in speed and accuracy both."""
     runs = [
         (name, list(points))
-        for name, points in groupby(comparison.frontier, key=lambda point: owner(_system(comparison, point)))
+        for name, points in groupby(comparison.frontier, key=lambda point: _system(comparison, point).title)
     ]
     parts = [f"{name} at {_range(points)}" for name, points in runs]
     tested = comparison.tested_on
     asked = f"{tested.used} {tested.name} questions"
-    sentence = f"On {asked} no system is both faster and more accurate than {words.listed(parts)}."
+    sentence = f"On {asked}, no system is both faster and more accurate than {words.listed(parts)}: the frontier."
     unsettled = [point for point in comparison.frontier if rivals(comparison, point)]
     if not unsettled:
         return sentence
@@ -59,8 +78,8 @@ def frontier(comparison: Comparison) -> str:
 
 def rivals(comparison: Comparison, point: FrontierPoint) -> list[str]:
     """Other owners that the questions cannot rank below the point's, though they are as fast."""
-    own = owner(_system(comparison, point))
-    others = (owner(comparison.system(rival)) for rival in point.rivals)
+    own = _system(comparison, point).title
+    others = (comparison.system(rival).title for rival in point.rivals)
     return [name for name in dict.fromkeys(others) if name != own]
 
 
@@ -72,8 +91,8 @@ def _asked(comparison: Comparison) -> list[str]:
     if not amounts:
         return []
     return [
-        f"Every other method was asked for {amounts}, on {tested.used}{part} {tested.name} questions; "
-        "--full takes all of both."
+        f"Every other method was asked for {amounts}, on {tested.used}{part} {tested.name} questions. All "
+        "questions, and every budget up to half the blocks: --full."
     ]
 
 
@@ -93,14 +112,38 @@ def not_drawn(comparison: Comparison, systems: Sequence[Compared]) -> str:
     if not lost:
         return ""
     names = words.listed([f"{title} ({count})" for title, count in lost.items()])
-    return f"Not drawn, for less than half of full depth's accuracy: {names}; the table of every system has them."
+    return (
+        f"Not drawn, because they answer less than half of what full depth does, or no more than {always(comparison)} "
+        f"would: {names}; the table of every system has them."
+    )
 
 
-def owner(system: Compared) -> str:
-    """The method; plans without exit or with norm ratios are LiteStage's, and those of uniform budgets are not."""
-    if system.method.startswith("litestage_uniform"):
-        return "LiteStage's ranking with uniform budgets"
-    return OURS if system.method.startswith("litestage") else system.title
+def always(comparison: Comparison) -> str:
+    """What answers without a model."""
+    return f"always {ascii_uppercase[comparison.constant[0]]}"
+
+
+def _constant(comparison: Comparison) -> list[str]:
+    """Who is better than always giving the same answer, beyond chance."""
+    duels = [duel for duel in comparison.duels if duel.by == "constant"]
+    if not duels:
+        return []
+    leads = [
+        f"{'full depth' if duel.plan == comparison.full.name else _plan(comparison, duel.plan)} is "
+        f"{words.signed(duel.paired.difference)} points from that ({_judged(duel)})"
+        for duel in duels
+        if duel.plan in (comparison.full.name, getattr(_fastest(comparison), "name", None))
+    ]
+    answer = always(comparison)
+    return [
+        f"{answer[0].upper()}{answer[1:]}, the answer most common among them, would be right in "
+        f"{words.percent(comparison.constant[1])}: {words.listed(leads)}."
+    ]
+
+
+def _judged(duel: Duel) -> str:
+    ends = words.interval(duel.paired.low, duel.paired.high)
+    return ends if duel.paired.can_tell else f"{ends}: not beyond chance"
 
 
 def _range(points: list[FrontierPoint]) -> str:
@@ -110,36 +153,41 @@ def _range(points: list[FrontierPoint]) -> str:
 
 def claim(comparison: Comparison) -> str:
     """The paper's claim, at LiteStage's fastest plan: stage-wise budgets and exit beat uniform skipping."""
-    plans = comparison.of_kind("litestage")
-    if not plans:
+    if (plan := _fastest(comparison)) is None:
         return "LiteStage was not among the methods."
-    plan = max(plans, key=lambda system: system.speedup)
     if plan.speedup < FAST:
         return (
-            "The paper claims that stage-wise budgets with exit beat uniform skipping at high speedup. No plan of "
-            f"LiteStage's here is faster than full depth (at most {words.times(plan.speedup)}), so that was not tested."
+            f"{CLAIM} No plan of LiteStage's here is faster than full depth (at most {words.times(plan.speedup)}), so "
+            "that was not tested."
         )
+    high = "" if plan.speedup >= HIGH else "None is reached here, so the claim is tested at a low one alone. "
     opening = (
-        "The paper claims that stage-wise budgets with exit beat uniform skipping at high speedup. "
-        f"LiteStage's fastest plan runs at {words.times(plan.speedup)} with {words.percent(plan.accuracy)}"
+        f"{CLAIM} {high}LiteStage's fastest plan runs at {words.times(plan.speedup)} with "
+        f"{words.percent(plan.accuracy)} right, full depth with {words.percent(comparison.full.accuracy)}"
     )
-    duel = next((duel for duel in comparison.duels if duel.plan == plan.name and duel.by == "speed"), None)
-    if duel is None:
+    if (duel := _at_its_speed(comparison, plan)) is None:
         return f"{opening}; no uniform system here is as fast."
     other = comparison.system(duel.other)
-    rival = f"the best uniform system as fast, {other.title} ({other.requested}, {words.times(other.speedup)})"
+    rival = f"the best uniform system about as fast, {other.title} ({other.requested}, {words.times(other.speedup)})"
     return f"{opening}; {rival} has {words.percent(other.accuracy)}. {verdict(duel)}"
 
 
 def verdict(duel: Duel) -> str:
-    """Whether the claim holds, as far as the questions tell: the rival had the luck of the best of several."""
+    """Whether the claim holds, as far as the questions tell."""
     paired = duel.paired
     change = f"{words.signed(paired.difference)} points, 95 % interval {words.interval(paired.low, paired.high)}"
     best_of = f", against the best of {duel.among} on these very questions" if duel.among > 1 else ""
-    lost = paired.difference < 0 and paired.p_value * duel.among < 0.05
-    if not paired.can_tell or (paired.difference < 0 and not lost):
-        return f"So the claim is not settled here: {change}{best_of}."
-    return f"So the claim {'holds' if paired.difference > 0 else 'does not hold'} here: {change}{best_of}."
+    outcome = {"holds": "holds", "fails": "does not hold", "open": "is not settled"}[_outcome(duel)]
+    return f"So the claim {outcome} here: {change}{best_of}."
+
+
+def _outcome(duel: Duel) -> Literal["holds", "fails", "open"]:
+    """The rival had the luck of the best of several, so that a loss against it must stand that as well."""
+    if not duel.paired.can_tell:
+        return "open"
+    if duel.paired.difference > 0:
+        return "holds"
+    return "fails" if duel.paired.p_value * duel.among < 0.05 else "open"
 
 
 def controls(comparison: Comparison) -> list[str]:
@@ -149,20 +197,21 @@ def controls(comparison: Comparison) -> list[str]:
         return []
     if not beaten:
         return [
-            "No control (exit or a token cap at full depth, a stage left out) is as fast and as accurate as any of its "
-            "plans."
+            "No control (exit or a token cap at full depth, a stage left out) is about as fast and as accurate as any "
+            "of its plans."
         ]
     pairs = sorted({(_plan(comparison, duel.plan), _with_figures(comparison, duel.other)) for duel in beaten})
     return [
-        f"At least as fast as {plan}, and not less accurate beyond chance: {words.listed([name for _, name in some])}."
+        f"About as fast as {plan} or faster, and not less accurate beyond chance: "
+        f"{words.listed([name for _, name in some])}."
         for plan, some in groupby(pairs, key=lambda pair: pair[0])
     ]
 
 
 def _control_wins(comparison: Comparison, duel: Duel) -> bool:
     plan, control = comparison.system(duel.plan), comparison.system(duel.other)
-    worse = duel.paired.can_tell and duel.paired.difference > 0
-    return control.speedup >= plan.speedup and not worse
+    behind = duel.paired.can_tell and duel.paired.difference > 0
+    return as_fast(control.speedup, plan.speedup) and comparison.worth_a_place(control) != () and not behind
 
 
 def exits(comparison: Comparison) -> list[str]:
@@ -173,7 +222,7 @@ def exits(comparison: Comparison) -> list[str]:
     duel = max(pairs, key=lambda duel: comparison.system(duel.plan).speedup)
     with_exit, without = comparison.system(duel.plan), comparison.system(duel.other)
     before, after = without.system.total.decode_steps, with_exit.system.total.decode_steps
-    if abs(after / before - 1) < 0.005:
+    if abs(after - before) <= 0.005 * before:
         return [
             f"Exit hardly ever fires in {_plan(comparison, duel.plan)}: {before:.1f} decode steps a question without "
             f"it, {after:.1f} with it."
@@ -186,7 +235,7 @@ def exits(comparison: Comparison) -> list[str]:
 
 
 def _plan(comparison: Comparison, name: str) -> str:
-    return f"the plan of {comparison.system(name).requested}"
+    return f"the plan {comparison.system(name).requested}"
 
 
 def _with_figures(comparison: Comparison, name: str) -> str:

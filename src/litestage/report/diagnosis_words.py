@@ -8,6 +8,8 @@ from litestage.report import words
 from litestage.report.diagnosis import Diagnosis, Point, Sweep
 from litestage.report.diagnosis_figures import change
 
+SHARP = 10.0
+"""Points: where smaller losses cannot show, up to which budget none shows is no headline."""
 FEWEST = 6
 """Questions that must turn wrong, with none turned right, for McNemar's test to call it a loss at 5 %."""
 
@@ -24,7 +26,9 @@ def borne(sweep: Sweep) -> int:
 
 def headline(diagnosis: Diagnosis) -> str:
     """Up to where no loss shows, in one line."""
-    of = 2 * diagnosis.model.num_blocks
+    n, of = diagnosis.measured_on.used, 2 * diagnosis.model.num_blocks
+    if 100 * FEWEST / n > SHARP:
+        return f"{n} questions: too few to say how much a stage bears"
     bears = {sweep.stage: borne(sweep) for sweep in diagnosis.alone}
     most, least = max(bears.values()), min(bears.values())
     if most == least == 0:
@@ -79,7 +83,10 @@ def _resolution(diagnosis: Diagnosis) -> str:
     n = diagnosis.measured_on.used
     if n < FEWEST:
         return "So few questions cannot show any loss at all: what follows says nothing of accuracy."
-    return f"A loss below {words.percent(100 * FEWEST / n)[:-2]} points cannot show on so few."
+    return (
+        "A loss counts where McNemar's test and the interval agree; "
+        f"below {words.percent(100 * FEWEST / n)[:-2]} points none can show on so few."
+    )
 
 
 def _next(diagnosis: Diagnosis, budget: int) -> int:
@@ -146,11 +153,12 @@ def exit_effect(diagnosis: Diagnosis) -> str:
     if not any(point.system.total.early_exit_share for point in diagnosis.with_exit):
         return "The exit rule ends no text at any budget: the model stays sure of what it writes."
     verb = "saves" if saved >= 0 else "adds"
-    effect = (
-        f"accuracy changes by {change(point.paired)}"
-        if point.paired.gained + point.paired.lost
-        else "no answer turns from right to wrong or back"
-    )
+    if not point.paired.percent and not point.paired.baseline_percent:
+        effect = "nothing is right with it or without it"
+    elif point.paired.gained + point.paired.lost:
+        effect = f"accuracy changes by {change(point.paired)}"
+    else:
+        effect = "no answer turns from right to wrong or back"
     return (
         f"The exit rule {verb} at most {words.percent(100 * abs(saved))} of the decode steps "
         f"(at {words.sub_layers(point.budget)} in all stages); {effect} there."
@@ -160,7 +168,12 @@ def exit_effect(diagnosis: Diagnosis) -> str:
 def best_exit(diagnosis: Diagnosis) -> tuple[float, Point]:
     """The largest share of decode steps that exit saves, and the point where it does."""
     saved = [
-        (1 - after.system.total.decode_steps / max(before.system.total.decode_steps, 1e-9), after)
+        (_saved(before.system.total.decode_steps, after.system.total.decode_steps), after)
         for before, after in zip(diagnosis.together.points, diagnosis.with_exit, strict=True)
     ]
     return max(saved, key=lambda pair: pair[0])
+
+
+def _saved(before: float, after: float) -> float:
+    """Share of the steps; of no steps nothing can be saved."""
+    return 1 - after / before if before else 0.0

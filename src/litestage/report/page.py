@@ -102,12 +102,26 @@ class Page:
 
 
 def write_page(page: Page, folder: Path) -> Path:
-    """Write ``report.html`` and each figure as SVG and PNG into ``figures/``; returns the page's path."""
+    """Write ``report.html`` and each figure as SVG and PNG into ``figures/``; returns the page's path.
+
+    Figures of an earlier page are removed.
+    """
+    figures = folder / "figures"
     for figure in page.figures:
-        write_figure(figure, folder / "figures")
+        write_figure(figure, figures)
+    _remove_others(figures, {figure.name for figure in page.figures})
     path = folder / "report.html"
     write_text(path, to_html(page))
     return path
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Figures of an earlier page: those that are there both ways, as ours are."""
+    for vector in folder.glob("*.svg"):
+        drawn = vector.with_suffix(".png")
+        if vector.stem not in names and drawn.is_file():
+            vector.unlink()
+            drawn.unlink()
 
 
 def write_figure(figure: Figure, folder: Path) -> None:

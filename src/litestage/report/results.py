@@ -209,6 +209,12 @@ class ExampleStage(Record):
     full: tuple[Generation, ...]
     plan: tuple[Generation, ...]
 
+    @model_validator(mode="after")
+    def _alike(self) -> Self:
+        if len(self.full) != len(self.plan):
+            raise ValueError("full and plan need a text each for the same branches")
+        return self
+
 
 class Example(Record):
     """One question answered at full depth and under the plan."""

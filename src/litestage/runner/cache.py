@@ -33,8 +33,8 @@ class CachedEngine:
             self._file.execute("CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
         except sqlite3.Error as error:
             raise LitestageError(
-                f"{path} cannot be used to keep completions ({error}). Free some space there or choose another place "
-                "with --out, and run the command again."
+                f"{path} cannot be used to keep completions ({error}). Delete it if it is damaged, free some "
+                "space, or choose another place with --out, and run the command again."
             ) from None
 
     @property

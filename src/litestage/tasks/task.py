@@ -19,6 +19,7 @@ from litestage.tasks.question import LETTERS, Question
 BRANCH_FIELDS = frozenset({"letter", "choice"})
 QUESTION_FIELDS = frozenset({"question", "choices"})
 ANSWER_FIELDS = frozenset({"answer", "answer_letter"})
+_LABEL = re.compile(r"\s*|[^{}]*:\s*")
 
 
 class Stage(Record):
@@ -111,6 +112,8 @@ class Task(Record):
     def _known_fields(self) -> Task:
         seen: set[str] = set()
         for stage in self.stages:
+            if stage.name == "all":
+                raise ValueError("a stage cannot be called 'all', which is what all of them together are called")
             if stage.name in seen or stage.name in QUESTION_FIELDS | BRANCH_FIELDS:
                 raise ValueError(f"two things are called {stage.name!r}: rename the stage")
             branch = BRANCH_FIELDS if stage.fan_out == "choices" else frozenset()
@@ -214,7 +217,7 @@ class Task(Record):
         return self.model_copy(update={"shots": examples[:count], "stages": stages})
 
     def without(self, name: str) -> Task:
-        """The task with one stage left out: later prompts say nothing where its text stood.
+        """The task with one stage left out: later prompts lose its text, with the line of a label that announced it.
 
         Raises `OptionError` for the last stage, which answers.
         """
@@ -222,7 +225,7 @@ class Task(Record):
         if left_out == self.stages[-1]:
             raise OptionError(f"Stage {name} cannot be left out of task {self.name}: it gives the answer.")
         stages = tuple(
-            stage.model_copy(update={"prompt": re.sub(rf" ?\{{{name}\}}", "", stage.prompt)})
+            stage.model_copy(update={"prompt": _without_text(stage.prompt, name)})
             for stage in self.stages
             if stage != left_out
         )
@@ -249,6 +252,18 @@ class Task(Record):
         branch = index % stage.branches(question)
         prompt = bare.prompts(stage, question, texts)[branch]
         return f"{prompt} {(bare.targets(stage, question) or [''])[branch]}"
+
+
+def _without_text(prompt: str, name: str) -> str:
+    """A label with nothing behind it would be one more thing for the model to answer."""
+    lines: list[str] = []
+    for line in prompt.split("\n"):
+        rest = re.sub(rf" ?\{{{name}\}}", "", line)
+        if rest == line or not _LABEL.fullmatch(rest):
+            lines.append(rest)
+        elif not rest.strip() and lines and _LABEL.fullmatch(lines[-1]):
+            lines.pop()
+    return "\n".join(lines)
 
 
 def list_choices(choices: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from litestage.core import OptionError
-from litestage.core.files import write_text
+from litestage.core.files import read_kept, write_text
 from litestage.core.plan import content_hash
 from litestage.report.results import RESULTS_FILE
 from litestage.tasks import Question
@@ -32,7 +32,7 @@ def claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: 
     }
     path = out / SETTINGS_FILE
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _content(path)
         if differing := list(_differing(before, described)):
             raise OptionError(
                 f"{out} holds another search ({'; '.join(differing)}): going on there would mix the two. "
@@ -53,8 +53,16 @@ def refuse_search(out: Path) -> None:
 def refuse_other_results(out: Path, kind: str) -> None:
     """Raise `OptionError` for a folder that holds what another kind of job left."""
     path = out / RESULTS_FILE
-    if path.is_file() and json.loads(path.read_bytes()).get("kind") != kind:
+    if path.is_file() and _content(path).get("kind") != kind:
         raise OptionError(f"{path} is of another job, and a {kind} would write over it. Choose another --out.")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if isinstance(content := read_kept(path, json.loads), dict):
+        return content
+    raise OptionError(
+        f"{path} cannot be read, so whose folder this is cannot be told. Delete it, or choose another --out."
+    )
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

@@ -6,18 +6,26 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import combinations
 from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from litestage.core import Compensation, CompensationKind, ExitRule, OptionError, Plan, SkipSchedule, Trace
-from litestage.core.files import write_text
-from litestage.evaluation import Sample, compare, frontier, medians, question_scores, speedup
+from litestage.core.wording import did_you_mean
+from litestage.evaluation import (
+    as_fast,
+    compare,
+    frontier,
+    holm,
+    medians,
+    price_error,
+    question_scores,
+    speedup,
+)
 from litestage.report import Example, Provenance, RankedLayer, Split, System, words
-from litestage.report.comparison import WORTH_A_PLACE, Compared, Comparison, Duel
+from litestage.report.comparison import CONSTANT, Compared, Comparison, Duel, Pair, most_common
 from litestage.search import SearchOptions
 from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
 from litestage.skipping.rules import RULES, Scores
@@ -34,14 +42,13 @@ from litestage.workflows.workers import Job, answer_ahead
 
 INFLUENCE_QUESTIONS = 50
 """Questions whose prompts give ShortGPT its block influence."""
-AS_FAST = 0.02
-"""Share by which a system may be slower than a plan and still count as as fast."""
-MATCHED = 1.0
-"""Blocks, the mean over stages, that two systems may lie apart at a matched budget."""
+WORTH_TIMING = 0.5
+"""Priced speedup below which a system is not timed: its texts run to their limits, and would take all of the time."""
+UNREAD = 0.5
+"""Share of answers that do not parse from which accuracy says little."""
 AMOUNTS = 4
 """Budgets of each method, unless they are asked for."""
-_SAMPLES = TypeAdapter(list[Sample])
-By = Literal["budget", "speed", "exit", "control"]
+By = Literal["budget", "speed", "exit", "control", "constant"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,15 @@ class Sizes:
         ):
             if count is not None and count < least:
                 raise OptionError(f"{option} {count} is too few to compare anything. Choose {least} or more.")
+        if wrong := [drop for drop in self.max_drops if not 0 <= drop <= 100]:
+            raise OptionError(
+                f"--max-drops {wrong[0]:g} cannot be points of accuracy to lose. Give numbers of 0 to 100."
+            )
+        names = [f"{drop:g}" for drop in self.max_drops]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise OptionError(
+                f"--max-drops has {twice[0]} twice, or two numbers that differ by next to nothing from it."
+            )
         if self.blocks and max(self.blocks) > num_blocks:
             raise OptionError(f"--blocks {max(self.blocks)}: the model has {num_blocks} blocks to skip.")
 
@@ -85,6 +101,7 @@ class _Bout:
     setup: Setup
     evaluation: Evaluation
     wall: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by question; nothing for a system that is not worth timing."""
 
 
 def compare_methods(
@@ -92,20 +109,24 @@ def compare_methods(
     out: Path,
     *,
     methods: Sequence[str] = tuple(RULES),
+    split: str = "test",
     sizes: Sizes = Sizes(),
     options: SearchOptions = SearchOptions(),
     exit_rule: ExitRule = ExitRule(),
     workers: int = 2,
     progress: Progress = SILENT,
 ) -> Comparison:
-    """Search LiteStage's plans on dev, run all systems on test, and pair every outcome; resumes from ``out``."""
+    """Search LiteStage's plans on dev, run all systems on ``split``, and pair every outcome; resumes from ``out``.
+
+    ``split`` dev is what the search leaves of it.
+    """
     check_methods(methods)
     sizes.check(bench.engine.identity.num_blocks)
     refuse_search(out)
     refuse_other_results(out, "comparison")
     started = time.perf_counter()
-    dev, test = bench.dev_and_test()
-    used = dev[: sizes.search], test[: sizes.test]
+    dev, tested = _splits(bench, split, sizes.search)
+    used = dev[: sizes.search], tested[: sizes.test]
     ground = lay_ground(bench, used[0], out, progress)
     plans = _plans(bench, ground, used[0], out, sizes, options, exit_rule, progress) if "litestage" in methods else {}
     amounts = sizes.amounts(plans.values(), bench.engine.identity.num_blocks)
@@ -124,15 +145,29 @@ def compare_methods(
     caps = (token_cap(bench, bout.setup, full, bout.evaluation.questions) for bout in ours)
     bouts += run.all([cap for cap in caps if cap])
     run.time(bouts, sizes.wall)
-    result = _comparison(bench, run, bouts, (dev, test), used, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    result = _comparison(bench, run, bouts, split, (len(dev), len(tested)), used, seconds)
     result.save(out)
     return result
+
+
+def _splits(bench: Workbench, split: str, searched: int | None) -> tuple[list[Question], list[Question]]:
+    if split != "dev":
+        return bench.dev_and_test(split)
+    dev = bench.questions("dev")
+    if searched is None or searched >= len(dev):
+        raise OptionError(
+            f"The search takes all {len(dev)} dev questions, so none are left to compare on. Choose a smaller "
+            "--search-limit, or --split test."
+        )
+    return dev, dev[searched:]
 
 
 def check_methods(methods: Sequence[str]) -> None:
     """Raise `OptionError` for a method that there is no rule for."""
     if unknown := [name for name in methods if name not in RULES]:
-        raise OptionError(f"--methods {unknown[0]} is not known. Choose among {', '.join(RULES)}.")
+        near = did_you_mean(unknown[0], ["all", *RULES])
+        raise OptionError(f"--methods {unknown[0]!r} is not known.{near} Choose all, or among {', '.join(RULES)}.")
 
 
 def _plans(
@@ -203,7 +238,7 @@ class _Run:
             self.out,
             jobs,
             workers=self.workers,
-            what=f"{len(jobs)} systems on {len(self.questions)} test questions",
+            what=f"{len(jobs)} systems on {len(self.questions)} questions",
             progress=self.progress,
         )
         return [_Bout(setup, self.one(setup)) for setup in setups]
@@ -221,19 +256,18 @@ class _Run:
         return summarise(traces, setup.plan, self.ground.latency, self.bench.conditions)
 
     def time(self, bouts: Sequence[_Bout], count: int) -> None:
-        """Time all systems in turn on the first questions; kept, so that a resumed comparison tells the same times."""
-        plans = {bout.setup.name: bout.setup.plan for bout in bouts}
-        tasks = {bout.setup.name: bout.setup.task for bout in bouts}
+        """Time systems in turn on the first questions; kept, so that a resumed comparison tells the same times."""
+        full, *others = bouts
+        most = full.evaluation.price.seconds / WORTH_TIMING
+        worth = [full, *(bout for bout in others if bout.evaluation.price.seconds <= most)]
+        plans = {bout.setup.name: bout.setup.plan for bout in worth}
+        tasks = {bout.setup.name: bout.setup.task for bout in worth}
+        threads = self.ground.latency.conditions["threads"]
         timed = self.questions[:count]
-        stages = {name: plan.model_dump(mode="json", include={"stages"}) for name, plan in plans.items()}
-        forms = {name: task.fingerprint for name, task in tasks.items()}
-        path = self.out / f"wall-{self.bench.stamp(stages, forms, [question.id for question in timed])[:16]}.json"
-        if not path.is_file():
-            threads = self.ground.latency.conditions["threads"]
-            samples = wall_clock(self.bench, plans, timed, threads=threads, tasks=tasks, progress=self.progress)
-            write_text(path, _SAMPLES.dump_json(samples, indent=1).decode() + "\n")
-        seconds = medians(_SAMPLES.validate_json(path.read_bytes()))
-        for bout in bouts:
+        seconds = medians(
+            wall_clock(self.bench, plans, timed, threads=threads, tasks=tasks, out=self.out, progress=self.progress)
+        )
+        for bout in worth:
             bout.wall = seconds[bout.setup.name]
 
 
@@ -241,25 +275,29 @@ def _comparison(
     bench: Workbench,
     run: _Run,
     bouts: Sequence[_Bout],
-    splits: tuple[Sequence[Question], Sequence[Question]],
+    split: str,
+    available: tuple[int, int],
     used: tuple[Sequence[Question], Sequence[Question]],
     seconds: float,
 ) -> Comparison:
     systems = tuple(_compared(bout, bouts[0], bench.options.seed) for bout in bouts)
     scores = {bout.setup.name: question_scores(bout.evaluation.questions) for bout in bouts}
+    gold = tuple(question.answer for question in used[1])
+    answer, constant = most_common(gold)
+    scores[CONSTANT] = {question.id: float(question.answer == answer) for question in used[1]}
+    worthy = [s for s in systems if s.speedup >= 1 and s.worth_a_place(systems[0], constant)]
     latency = run.ground.latency
     return Comparison(
         model=bench.engine.identity,
         task=bench.task.name,
-        tested_on=Split(name="test", used=len(used[1]), available=len(splits[1])),
-        searched_on=Split(name="dev", used=len(used[0]), available=len(splits[0])),
+        tested_on=Split(name=split, used=len(used[1]), available=available[1]),
+        searched_on=Split(name="dev", used=len(used[0]), available=available[0]),
         question_ids=tuple(question.id for question in used[1]),
-        gold=tuple(question.answer for question in used[1]),
+        gold=gold,
         systems=systems,
-        frontier=frontier(
-            {s.name: s.speedup for s in systems if s.accuracy >= systems[0].accuracy * WORTH_A_PLACE}, scores
-        ),
+        frontier=frontier({system.name: system.speedup for system in worthy}, scores),
         duels=tuple(duels(systems, scores)),
+        pairs=tuple(pairs(systems, scores)),
         plans={
             bout.setup.name: {name: bout.setup.plan.stage(name) for name in bench.task.stage_names}
             for bout in bouts
@@ -272,7 +310,7 @@ def _comparison(
             latency.conditions,
             command=command_line(),
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
-            durations={"comparison": round(seconds, 1)},
+            durations={"last run": round(seconds, 1)},
             decode_fit=latency.decode_error,
             prefill_fit=latency.prefill_error,
         ),
@@ -282,6 +320,8 @@ def _comparison(
 def _compared(bout: _Bout, full: _Bout, seed: int) -> Compared:
     setup, evaluation, traces = bout.setup, bout.evaluation, bout.evaluation.questions
     baseline = full.evaluation
+    priced = [evaluation.price.by_question[i] for i, trace in enumerate(traces) if trace.question_id in bout.wall]
+    measured = [bout.wall[trace.question_id] for trace in traces if trace.question_id in bout.wall]
     return Compared(
         name=setup.name,
         method=setup.method,
@@ -292,10 +332,16 @@ def _compared(bout: _Bout, full: _Bout, seed: int) -> Compared:
             stage.name: mean_skipped(traces, index, setup.plan.stage(stage.name).schedule)
             for index, stage in enumerate(setup.task.stages)
         },
-        system=System.of(evaluation.interval, evaluation.usage, evaluation.price, fmean(bout.wall.values())),
+        system=System.of(
+            evaluation.interval,
+            evaluation.usage,
+            evaluation.price,
+            fmean(measured) if measured else None,
+            price_error(priced, measured) if measured else None,
+        ),
         speedup=baseline.price.seconds / evaluation.price.seconds,
         paired=compare(question_scores(baseline.questions), question_scores(traces), seed=seed),
-        wall=speedup(full.wall, bout.wall, baseline_name="full depth, same engine"),
+        wall=speedup(full.wall, bout.wall, baseline_name="full depth, same engine") if bout.wall else None,
         answers=tuple(trace.answer for trace in traces),
     )
 
@@ -314,22 +360,36 @@ def mean_skipped(traces: Sequence[Trace], stage: int, schedule: SkipSchedule) ->
 
 
 def duels(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Duel]:
-    """Each plan of LiteStage against what it has to beat."""
-    for plan in (system for system in systems if system.kind == "litestage"):
-        for by, others in opponents(plan, systems).items():
+    """Each plan of LiteStage against what it has to beat; and full depth, too, against always the same answer."""
+    for plan in (system for system in systems if system.kind in ("full", "litestage")):
+        against = opponents(plan, systems) if plan.kind == "litestage" else {}
+        for by, others in against.items():
             for other in others:
                 paired = compare(scores[other.name], scores[plan.name])
                 among = len(_as_fast(plan, systems)) if by == "speed" else 1
                 yield Duel(by=by, plan=plan.name, other=other.name, paired=paired, among=among)
+        yield Duel(by="constant", plan=plan.name, other=CONSTANT, paired=compare(scores[CONSTANT], scores[plan.name]))
+
+
+def pairs(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Pair]:
+    """The fastest plan and the methods at the budgets nearest to its own, each against each."""
+    plan = max((s for s in systems if s.kind == "litestage"), key=lambda s: s.speedup, default=None)
+    if plan is None:
+        return
+    matched = list(combinations([plan, *nearest(plan, _uniform_ones(systems))], 2))
+    paired = [compare(scores[other.name], scores[one.name]) for one, other in matched]
+    adjusted = holm([one.p_value for one in paired])
+    for (one, other), found, p_value in zip(matched, paired, adjusted, strict=True):
+        yield Pair(one=one.name, other=other.name, paired=found, adjusted=p_value)
 
 
 def opponents(plan: Compared, systems: Sequence[Compared]) -> dict[By, list[Compared]]:
     """Whom a plan is held against: the same budget, the same speed, its own texts without exit, and the controls."""
-    as_fast = _as_fast(plan, systems)
+    quick = _as_fast(plan, systems)
     amount = plan.name.removeprefix(plan.method)
     return {
         "budget": list(nearest(plan, _uniform_ones(systems))),
-        "speed": [max(as_fast, key=lambda system: system.accuracy)] if as_fast else [],
+        "speed": [max(quick, key=lambda system: (system.accuracy, system.speedup))] if quick else [],
         "exit": [system for system in systems if system.name == f"litestage_no_exit{amount}"],
         "control": [
             system
@@ -344,16 +404,14 @@ def _uniform_ones(systems: Sequence[Compared]) -> list[Compared]:
 
 
 def _as_fast(plan: Compared, systems: Sequence[Compared]) -> list[Compared]:
-    return [system for system in _uniform_ones(systems) if system.speedup >= (1 - AS_FAST) * plan.speedup]
+    return [system for system in _uniform_ones(systems) if as_fast(system.speedup, plan.speedup)]
 
 
 def nearest(plan: Compared, systems: Sequence[Compared]) -> Iterator[Compared]:
-    """Of every method the system whose mean blocks skipped are nearest to the plan's, if any is near enough."""
+    """Of every method the system whose mean blocks skipped are nearest to the plan's."""
     for method in dict.fromkeys(system.method for system in systems):
         some = [system for system in systems if system.method == method]
-        best = min(some, key=lambda system: abs(system.blocks_skipped - plan.blocks_skipped))
-        if abs(best.blocks_skipped - plan.blocks_skipped) <= MATCHED:
-            yield best
+        yield min(some, key=lambda system: abs(system.blocks_skipped - plan.blocks_skipped))
 
 
 def _notes(bouts: Sequence[_Bout]) -> Iterator[str]:
@@ -364,6 +422,12 @@ def _notes(bouts: Sequence[_Bout]) -> Iterator[str]:
     ]
     if cramped:
         yield f"With {words.listed(cramped)} {NO_ROOM_NOTE}"
+    unread = [bout.setup.title for bout in bouts if bout.evaluation.none_rate > UNREAD]
+    if unread:
+        yield (
+            f"Most answers of {words.listed(list(dict.fromkeys(unread)))} could not be read, at least at one budget: "
+            "their accuracy there is that of the form, and says little about what they know."
+        )
 
 
 def _examples(bench: Workbench, questions: Sequence[Question], bouts: Sequence[_Bout]) -> tuple[Example, ...]:
@@ -384,4 +448,4 @@ def _examples(bench: Workbench, questions: Sequence[Question], bouts: Sequence[_
     )
 
 
-__all__ = ["Sizes", "compare_methods", "duels", "mean_skipped", "nearest", "opponents"]
+__all__ = ["Sizes", "compare_methods", "duels", "mean_skipped", "nearest", "opponents", "pairs"]

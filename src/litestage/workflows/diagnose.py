@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from litestage.core import Completion, Engine, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, StageTrace, Trace
-from litestage.core.files import write_text
+from litestage.core.files import read_kept, write_text
 from litestage.core.layers import Record
 from litestage.evaluation import LatencyModel, compare, price, question_scores, score, usage_of
 from litestage.evaluation.entropy import confidence_by_step, token_entropy
@@ -130,7 +130,7 @@ def measure(
             latency.conditions,
             command=command_line(),
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
-            durations={"diagnosis": round(time.perf_counter() - started, 1)},
+            durations={"last run": round(time.perf_counter() - started, 1)},
             decode_fit=latency.decode_error,
             prefill_fit=latency.prefill_error,
         ),
@@ -193,7 +193,7 @@ def next_token_entropies(
     """
     path, size = out / ENTROPIES_FILE, bench.options.batch_size
     stamp = bench.stamp(bench.task.fingerprint, [question.model_dump(mode="json") for question in questions])
-    kept = _Kept.model_validate_json(path.read_bytes()) if path.is_file() else _Kept(stamp=stamp)
+    kept = read_kept(path, _Kept.model_validate_json) or _Kept(stamp=stamp)
     groups = kept.groups if kept.stamp == stamp else ()
     progress.start("entropy at full depth", len(questions))
     progress.advance(min(len(groups) * size, len(questions)))

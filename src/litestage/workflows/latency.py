@@ -9,8 +9,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from pydantic import TypeAdapter
 
 from litestage.core import Decode, OptionError, Plan, Prefill, Trace, passes
+from litestage.core.files import read_kept, write_text
 from litestage.engine import time_passes
 from litestage.evaluation import LatencyModel, Sample, fit
 from litestage.evaluation.pricing import work_of
@@ -21,6 +23,7 @@ from litestage.workflows.workbench import Workbench
 
 LATENCY_FILE = "latency.json"
 LATENCIES = ("priced", "wall")
+_SAMPLES = TypeAdapter(list[Sample])
 
 
 def check_latency(kind: str) -> None:
@@ -40,7 +43,8 @@ def latency_model(
     rows, contexts = decode_sizes(traces)
     prefills = prefill_sizes(traces, contexts[-1])
     stamp = bench.stamp(rows, contexts, [str(work) for work in prefills])
-    if path is not None and path.is_file() and (kept := LatencyModel.load(path)).conditions.get("stamp") == stamp:
+    kept = read_kept(path, LatencyModel.model_validate_json) if path else None
+    if kept and kept.conditions.get("stamp") == stamp:
         return kept
     progress.start("timing this machine", 8)
     threads = best_threads(bench, rows[-1], contexts[-1])
@@ -120,43 +124,45 @@ def wall_clock(
     threads: int,
     repeats: int = 1,
     tasks: Mapping[str, Task] | None = None,
+    out: Path | None = None,
     progress: Progress = SILENT,
 ) -> list[Sample]:
     """Time fresh runs, one question at a time, the plans in turn on each question.
 
     Which plan goes first alternates. A question's own prompts are never warm; what every question shares is. ``tasks``
-    are other forms of the task that some plans run, by the plan's name.
+    are other forms of the task that some plans run, by the plan's name. Every turn is kept in ``out``, so that a killed
+    timing goes on, and one that ended tells the same times again.
     """
+    path = out / _wall_file(bench, plans, questions, tasks or {}, repeats) if out else None
+    samples = (read_kept(path, _SAMPLES.validate_json) if path else None) or []
+    turns = [question for _ in range(repeats) for question in questions]
+    done = len(samples) // len(plans)
+    if done == len(turns):
+        return samples
+
+    def seconds(name: str, question: Question) -> float:
+        return _seconds(bench, (tasks or {}).get(name, bench.task), question, plans[name])
+
     with torch_threads(threads):
-        return _turns(bench, plans, tasks or {}, questions, repeats, progress)
-
-
-def _turns(
-    bench: Workbench,
-    plans: Mapping[str, Plan],
-    tasks: Mapping[str, Task],
-    questions: Sequence[Question],
-    repeats: int,
-    progress: Progress,
-) -> list[Sample]:
-    names = list(plans)
-    for name, plan in plans.items():
-        _seconds(bench, tasks.get(name, bench.task), questions[0], plan)
-    samples = []
-    progress.start("timing by the wall clock", len(questions) * repeats)
-    for repeat in range(repeats):
-        for index, question in enumerate(questions):
-            turn = names if (index + repeat) % 2 == 0 else names[::-1]
-            samples += [
-                Sample(
-                    system=name,
-                    question_id=question.id,
-                    seconds=_seconds(bench, tasks.get(name, bench.task), question, plans[name]),
-                )
-                for name in turn
-            ]
+        for name in plans:
+            seconds(name, questions[0])
+        progress.start("timing by the wall clock", len(turns) - done)
+        for turn, question in list(enumerate(turns))[done:]:
+            names = list(plans) if turn % 2 == 0 else list(plans)[::-1]
+            samples += [Sample(system=n, question_id=question.id, seconds=seconds(n, question)) for n in names]
+            if path:
+                write_text(path, _SAMPLES.dump_json(samples, indent=1).decode() + "\n")
             progress.advance()
     return samples
+
+
+def _wall_file(
+    bench: Workbench, plans: Mapping[str, Plan], questions: Sequence[Question], tasks: Mapping[str, Task], repeats: int
+) -> str:
+    """Named after all that the times depend on."""
+    stages = {name: plan.model_dump(mode="json", include={"stages"}) for name, plan in plans.items()}
+    forms = {name: task.fingerprint for name, task in tasks.items()}
+    return f"wall-{bench.stamp(stages, forms, [question.id for question in questions], repeats)[:16]}.json"
 
 
 def _seconds(bench: Workbench, task: Task, question: Question, plan: Plan) -> float:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from litestage.core import ExitRule, OptionError, Plan, Trace
 from litestage.core.files import write_text
 from litestage.evaluation import Sample, compare, medians, price_error, question_scores, score, speedup
@@ -25,7 +23,6 @@ from litestage.workflows.search import Found, search
 from litestage.workflows.workbench import Workbench, command_line
 
 EXAMPLES = 4
-_SAMPLES = TypeAdapter(list[Sample])
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,8 @@ def quickstart(
     with _timed(durations, "test"):
         systems = {name: _evaluate(bench, plan, used[1], out, found, name, progress) for name, plan in plans.items()}
     with _timed(durations, "wall clock"):
-        samples = _wall(bench, plans, used[1][: sizes.wall], out, found.latency.conditions["threads"], progress)
+        threads, timed = found.latency.conditions["threads"], used[1][: sizes.wall]
+        samples = wall_clock(bench, plans, timed, threads=threads, out=out, progress=progress)
     results = _results(bench, out, found, systems, samples, (dev, test), used, durations)
     results.save(out)
     write_report(results, out)
@@ -79,23 +77,6 @@ def _evaluate(
     evaluation = summarise(traces, plan, found.latency, bench.conditions)
     write_text(out / f"evaluation-{name}.json", evaluation.model_dump_json() + "\n")
     return evaluation
-
-
-def _wall(
-    bench: Workbench,
-    plans: Mapping[str, Plan],
-    questions: Sequence[Question],
-    out: Path,
-    threads: int,
-    progress: Progress,
-) -> list[Sample]:
-    """Wall-clock samples, kept, so that a resumed quickstart tells the same times."""
-    stages = [plan.model_dump(mode="json", include={"stages"}) for plan in plans.values()]
-    path = out / f"wall-{bench.stamp(stages, [question.id for question in questions])[:16]}.json"
-    if not path.is_file():
-        samples = wall_clock(bench, plans, questions, threads=threads, progress=progress)
-        write_text(path, _SAMPLES.dump_json(samples, indent=1).decode() + "\n")
-    return _SAMPLES.validate_json(path.read_bytes())
 
 
 def _results(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litestage.core import Compensation, StagePlan, StageTrace, SubLayer, TokenIds, Trace
-from litestage.core.files import write_text
+from litestage.core.files import read_kept, write_text
 from litestage.runner import header_of
 from litestage.skipping import Ranking, fit_norm_ratio, rank_sub_layers, redundancy
 from litestage.tasks import Stage
@@ -25,10 +25,9 @@ def rank_traces(
     path = out / RANKING_FILE if out else None
     work = {stage.name: stage_prompts(bench, stage, i, traces) for i, stage in enumerate(bench.task.stages)}
     inputs = bench.stamp(work)
-    if path is not None and path.is_file():
-        kept = Ranking.model_validate_json(path.read_text(encoding="utf-8"))
-        if kept.inputs == inputs:
-            return kept
+    kept = read_kept(path, Ranking.model_validate_json) if path else None
+    if kept and kept.inputs == inputs:
+        return kept
     progress.start("ranking sub-layers", len(work))
     by_stage = {}
     for name, (prompts, prefixes) in work.items():

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from litestage.core import ExitRule, Plan, StagePlan, Trace
 from litestage.core.files import write_text
 from litestage.evaluation import LatencyModel, medians, price
-from litestage.evaluation.wall import Sample
 from litestage.runner import CachedEngine, run
 from litestage.search import (
     Ask,
@@ -35,8 +32,6 @@ from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.rank import rank_traces
 from litestage.workflows.ways import PAPER, Way, Ways
 from litestage.workflows.workbench import Workbench
-
-_SAMPLES = TypeAdapter(list[Sample])
 
 SEARCH_FILE = "search.json"
 
@@ -190,13 +185,10 @@ class _Measure:
 
     def _wall(self, plan: Plan) -> float:
         """Seconds a question by the clock, from fresh runs; remembered, so that a resumed search decides alike."""
-        inputs = plan.model_dump(mode="json", include={"stages"}), [question.id for question in self.questions]
-        path = self.out / f"wall-{self.bench.stamp(*inputs)[:16]}.json"
-        if not path.is_file():
-            threads = self.ground.latency.conditions["threads"]
-            samples = wall_clock(self.bench, {"plan": plan}, self.questions, threads=threads, progress=self.progress)
-            write_text(path, "[" + ",\n".join(sample.model_dump_json() for sample in samples) + "]\n")
-        samples = _SAMPLES.validate_json(path.read_text(encoding="utf-8"))
+        threads = self.ground.latency.conditions["threads"]
+        samples = wall_clock(
+            self.bench, {"plan": plan}, self.questions, threads=threads, out=self.out, progress=self.progress
+        )
         seconds = medians(samples)["plan"]
         return sum(seconds.values()) / len(seconds)
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from litestage.core import Compensation, OptionError, SkipSchedule, SkipSet, StagePlan, SubLayer, Trace
-from litestage.core.files import write_text
+from litestage.core.files import read_kept, write_text
 from litestage.core.layers import Record
 from litestage.core.plan import check_compensation
 from litestage.engine.forcing import Text
@@ -221,11 +221,8 @@ class Ways:
         return texts[:: max(1, -(-len(texts) // count))]
 
     def _read(self, inputs: str) -> _Kept | None:
-        path = self.out / WAYS_FILE if self.out else None
-        if path is None or not path.is_file():
-            return None
-        kept = _Kept.model_validate_json(path.read_text(encoding="utf-8"))
-        return kept if kept.inputs == inputs else None
+        kept = read_kept(self.out / WAYS_FILE, _Kept.model_validate_json) if self.out else None
+        return kept if kept and kept.inputs == inputs else None
 
     def _write(self) -> None:
         if self.out is not None:

@@ -64,13 +64,13 @@ class Workbench:
     def questions(self, split: str, limit: int | None = None) -> list[Question]:
         return load_questions(self.task, split, data=self.options.data, limit=limit)
 
-    def dev_and_test(self) -> tuple[list[Question], list[Question]]:
+    def dev_and_test(self, split: str = "test") -> tuple[list[Question], list[Question]]:
         """Questions to tune on and questions to measure on; raises `OptionError` when the two have any in common."""
-        dev, test = self.questions("dev"), self.questions("test")
+        dev, test = self.questions("dev"), self.questions(split)
         if both := {question.id for question in dev} & {question.id for question in test}:
             raise OptionError(
-                f"{len(both)} questions are in dev and in test, such as {min(both)}: the plan would be shown on what it"
-                " was tuned on. Give --data a folder with a dev.jsonl and a test.jsonl of its own."
+                f"{len(both)} questions are in dev and in {split}, such as {min(both)}: the plan would be shown on what"
+                f" it was tuned on. Give --data a folder with a dev.jsonl and a {split}.jsonl of its own."
             )
         return dev, test
 
