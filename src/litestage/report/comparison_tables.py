@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from rich.console import Group, RenderableType
 
@@ -13,15 +14,27 @@ from litestage.report.tabular import NOTHING, Column, Line, Table
 
 def report(comparison: Comparison) -> RenderableType:
     """The whole comparison in the terminal: in words, the systems, the matched budgets, and the conditions."""
+    claim, *others = comparison_words.summary(comparison)
     return Group(
-        tables.paragraph(" ".join(comparison_words.summary(comparison))),
+        tables.paragraph(claim),
+        tables.paragraph(" ".join(others)),
         *(tables.paragraph(note, style="yellow") for note in comparison.notes),
         tables.to_rich(systems_short(comparison)),
         tables.to_rich(owners(comparison)),
-        tables.to_rich(matched(comparison)),
+        tables.to_rich(narrow(matched(comparison), drop=("a step", "Clock", "McNemar"))),
         tables.to_rich(stage_budgets(comparison)),
-        tables.to_rich(against_controls(comparison)),
+        tables.to_rich(narrow(against_controls(comparison), drop=("McNemar",))),
         tables.provenance_line(comparison.provenance),
+    )
+
+
+def narrow(table: Table, drop: Collection[str]) -> Table:
+    """The table without some columns, for 80 characters."""
+    kept = [index for index, column in enumerate(table.columns) if column.title not in drop]
+    return replace(
+        table,
+        columns=tuple(replace(table.columns[index], under="") for index in kept),
+        lines=tuple(replace(line, cells=tuple(line.cells[index] for index in kept)) for line in table.lines),
     )
 
 
@@ -269,9 +282,9 @@ def against_controls(comparison: Comparison) -> Table:
         columns=(
             Column("Plan", right=False),
             Column("Against", right=False),
-            Column("Speedup", under="plan"),
-            Column("Speedup", under="other"),
-            Column("Plan's lead", under="points, 95 % interval"),
+            Column("Its speedup"),
+            Column("Other's"),
+            Column("Its lead", under="points, 95 % interval"),
             Column("McNemar"),
         ),
         lines=tuple(lines),

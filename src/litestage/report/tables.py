@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
+from rich.align import Align
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -104,7 +106,8 @@ def to_rich(table: tabular.Table) -> RenderableType:
     )
     for column in table.columns:
         heading = f"{column.title}\n{column.under}" if column.under else column.title
-        drawn.add_column(Text(heading), justify="right" if column.right else "left", vertical="bottom", overflow="fold")
+        side: Literal["left", "right"] = "right" if column.right else "left"
+        drawn.add_column(Align(Text(heading), side, vertical="bottom"), justify=side, overflow="fold")
     for line in table.lines:
         drawn.add_row(*(Text(cell) for cell in line.cells), style=STYLES[line.tone])
     note = [Text(table.note, style="dim")] if table.note else []

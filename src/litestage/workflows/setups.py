@@ -53,9 +53,9 @@ def uniform(
                 compensation=compensations[rule.compensation],
             )
             if name == "litestage":
-                yield _uniform(bench, rule, amount, stage, "litestage_uniform", "LiteStage, uniform, no exit")
+                yield _uniform(bench, rule, amount, stage, "litestage_uniform", "Uniform, no exit")
                 stage = stage.model_copy(update={"exit": exit_rule})
-                yield _uniform(bench, rule, amount, stage, "litestage_uniform_exit", "LiteStage, uniform, exit")
+                yield _uniform(bench, rule, amount, stage, "litestage_uniform_exit", "Uniform, exit")
             else:
                 yield _uniform(bench, rule, amount, stage, name, rule.title)
 
@@ -111,9 +111,9 @@ def controls(bench: Workbench, exit_rule: ExitRule) -> Iterator[Setup]:
     """Exit at full depth, and each stage but the last left out (REFERENCE, section 7)."""
     exits = bench.plan(dict.fromkeys(bench.task.stage_names, StagePlan(exit=exit_rule)))
     rule = f"exit {exit_rule.window},{exit_rule.threshold:g}"
-    yield Setup("exit_only", "exit_only", "Full depth, exit", "control", rule, exits, bench.task)
+    yield Setup("exit_only", "exit_only", "Exit, full depth", "control", rule, exits, bench.task)
     for stage in bench.task.stage_names[:-1]:
-        method, title = f"without_{stage}", f"Full depth, no {stage}"
+        method, title = f"without_{stage}", f"Without {stage}"
         yield Setup(method, method, title, "control", "stage left out", bench.full_plan(), bench.task.without(stage))
 
 
@@ -132,7 +132,7 @@ def token_cap(bench: Workbench, setup: Setup, full: Sequence[Trace], shorter: Se
     task = bench.task.with_limits(limits)
     method = "token_cap"
     return Setup(
-        f"{method}-{setup.name}", method, "Full depth, token cap", "control", requested, bench.full_plan(), task
+        f"{method}-{setup.name}", method, "Token cap, full depth", "control", requested, bench.full_plan(), task
     )
 
 
