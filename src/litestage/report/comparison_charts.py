@@ -83,7 +83,7 @@ def _by_method(methods: Sequence[str], theme: Theme) -> tuple[Any, Any]:
     )
 
 
-def _legend(theme: Theme, columns: str, **more: Any) -> Any:
+def _legend(theme: Theme, columns: str) -> Any:
     """Above the chart, in as many columns as its width has room for.
 
     A chart keeps the height of a legend of two columns, so that one of more than two entries needs those at least.
@@ -97,7 +97,6 @@ def _legend(theme: Theme, columns: str, **more: Any) -> Any:
         symbolOpacity=1,
         labelColor=theme.muted,
         labelLimit=alt.ExprRef("width > 340 ? 180 : 128"),
-        **more,
     )
 
 
@@ -182,8 +181,7 @@ def exit_effect(pairs: Sequence[tuple[str, Compared, Compared]], field: str, tit
                 alt.Tooltip("value:Q", title=title, format=".1f"),
             ],
         )
-        grey = _legend(theme, "width > 340 ? 2 : 1", symbolFillColor=theme.muted, symbolStrokeColor=theme.muted)
-        shape = alt.Shape("exit:N", legend=grey, scale=alt.Scale(domain=states, range=["circle", "square"]))
+        shape = alt.Shape("exit:N", legend=None, scale=alt.Scale(domain=states, range=["circle", "square"]))
         solid, dashed = (base.transform_filter(alt.datum.exit == state) for state in states)
         layers = [
             solid.mark_line(strokeWidth=1.8),

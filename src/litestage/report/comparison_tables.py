@@ -45,8 +45,7 @@ def systems(comparison: Comparison) -> Table:
         columns=(
             Column("Method", right=False),
             Column("Asked for", right=False),
-            Column("Blocks", under="stages"),
-            Column("Blocks", under="steps"),
+            Column("Blocks", under="stages, steps"),
             Column("Accuracy"),
             Column("Change", under="points, 95 % interval"),
             Column("McNemar"),
@@ -87,8 +86,7 @@ def _system_line(system: Compared, comparison: Comparison) -> Line:
     cells = (
         system.title,
         system.requested,
-        f"{system.blocks_skipped:.1f}",
-        f"{system.blocks_a_step:.1f}",
+        f"{system.blocks_skipped:.1f}, {system.blocks_a_step:.1f}",
         words.percent(system.accuracy),
         "" if full else f"{words.signed(change.difference)} ({words.interval(change.low, change.high)})",
         "" if full else words.p_value(change.p_value),
