@@ -59,14 +59,13 @@ def _at_its_speed(comparison: Comparison, plan: Compared) -> Duel | None:
 
 def frontier(comparison: Comparison) -> str:
     """Which method is best at which speed: the frontier, what no other system beats in speed and accuracy both."""
-    runs = [
-        (name, list(points))
-        for name, points in groupby(comparison.frontier, key=lambda point: _system(comparison, point).title)
-    ]
-    parts = [f"{name} at {_range(points)}" for name, points in runs]
+    speeds: dict[str, list[str]] = {}
+    for point in comparison.frontier:
+        speeds.setdefault(_system(comparison, point).title, []).append(words.times(point.speedup))
+    parts = "; ".join(f"{name} at {words.listed(some)}" for name, some in speeds.items())
     tested = comparison.tested_on
     asked = f"{tested.used} {tested.name} questions"
-    sentence = f"On {asked}, no system is both faster and more accurate than {words.listed(parts)}: the frontier."
+    sentence = f"On {asked}, no system is both faster and more accurate than the frontier: {parts}."
     unsettled = [point for point in comparison.frontier if rivals(comparison, point)]
     if not unsettled:
         return sentence
@@ -144,11 +143,6 @@ def _constant(comparison: Comparison) -> list[str]:
 def _judged(duel: Duel) -> str:
     ends = words.interval(duel.paired.low, duel.paired.high)
     return ends if duel.paired.can_tell else f"{ends}: not beyond chance"
-
-
-def _range(points: list[FrontierPoint]) -> str:
-    ends = [words.times(points[0].speedup), words.times(points[-1].speedup)]
-    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
 def claim(comparison: Comparison) -> str:
