@@ -159,7 +159,7 @@ def owners(comparison: Comparison) -> Table:
             for point in comparison.frontier
         ),
         note="From full depth on; as fast: within 5 %, which is what prices tell. Systems that answer less than half "
-        f"of what full depth does, or no more than {comparison_words.always(comparison)} would, have no place on it.",
+        f"of what full depth does, or less than {comparison_words.always(comparison)} would, have no place on it.",
     )
 
 

@@ -112,7 +112,7 @@ def not_drawn(comparison: Comparison, systems: Sequence[Compared]) -> str:
         return ""
     names = words.listed([f"{title} ({count})" for title, count in lost.items()])
     return (
-        f"Not drawn, because they answer less than half of what full depth does, or no more than {always(comparison)} "
+        f"Not drawn, because they answer less than half of what full depth does, or less than {always(comparison)} "
         f"would: {names}; the table of every system has them."
     )
 
@@ -205,7 +205,7 @@ def controls(comparison: Comparison) -> list[str]:
 def _control_wins(comparison: Comparison, duel: Duel) -> bool:
     plan, control = comparison.system(duel.plan), comparison.system(duel.other)
     behind = duel.paired.can_tell and duel.paired.difference > 0
-    return as_fast(control.speedup, plan.speedup) and comparison.worth_a_place(control) != () and not behind
+    return as_fast(control.speedup, plan.speedup) and bool(comparison.worth_a_place(control)) and not behind
 
 
 def exits(comparison: Comparison) -> list[str]:
