@@ -109,6 +109,22 @@ def test_steps_are_made_for_powers_of_two_and_kept() -> None:
     assert [(key.rows, key.context) for key in steps.made][2:] == [(6, CONTEXT + 64)]
 
 
+def test_the_last_steps_asked_for_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search asks for other ones with every skip set; each holds memory."""
+    monkeypatch.setattr("litestage.engine.steps.KEPT", 2)
+    decoder = tiny.loaded("llama").decoder
+    steps = FixedSteps(decoder, decoder.new_cache(8, CONTEXT))
+
+    def step(rows: int) -> FixedStep:
+        return steps.step(frozenset(), Compensation(), Sampling(), decoder.layers, rows, 1)
+
+    one, two = step(1), step(2)
+    assert step(1) is one
+    step(4)
+    assert step(1) is one
+    assert step(2) is not two
+
+
 class OnTheDevice(TorchDispatchMode):
     """Refuses what would wait for the device, or bring numbers to it, in the middle of a step."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,8 @@ from litestage.models.decoder import Decoder, Path, Skips
 
 CONTEXT = 128
 """Slots read are rounded up to a multiple of this."""
+KEPT = 128
+"""Steps at most that are kept for the next time: a search asks for new ones with every skip set."""
 WARM_UP = 2
 """Steps before a capture: in the first, libraries choose their kernels and take memory."""
 
@@ -45,30 +47,14 @@ class FixedStep:
     Rows without a generation run along: they write to slots that are filled anew before anybody reads them.
     """
 
-    def __init__(self, decoder: Decoder, cache: Cache, path: Path, key: StepKey) -> None:
-        self._decoder, self._cache, self._path, self._key = decoder, cache, path, key
+    def __init__(
+        self, decoder: Decoder, cache: Cache, path: Path, key: StepKey, recorder: Recorder | None = None
+    ) -> None:
+        self._decoder, self._cache, self._path, self._key, self._recorder = decoder, cache, path, key, recorder
         self._given: Int[Tensor, "2 R"] = torch.zeros(2, key.rows, dtype=torch.long, device=decoder.device)
         self._uniforms: Float[Tensor, " R"] = torch.zeros(key.rows, device=decoder.device)
         self._out: Decision | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
-
-    def capture(self) -> None:
-        """Record the step on a GPU; with a warning, it is run as it is where it cannot be recorded."""
-        graph = torch.cuda.CUDAGraph()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        try:
-            with torch.cuda.stream(aside):
-                for _ in range(WARM_UP):
-                    self._step()
-            aside.synchronize()
-            with torch.cuda.graph(graph, stream=aside):
-                self._out = self._step()
-        except RuntimeError as error:
-            warnings.warn(
-                f"A decode step could not be captured as a CUDA graph, and runs slower: {error}", stacklevel=2
-            )
-        else:
-            self.graph = graph
 
     def run(self, tokens: Sequence[int], lengths: Sequence[int], uniforms: Float[Tensor, " B"] | None) -> Decision:
         """Decide the token after ``tokens``, which follow ``lengths`` others; what is returned holds until the next."""
@@ -77,6 +63,9 @@ class FixedStep:
         self._given[:, count:] = 0
         if uniforms is not None:
             self._uniforms[:count] = uniforms
+        if self._recorder is not None:  # not before: the steps that warm it up write what this one writes
+            self.graph, self._out = self._recorder.record(self._step)
+            self._recorder = None
         if self.graph is None:
             self._out = self._step()
         else:
@@ -100,11 +89,37 @@ class FixedStep:
         return Decision(logits, *decide(logits, self._key.sampling, uniforms, self._decoder.kernels))
 
 
+class Recorder:
+    """Records steps on a GPU as graphs; no two replay at once, so they share memory."""
+
+    def __init__(self) -> None:
+        self._aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, step: Callable[[], Decision]) -> tuple[torch.cuda.CUDAGraph | None, Decision | None]:
+        """The graph and where it leaves its results; neither, and a warning, where the step cannot be recorded."""
+        graph = torch.cuda.CUDAGraph()
+        self._aside.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(self._aside):
+                for _ in range(WARM_UP):
+                    step()
+            self._aside.synchronize()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._aside):
+                return graph, step()
+        except RuntimeError as error:
+            warnings.warn(
+                f"A decode step could not be captured as a CUDA graph, and runs slower: {error}", stacklevel=2
+            )
+            return None, None
+
+
 class FixedSteps:
-    """The fixed steps over one cache, each made when it is first asked for."""
+    """The fixed steps over one cache, each made when it is first asked for; the last ones asked for are kept."""
 
     def __init__(self, decoder: Decoder, cache: Cache) -> None:
         self._decoder, self._cache = decoder, cache
+        self._recorder = Recorder() if decoder.device.type == "cuda" else None
         self.made: dict[StepKey, FixedStep] = {}
 
     def step(
@@ -114,8 +129,8 @@ class FixedSteps:
         room = min(1 << (rows - 1).bit_length(), self._cache.rows)
         read = min(-(-context // CONTEXT) * CONTEXT, self._cache.slots)
         key = StepKey(skipped, compensation, sampling, room, read)
-        if key not in self.made:
-            self.made[key] = FixedStep(self._decoder, self._cache, path, key)
-            if self._decoder.device.type == "cuda":
-                self.made[key].capture()
-        return self.made[key]
+        found = self.made.pop(key, None) or FixedStep(self._decoder, self._cache, path, key, self._recorder)
+        self.made[key] = found  # the last
+        if len(self.made) > KEPT:
+            del self.made[next(iter(self.made))]
+        return found
