@@ -111,7 +111,7 @@ def test_steps_are_made_for_powers_of_two_and_kept() -> None:
 
 def test_the_last_steps_asked_for_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search asks for other ones with every skip set; each holds memory."""
-    monkeypatch.setattr("litestage.engine.steps.KEPT", 2)
+    monkeypatch.setattr("litestage.engine.steps.ROWS_KEPT", 5)
     decoder = tiny.loaded("llama").decoder
     steps = FixedSteps(decoder, decoder.new_cache(8, CONTEXT))
 

@@ -17,8 +17,8 @@ from litestage.models.decoder import Decoder, Path, Skips
 
 CONTEXT = 128
 """Slots read are rounded up to a multiple of this."""
-KEPT = 128
-"""Steps at most that are kept for the next time: a search asks for new ones with every skip set."""
+ROWS_KEPT = 1 << 14
+"""Rows at most of all steps that are kept for the next time: a search asks for new ones with every skip set."""
 WARM_UP = 2
 """Steps before a capture: in the first, libraries choose their kernels and take memory."""
 
@@ -131,6 +131,6 @@ class FixedSteps:
         key = StepKey(skipped, compensation, sampling, room, read)
         found = self.made.pop(key, None) or FixedStep(self._decoder, self._cache, path, key, self._recorder)
         self.made[key] = found  # the last
-        if len(self.made) > KEPT:
+        while len(self.made) > 1 and sum(kept.rows for kept in self.made) > ROWS_KEPT:
             del self.made[next(iter(self.made))]
         return found

@@ -212,7 +212,7 @@ def generated_accuracy(
     task: Task,
     questions: Sequence[Question],
     healed: Healed | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> Callable[[PreTrainedModel], float]:
     """A judge of models: percent of questions answered right, greedily, through all stages, with the plan if any."""
 
@@ -220,17 +220,18 @@ def generated_accuracy(
         engine = engine_of(model, tokenizer, "the model in training", batch_size)
         full = Plan.full_depth(engine.identity, task.name, task.fingerprint)
         plan = healed.plan_on(engine) if healed else full
-        return score(run(engine, task, questions, plan, questions_at_once=batch_size)).percent
+        return score(run(engine, task, questions, plan, questions_at_once=engine.batch_size)).percent
 
     return judge
 
 
 def engine_of(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, label: str, batch_size: int = 32
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, label: str, batch_size: int | None = None
 ) -> TorchEngine:
-    """An engine on a copy of a model in training."""
-    device = str(next(model.parameters()).device)
-    return TorchEngine(from_transformers(merged_copy(model), tokenizer, label, device=device), batch_size=batch_size)
+    """An engine on a copy of a model in training; by default of few rows on a processor, of many on a GPU."""
+    device = next(model.parameters()).device
+    loaded = from_transformers(merged_copy(model), tokenizer, label, device=str(device))
+    return TorchEngine(loaded, batch_size=batch_size or (32 if device.type == "cpu" else 256))
 
 
 def merged_copy(model: PreTrainedModel) -> PreTrainedModel:
