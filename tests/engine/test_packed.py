@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from litestage.core import Completion, ExitRule, OptionError, Sampling, Segment, SkipSchedule, StagePlan
 from litestage.engine import TorchEngine
 from litestage.models import LoadedModel, from_transformers, load_transformers
-from litestage.models.kernels import Kernels, find_kernels
-from litestage.models.packed import Packed, Packing, choose_packing, round_weight
+from litestage.models.kernels import Kernels, find_kernels, round_weight
+from litestage.models.packed import Packed, Packing, choose_packing
 
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs a C compiler")
 LENGTHS = (3, 21, 11, 1, 30, 8, 14)
@@ -181,7 +181,7 @@ def test_head_sizes_that_kernels_cannot_attend_run_plainly() -> None:
             lambda: choose_packing("int3", torch.float32, torch.device("cpu")),
             "int3 is not known. Choose one of none, i",
         ),
-        (lambda: choose_packing("int4", torch.float32, torch.device("meta")), "int4 runs on the CPU alone"),
+        (lambda: choose_packing("int4", torch.float32, torch.device("meta")), "int4 runs on the CPU and on CUDA"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused(ask: Callable[[], object], says: str) -> None:
@@ -191,5 +191,6 @@ def test_what_cannot_be_quantised_is_refused(ask: Callable[[], object], says: st
 
 def test_fp32_is_the_reference_and_is_left_alone() -> None:
     assert choose_packing("none", torch.float32, torch.device("cpu")) == Packing()
-    assert choose_packing("none", torch.bfloat16, torch.device("cuda")) == Packing()
+    assert choose_packing("none", torch.float32, torch.device("cuda")) == Packing()
+    assert choose_packing("none", torch.bfloat16, torch.device("mps")) == Packing()
     assert replace(choose_packing("none", torch.bfloat16, torch.device("cpu")), kernels=None).kind == "bf16"

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from litestage.models.decoder import Activation, LowRank, Projection
-from litestage.models.kernels import Kernels, build_kernels, find_kernels
+from litestage.models.kernels import CpuKernels, build_kernels, find_kernels, round_weight
 from litestage.models.kernels.build import CannotBuildError
 from litestage.models.kernels.kernels import GATED, Heads
-from litestage.models.packed import Packed, Packing, pack, round_weight
+from litestage.models.packed import Packed, Packing
 
 KINDS = ("bf16", "int8", "int4")
 EPS = 1e-5
@@ -26,14 +26,14 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture(scope="module", params=["this processor", "any processor"])
-def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
     if request.param == "this processor":
         found = find_kernels()
         if found is None:
             pytest.skip("needs a C compiler")
         return found
     try:
-        return Kernels(build_kernels(["-DLITESTAGE_PORTABLE"]))
+        return CpuKernels(build_kernels(["-DLITESTAGE_PORTABLE"]))
     except CannotBuildError as error:
         pytest.skip(str(error))
 
@@ -57,8 +57,8 @@ def seen(x: Tensor, kind: str) -> Tensor:
     return x.double() if kind == "bf16" else as_bytes(x)
 
 
-def packed(kernels: Kernels, weight: Tensor, kind: str, bias: Tensor | None = None) -> Packed:
-    return Packed(pack(weight, kind), kind, (weight.shape[0], weight.shape[1]), bias, kernels)
+def packed(kernels: CpuKernels, weight: Tensor, kind: str, bias: Tensor | None = None) -> Packed:
+    return Packed(kernels.pack(weight, kind), kind, (weight.shape[0], weight.shape[1]), bias, kernels)
 
 
 def close(found: Tensor, expected: Tensor) -> bool:
@@ -70,7 +70,7 @@ def close(found: Tensor, expected: Tensor) -> bool:
 @kinds
 @given(rows=st.integers(1, 70), outputs=st.integers(1, 50), groups=st.integers(1, 5), seed=st.integers(0, 99))
 def test_a_product_is_that_of_the_rounded_weights(
-    kernels: Kernels, kind: str, rows: int, outputs: int, groups: int, seed: int
+    kernels: CpuKernels, kind: str, rows: int, outputs: int, groups: int, seed: int
 ) -> None:
     x, weight = values(rows, 32 * groups, seed=seed), values(outputs, 32 * groups, seed=seed + 1)
     bias = values(outputs, seed=seed) if seed % 3 else None
@@ -81,7 +81,7 @@ def test_a_product_is_that_of_the_rounded_weights(
 @kinds
 @given(rows=st.integers(1, 9), outputs=st.integers(1, 50), rank=st.integers(0, 7), seed=st.integers(0, 99))
 def test_a_low_rank_map_is_added_to_the_product(
-    kernels: Kernels, kind: str, rows: int, outputs: int, rank: int, seed: int
+    kernels: CpuKernels, kind: str, rows: int, outputs: int, rank: int, seed: int
 ) -> None:
     """Of the input as it is, not of its bytes; after the norm or gate as well."""
     weight, norm, gate_up = values(outputs, 64, seed=seed), torch.rand(64) + 0.5, values(rows, 128, seed=seed + 1)
@@ -99,7 +99,7 @@ def test_a_low_rank_map_is_added_to_the_product(
         assert close(found, without.double() + seen.double() @ low_rank.weight.double().T)
 
 
-def test_4_bits_keep_what_an_adapter_added(kernels: Kernels) -> None:
+def test_4_bits_keep_what_an_adapter_added(kernels: CpuKernels) -> None:
     """A weight on a grid of 4 bits, and far less than a step of it from an adapter, with kernels and without."""
     base = round_weight(torch.randn(40, 64), "int4")
     low_rank = LowRank(torch.randn(3, 64) / 60, torch.randn(3, 40) / 60)
@@ -111,14 +111,14 @@ def test_4_bits_keep_what_an_adapter_added(kernels: Kernels) -> None:
 
 
 @kinds
-def test_bf16_products_are_exact_to_fp32_and_integer_ones_to_their_rounding(kernels: Kernels, kind: str) -> None:
+def test_bf16_products_are_exact_to_fp32_and_integer_ones_to_their_rounding(kernels: CpuKernels, kind: str) -> None:
     x, weight = torch.randn(9, 576), torch.randn(40, 576)
     error = (packed(kernels, weight, kind)(x) - seen(x, kind) @ round_weight(weight, kind).double().T).abs().max()
     assert error < 1e-4
 
 
 @kinds
-def test_norm_and_gate_come_before_the_product(kernels: Kernels, kind: str) -> None:
+def test_norm_and_gate_come_before_the_product(kernels: CpuKernels, kind: str) -> None:
     x, weight, norm = torch.randn(2, 3, 64), torch.randn(24, 64), torch.rand(64) + 0.5
     linear, rounded = packed(kernels, weight, kind), round_weight(weight, kind).double()
     assert close(linear.normed(x, norm, EPS), seen(F.rms_norm(x, (64,), norm, EPS), kind) @ rounded.T)
@@ -132,14 +132,14 @@ def test_norm_and_gate_come_before_the_product(kernels: Kernels, kind: str) -> N
 
 @kinds
 @given(rows=st.integers(2, 80), seed=st.integers(0, 99))
-def test_a_row_does_not_depend_on_the_others(kernels: Kernels, kind: str, rows: int, seed: int) -> None:
+def test_a_row_does_not_depend_on_the_others(kernels: CpuKernels, kind: str, rows: int, seed: int) -> None:
     """To the last bit: what a text becomes cannot depend on what else is in the batch."""
     x, linear = values(rows, 96, seed=seed), packed(kernels, values(24, 96, seed=seed + 1), kind)
     assert torch.equal(linear(x), torch.cat([linear(row[None]) for row in x]))
 
 
 @kinds
-def test_rows_are_those_of_the_rounded_weights(kernels: Kernels, kind: str) -> None:
+def test_rows_are_those_of_the_rounded_weights(kernels: CpuKernels, kind: str) -> None:
     weight, which = values(40, 64, seed=3), torch.tensor([[0, 39], [7, 8]])
     assert torch.equal(packed(kernels, weight, kind).rows(which), round_weight(weight, kind)[which])
 
@@ -159,7 +159,7 @@ def test_rounding_is_as_fine_as_its_bits() -> None:
         assert (round_weight(weight, kind) - weight).abs().max() <= 0.51 * step
 
 
-def test_columns_that_make_no_whole_groups_stay_as_they_are(kernels: Kernels) -> None:
+def test_columns_that_make_no_whole_groups_stay_as_they_are(kernels: CpuKernels) -> None:
     projection = Projection(torch.randn(4, 40))
     kept = Packing("int4", torch.float32, torch.float32, kernels).pack(projection)
     assert isinstance(kept, Projection)
@@ -183,7 +183,7 @@ def test_columns_that_make_no_whole_groups_stay_as_they_are(kernels: Kernels) ->
     ),
     seed=st.integers(0, 99),
 )
-def test_attention_is_that_of_torch(kernels: Kernels, case: dict[str, Any], seed: int) -> None:
+def test_attention_is_that_of_torch(kernels: CpuKernels, case: dict[str, Any], seed: int) -> None:
     """Row by row, on just the slots that a token sees."""
     torch.manual_seed(seed)
     K, G, E, T, B = case["kv_heads"], case["group"], case["size"], case["tokens"], len(case["lengths"])
@@ -192,13 +192,13 @@ def test_attention_is_that_of_torch(kernels: Kernels, case: dict[str, Any], seed
     states = torch.randn(B, T, (H + 2 * K) * E)
     positions = torch.tensor(case["lengths"])[:, None] + torch.arange(T)
     rows = torch.randperm(B + 1)[:B]
-    rotary = (torch.randn(B, T, 1, E), torch.randn(B, T, 1, E)) if case["turned"] else None
+    rotary = (torch.randn(40, E), torch.randn(40, E)) if case["turned"] else None
     norm = torch.rand(H + K, E) if case["normed"] else None
     expected = _attended(
         states.clone(), positions, rows, rotary, norm, block.clone(), H, K, scale, case["window"], case["cap"]
     )
     heads = Heads(H, K, E, case["window"], scale, case["cap"])
-    found = kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads)
+    found = kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads, 40)
     assert torch.allclose(found, expected, atol=2e-2 if case["narrow"] else 2e-5)
 
 
@@ -221,7 +221,8 @@ def _attended(
     if norm is not None:
         turned.copy_(F.rms_norm(turned, turned.shape[-1:], eps=EPS) * norm)
     if rotary is not None:
-        turned.copy_(turned * rotary[0] + turned.roll(turned.shape[-1] // 2, -1) * rotary[1])
+        cos, sin = (table[positions][:, :, None] for table in rotary)
+        turned.copy_(turned * cos + turned.roll(turned.shape[-1] // 2, -1) * sin)
     out = torch.zeros(B, T, H, turned.shape[-1])
     for b in range(B):
         for t in range(T):
@@ -238,22 +239,23 @@ def _attended(
     return out.view(B, T, -1)
 
 
-def test_attention_does_not_depend_on_the_other_rows(kernels: Kernels) -> None:
+def test_attention_does_not_depend_on_the_other_rows(kernels: CpuKernels) -> None:
     """Not on how heads are shared out over cores either, which depends on how many rows there are."""
     block, states, positions = torch.randn(9, 40, 2, 3, 16), torch.randn(9, 1, 15 * 16), torch.randint(0, 40, (9, 1))
     rows, heads = torch.arange(9), Heads(9, 3, 16, 0, 0.2, 0.0)
-    together = kernels.attend(states.clone(), positions, rows, None, None, EPS, block, heads)
+    together = kernels.attend(states.clone(), positions, rows, None, None, EPS, block, heads, 40)
     for n in (1, 2, 4):
         parts = [slice(i, i + n) for i in range(0, 9, n)]
         apart = [
-            kernels.attend(states[at].clone(), positions[at], rows[at], None, None, EPS, block, heads) for at in parts
+            kernels.attend(states[at].clone(), positions[at], rows[at], None, None, EPS, block, heads, 40)
+            for at in parts
         ]
         assert torch.equal(torch.cat(apart), together)
 
 
 @given(vocabulary=st.integers(1, 70), rows=st.integers(1, 5), seed=st.integers(0, 99), spread=st.sampled_from([1, 60]))
 def test_the_most_probable_token_is_the_argmax(
-    kernels: Kernels, vocabulary: int, rows: int, seed: int, spread: int
+    kernels: CpuKernels, vocabulary: int, rows: int, seed: int, spread: int
 ) -> None:
     logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
     tokens, probabilities = kernels.most_probable(logits)

@@ -181,7 +181,7 @@ def forward(
     Kernels take them one behind the other, torch padded at the right.
     """
     device = decoder.device
-    if decoder.kernels is not None and observe is None:
+    if decoder.kernels is not None and decoder.kernels.ragged and observe is None:
         ends = list(accumulate(len(rest[i]) for i in rows))
         return decoder.forward_ragged(
             torch.tensor([token for i in rows for token in rest[i]], device=device),

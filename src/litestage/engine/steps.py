@@ -52,6 +52,7 @@ class FixedStep:
     ) -> None:
         self._decoder, self._cache, self._path, self._key, self._recorder = decoder, cache, path, key, recorder
         self._given: Int[Tensor, "2 R"] = torch.zeros(2, key.rows, dtype=torch.long, device=decoder.device)
+        self._rows: Int[Tensor, " R"] = torch.arange(key.rows, device=decoder.device)
         self._uniforms: Float[Tensor, " R"] = torch.zeros(key.rows, device=decoder.device)
         self._out: Decision | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -79,7 +80,7 @@ class FixedStep:
             tokens[:, None],
             lengths,
             self._cache,
-            torch.arange(self._key.rows, device=self._decoder.device),
+            self._rows,
             self._key.context,
             Skips(self._key.skipped),
             self._path,

@@ -46,14 +46,18 @@ class Linear(Protocol):
         """Of the weights, as they are read in each step."""
         ...
 
-    def __call__(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]: ...
+    def __call__(self, x: Float[Tensor, "... I"], onto: Float[Tensor, "... O"] | None = None) -> Float[Tensor, "... O"]:
+        """Added to ``onto``, if it is given: a residual stream's work."""
+        ...
 
     def normed(self, x: Float[Tensor, "... I"], norm: Float[Tensor, " I"] | None, eps: float) -> Float[Tensor, "... O"]:
         """Of x after its RMS norm, if there is one."""
         ...
 
-    def gated(self, gate_up: Float[Tensor, "... J"], activation: Activation) -> Float[Tensor, "... O"]:
-        """Of the second half of the input (J = 2 I), gated by the activated first half."""
+    def gated(
+        self, gate_up: Float[Tensor, "... J"], activation: Activation, onto: Float[Tensor, "... O"] | None = None
+    ) -> Float[Tensor, "... O"]:
+        """Of the second half of the input (J = 2 I), gated by the activated first half; added to ``onto``."""
         ...
 
     def rows(self, which: Int[Tensor, "*N"]) -> Float[Tensor, "*N I"]:
@@ -94,15 +98,18 @@ class Projection:
     def nbytes(self) -> int:
         return self.weight.nbytes
 
-    def __call__(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        return F.linear(x, self.weight, self.bias)
+    def __call__(self, x: Float[Tensor, "... I"], onto: Float[Tensor, "... O"] | None = None) -> Float[Tensor, "... O"]:
+        y = F.linear(x, self.weight, self.bias)
+        return y if onto is None else onto + y
 
     def normed(self, x: Float[Tensor, "... I"], norm: Float[Tensor, " I"] | None, eps: float) -> Float[Tensor, "... O"]:
         return self(x if norm is None else F.rms_norm(x, norm.shape, norm, eps))
 
-    def gated(self, gate_up: Float[Tensor, "... J"], activation: Activation) -> Float[Tensor, "... O"]:
+    def gated(
+        self, gate_up: Float[Tensor, "... J"], activation: Activation, onto: Float[Tensor, "... O"] | None = None
+    ) -> Float[Tensor, "... O"]:
         gate, up = gate_up.chunk(2, dim=-1)
-        return self(activation.function(gate) * up)
+        return self(activation.function(gate) * up, onto)
 
     def rows(self, which: Int[Tensor, "*N"]) -> Float[Tensor, "*N I"]:
         return F.embedding(which, self.weight)
@@ -169,12 +176,15 @@ class Step:
     """What all sub-layers of one forward share."""
 
     positions: Int[Tensor, "B T"]
-    rotary: Mapping[str, tuple[Float[Tensor, "B T 1 E"], Float[Tensor, "B T 1 E"]]]
-    """Cosine and sine by table; the sine of each head's first half is negated: a rotation is two products, a roll."""
-    slots: Int[Tensor, " N"]
+    by_kernels: bool
+    """Whether kernels attend: they find out by themselves what is above ``cache``."""
+    rotary: Mapping[str, tuple[Float[Tensor, "*at E"], Float[Tensor, "*at E"]]]
+    """Cosine and sine by table, [B, T, 1, E], or for kernels of all positions; the sine of each head's first half is
+    negated: a rotation is two products, a roll."""
+    slots: Int[Tensor, " N"] | None
     """Flat cache slots that the new keys and values of all B * T tokens go to."""
     masks: Mapping[int | None, Float[Tensor, "B 1 T S"]]
-    """Additive attention mask by window; none where kernels attend."""
+    """Additive attention mask by window."""
     cache: Cache
     rows: Int[Tensor, " B"]
     """Cache rows of the batch."""
@@ -289,6 +299,8 @@ class Decoder:
         self.layers = sub_layers(len(blocks))
         self._rotary = rotary
         self._tables = self._signed_tables(min(512, shape.max_positions))
+        self._outgrown: list[Mapping[str, tuple[Tensor, Tensor]]] = []
+        """Tables that recorded steps may still read."""
 
     @property
     def device(self) -> torch.device:
@@ -370,7 +382,7 @@ class Decoder:
             if isinstance(part, Affine):
                 x = part(x)
                 continue
-            y = x + self._sub_layer(part, x, step)
+            y = self._after(part, x, step)
             if (some := skips.rows.get(part)) is not None:
                 y = torch.where(some[:, None, None], skips.instead(part, x), y)
             if observe is not None:
@@ -378,33 +390,35 @@ class Decoder:
             x = y
         return x
 
-    def _sub_layer(self, layer: SubLayer, x: Hidden, step: Step) -> Hidden:
-        """What a sub-layer adds to the residual stream."""
+    def _after(self, layer: SubLayer, x: Hidden, step: Step) -> Hidden:
+        """The residual stream after a sub-layer; its last product adds to it where nothing comes between."""
         block = self.blocks[layer.block]
-        if layer.kind == "ffn":
-            added, post = self._ffn(block.ffn, x), block.ffn.post_norm
-        else:
-            added, post = self._attention(block.attention, layer.block, x, step), block.attention.post_norm
-        if post is not None:
-            added = self._rms(added, post)
-        return added if self.shape.residual_scale is None else added * self.shape.residual_scale
+        part = block.ffn if layer.kind == "ffn" else block.attention
+        if part.post_norm is None and self.shape.residual_scale is None:
+            return self._body(part, layer.block, x, step, x)
+        added = self._body(part, layer.block, x, step)
+        if part.post_norm is not None:
+            added = self._rms(added, part.post_norm)
+        return x + (added if self.shape.residual_scale is None else added * self.shape.residual_scale)
 
-    def _ffn(self, weights: Ffn, x: Hidden) -> Hidden:
-        return weights.down.gated(weights.gate_up.normed(x, weights.norm, self.shape.norm_eps), self.activation)
+    def _body(self, part: Attention | Ffn, block: int, x: Hidden, step: Step, onto: Hidden | None = None) -> Hidden:
+        if isinstance(part, Ffn):
+            return part.down.gated(part.gate_up.normed(x, part.norm, self.shape.norm_eps), self.activation, onto)
+        return part.out(self._attention(part, block, x, step), onto)
 
-    def _attention(self, weights: Attention, block: int, x: Hidden, step: Step) -> Hidden:
+    def _attention(self, weights: Attention, block: int, x: Hidden, step: Step) -> Float[Tensor, "B T Q"]:
         states = weights.qkv.normed(x, weights.norm, self.shape.norm_eps)
         if weights.whole_norm is not None:
             self._norm_whole(states, weights.whole_norm)
-        if self.kernels is not None:
-            return weights.out(self._attend_by_kernel(self.kernels, weights, states, step.cache.data[block], step))
+        cache = step.cache.data[block]
+        if self.kernels is not None and step.by_kernels:
+            return self._attend_by_kernel(self.kernels, weights, states, cache, step)
         heads = self._turn(weights, states, step)
         H, K, E = self.shape.heads, self.shape.kv_heads, self.shape.head_size
-        cache = step.cache.data[block]
+        assert step.slots is not None
         cache.flatten(0, 1).index_copy_(0, step.slots, heads[:, :, H:].reshape(-1, 2, K, E))
         kv = cache[slice(0, len(step.rows)) if step.in_place else step.rows, : step.context]
-        attended = self._attend(heads[:, :, :H], kv[:, :, 0], kv[:, :, 1], step.masks[weights.window])
-        return weights.out(attended)
+        return self._attend(heads[:, :, :H], kv[:, :, 0], kv[:, :, 1], step.masks[weights.window])
 
     def _attend_by_kernel(
         self, kernels: Kernels, weights: Attention, states: Float[Tensor, "B T M"], cache: Tensor, step: Step
@@ -416,7 +430,8 @@ class Decoder:
         )
         rotary = None if weights.rotary is None else step.rotary[weights.rotary]
         return kernels.attend(
-            states, step.positions, step.rows, rotary, weights.head_norm, shape.norm_eps, cache, heads
+            *(states, step.positions, step.rows, rotary, weights.head_norm, shape.norm_eps, cache, heads),
+            step.context,
         )
 
     def _turn(self, weights: Attention, states: Float[Tensor, "B T M"], step: Step) -> Float[Tensor, "B T N E"]:
@@ -486,21 +501,29 @@ class Decoder:
         in_place: bool = False,
     ) -> Step:
         """What the sub-layers of a forward of T new tokens a row share; the arguments are those of `forward`."""
-        positions = starts[:, None] + torch.arange(T, device=self.device)
+        by_kernels = self.kernels is not None and (T == 1 or self.kernels.ragged)
+        positions = starts[:, None]
+        if T > 1:
+            positions = positions + torch.arange(T, device=self.device)
         self._grow_tables(cache.slots)
-        at = positions.clamp(max=cache.slots - 1)
         return Step(
             positions=positions,
-            rotary={name: (cos[at][:, :, None], sin[at][:, :, None]) for name, (cos, sin) in self._tables.items()},
-            slots=cache.slot_index(rows, positions),
-            masks={}
-            if self.kernels is not None
-            else {window: self._mask(positions, context, window) for window in self.windows},
+            by_kernels=by_kernels,
+            rotary=self._tables if by_kernels else self._tables_at(positions.clamp(max=cache.slots - 1)),
+            slots=None if by_kernels else cache.slot_index(rows, positions),
+            masks={} if by_kernels else {window: self._mask(positions, context, window) for window in self.windows},
             cache=cache,
             rows=rows,
             in_place=in_place,
             context=context,
         )
+
+    def _tables_at(
+        self, positions: Int[Tensor, "B T"]
+    ) -> dict[str, tuple[Float[Tensor, "B T 1 E"], Float[Tensor, "B T 1 E"]]]:
+        return {
+            name: (cos[positions][:, :, None], sin[positions][:, :, None]) for name, (cos, sin) in self._tables.items()
+        }
 
     def _mask(self, positions: Int[Tensor, "B T"], context: int, window: int | None) -> Float[Tensor, "B 1 T S"]:
         slots = torch.arange(context, device=self.device)
@@ -512,6 +535,7 @@ class Decoder:
 
     def _grow_tables(self, positions: int) -> None:
         if any(positions > len(cos) for cos, _ in self._tables.values()):
+            self._outgrown.append(self._tables)
             self._tables = self._signed_tables(positions)
 
     def _signed_tables(self, positions: int) -> dict[str, tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]]:

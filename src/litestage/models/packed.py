@@ -1,7 +1,8 @@
-"""Weights in fewer bits: how they are rounded, and products with them."""
+"""Weights in fewer bits, in the order that kernels read them, and products with them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,63 +11,14 @@ from torch import Tensor
 
 from litestage.core import OptionError
 from litestage.models.decoder import Activation, Linear, LowRank, Projection
-from litestage.models.kernels import Kernels, find_kernels
-from litestage.models.kernels.kernels import GATED, GROUP, NORMED, PANEL, PLAIN
+from litestage.models.kernels import Kernels, find_gpu_kernels, find_kernels, round_weight
+from litestage.models.kernels.kernels import GATED, NORMED, PLAIN
+from litestage.models.kernels.rounding import GROUP
 
 EIGHT = 8
 QUANTISATIONS = ("none", "int8", "int4")
-
-
-def round_weight(weight: Float[Tensor, "O I"], kind: str) -> Float[Tensor, "O I"]:
-    """The values, in fp32, that a packed weight stands for.
-
-    Of each 32 columns, int8 keeps a scale and bytes, int4 a scale, a minimum and 4 bits, as GGUF's Q8_0 and Q4_1 do:
-    weights unpacked from such a file are found again.
-    """
-    if kind == "bf16":
-        return weight.bfloat16().float()
-    bits, scale, minimum = _quantise(_groups(weight), kind)
-    return (bits.float() * scale.float() + (0 if minimum is None else minimum.float())).view(weight.shape)
-
-
-def _groups(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O G 32"]:
-    return weight.float().view(weight.shape[0], -1, GROUP)
-
-
-def _quantise(groups: Float[Tensor, "O G 32"], kind: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Whole numbers [O, G, 32], scales and, for int4, minima [O, G, 1] in fp16."""
-    if kind == "int8":
-        scale = (groups.abs().amax(-1, keepdim=True) / 127).half()
-        return _whole(groups, scale).clamp(-127, 127).to(torch.int8), scale, None
-    minimum = groups.amin(-1, keepdim=True)
-    scale = ((groups.amax(-1, keepdim=True) - minimum) / 15).half()
-    minimum = minimum.half()
-    return _whole(groups - minimum.float(), scale).clamp(0, 15).to(torch.uint8), scale, minimum
-
-
-def _whole(values: Tensor, scale: Tensor) -> Tensor:
-    return torch.where(scale > 0, values / scale.float(), 0.0).round()
-
-
-def pack(weight: Float[Tensor, "O I"], kind: str) -> UInt8[Tensor, " Z"]:
-    """Bytes in the order that the kernels read (see kernels.c)."""
-    missing = -weight.shape[0] % PANEL
-    padded = torch.nn.functional.pad(weight, (0, 0, 0, missing))
-    if kind == "bf16":
-        pairs = padded.bfloat16().view(-1, 8, padded.shape[1] // 2, 2)
-        return pairs.transpose(1, 2).contiguous().view(torch.uint8).flatten()
-    bits, scale, minimum = _quantise(_groups(padded), kind)
-    fours = bits.view(-1, 8, bits.shape[1], GROUP // 4, 4).permute(0, 2, 3, 1, 4)  # panels, groups, fours, rows, 4
-    if minimum is None:
-        return _records(fours.reshape(*fours.shape[:2], -1), [scale])
-    both = fours[:, :, ::2] | fours[:, :, 1::2] << 4
-    return _records(both.reshape(*both.shape[:2], -1), [scale, minimum])
-
-
-def _records(content: Tensor, halves: list[Tensor]) -> UInt8[Tensor, " Z"]:
-    """Each group's halves in front of its content [P, G, bytes]."""
-    heads = [half[..., 0].view(-1, 8, half.shape[1]).transpose(1, 2).contiguous().view(torch.uint8) for half in halves]
-    return torch.cat([*heads, content.view(torch.uint8)], dim=-1).flatten()
+KERNELS: dict[str, Callable[[], Kernels | None]] = {"cpu": find_kernels, "cuda": find_gpu_kernels}
+"""Makers of kernels, by the kind of device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +32,35 @@ class Packed:
     kernels: Kernels
     beside: LowRank | None = None
     """Added to the product."""
+    dtype: torch.dtype = torch.float32
+    """Of the residual stream."""
 
     @property
     def nbytes(self) -> int:
         return self.packed.nbytes + sum(part.nbytes for part in self.beside or ())
 
-    def __call__(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        return self._times(x, PLAIN)
+    def __call__(self, x: Float[Tensor, "... I"], onto: Float[Tensor, "... O"] | None = None) -> Float[Tensor, "... O"]:
+        return self._times(x, PLAIN, onto=onto)
 
     def normed(self, x: Float[Tensor, "... I"], norm: Float[Tensor, " I"] | None, eps: float) -> Float[Tensor, "... O"]:
         return self._times(x, PLAIN if norm is None else NORMED, norm, eps)
 
-    def gated(self, gate_up: Float[Tensor, "... J"], activation: Activation) -> Float[Tensor, "... O"]:
+    def gated(
+        self, gate_up: Float[Tensor, "... J"], activation: Activation, onto: Float[Tensor, "... O"] | None = None
+    ) -> Float[Tensor, "... O"]:
         if activation.name in GATED:
-            return self._times(gate_up, GATED[activation.name])
+            return self._times(gate_up, GATED[activation.name], onto=onto)
         gate, up = gate_up.chunk(2, dim=-1)
-        return self(activation.function(gate) * up)
+        return self(activation.function(gate) * up, onto)
 
     def rows(self, which: Int[Tensor, "*N"]) -> Float[Tensor, "*N I"]:
-        return self.kernels.rows(self.packed, self.kind, self.shape[1], which)
+        return self.kernels.rows(self.packed, self.kind, self.shape, which, self.dtype)
 
-    def _times(self, x: Tensor, before: int, norm: Tensor | None = None, eps: float = 0.0) -> Tensor:
-        x = x.contiguous()
-        low_rank = self.beside or (None, None)
-        return self.kernels.linear(x, self.packed, self.kind, self.shape, self.bias, before, norm, eps, *low_rank)
+    def _times(
+        self, x: Tensor, before: int, norm: Tensor | None = None, eps: float = 0.0, onto: Tensor | None = None
+    ) -> Tensor:
+        x, (down, up) = x.contiguous(), self.beside or (None, None)
+        return self.kernels.linear(x, self.packed, self.kind, self.shape, self.bias, before, norm, eps, down, up, onto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +102,23 @@ class Packing:
         if self.kernels is None:
             rounded = round_weight(own, kind)
             return Projection(self.cast(rounded if beside is None else rounded + beside.weight), bias)
-        return Packed(pack(own, kind), kind, (weight.shape[0], weight.shape[1]), bias, self.kernels, beside)
+        packed, shape = self.kernels.pack(own, kind), (weight.shape[0], weight.shape[1])
+        return Packed(packed, kind, shape, bias, self.kernels, self._cast_both(beside), self.dtype or weight.dtype)
+
+    def _cast_both(self, beside: LowRank | None) -> LowRank | None:
+        return None if beside is None else LowRank(self.cast(beside.down), self.cast(beside.up))
 
 
 def choose_packing(quantise: str, dtype: torch.dtype, device: torch.device) -> Packing:
     """How weights are kept: fp32 plainly, as the reference; bf16 and fewer bits packed where kernels run them."""
     if quantise not in QUANTISATIONS:
         raise OptionError(f"--quantise {quantise} is not known. Choose one of {', '.join(QUANTISATIONS)}.")
-    if device.type != "cpu":
-        if quantise != "none":
-            raise OptionError(f"--quantise {quantise} runs on the CPU alone. Add --device cpu, or leave it out.")
+    if device.type not in KERNELS and quantise != "none":
+        raise OptionError(f"--quantise {quantise} runs on the CPU and on CUDA. Add --device cpu, or leave it out.")
+    if device.type not in KERNELS or (quantise == "none" and dtype == torch.float32):
         return Packing()
-    if quantise == "none" and dtype == torch.float32:
-        return Packing()
-    kernels = find_kernels()
+    kernels = KERNELS[device.type]()
     if kernels is None:
         return Packing(quantise, dtype, dtype)
-    return Packing("bf16" if quantise == "none" else quantise, torch.float32, dtype, kernels)
+    on_cpu = device.type == "cpu"
+    return Packing("bf16" if quantise == "none" else quantise, torch.float32 if on_cpu else dtype, dtype, kernels)

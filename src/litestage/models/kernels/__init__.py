@@ -1,6 +1,9 @@
-"""Our own CPU kernels: products with packed weights, attention over the cache, the most probable token."""
+"""Our own kernels: products with packed weights, attention over the cache, the most probable token."""
 
 from litestage.models.kernels.build import build_kernels
-from litestage.models.kernels.kernels import Kernels, find_kernels
+from litestage.models.kernels.cpu import CpuKernels, find_kernels
+from litestage.models.kernels.gpu import GpuKernels, find_gpu_kernels
+from litestage.models.kernels.kernels import Kernels
+from litestage.models.kernels.rounding import round_weight
 
-__all__ = ["Kernels", "build_kernels", "find_kernels"]
+__all__ = ["CpuKernels", "GpuKernels", "Kernels", "build_kernels", "find_gpu_kernels", "find_kernels", "round_weight"]

@@ -529,7 +529,7 @@ static void attend(const Shape *s, const float *q, int count, const void *cache,
     }
 }
 
-/* Turn queries and keys in `states` [tokens, heads + 2 kv_heads, size], keep keys and values in the cache's block
+/* Turn queries and keys in `states` [tokens, heads + 2 kv_heads, size] by tables of all positions, keep keys and values in the cache's block
  * [rows, slots, 2, kv_heads, size], and attend: y [tokens, heads, size]. `per_row` tokens follow each other in a row. */
 void litestage_attend(float *states, long tokens, long per_row, const int64_t *positions, const int64_t *rows,
                       const float *cos, const float *sin, const float *norm, float eps, void *cache, int heads,
@@ -544,7 +544,7 @@ void litestage_attend(float *states, long tokens, long per_row, const int64_t *p
             float *state = states + t * all * size;
             const long at = positions[t] < slots ? positions[t] : slots - 1;
             for (int h = 0; h < heads + kv_heads; h++)
-                turn(state + h * size, norm ? norm + h * size : 0, eps, cos ? cos + t * size : 0, sin + t * size, size);
+                turn(state + h * size, norm ? norm + h * size : 0, eps, cos ? cos + at * size : 0, sin + at * size, size);
             store(cache, (rows[t / per_row] * slots + at) * width, narrow, 2 * kv_heads * size, state + heads * size);
         }
         /* one query head at a time where there are few, so that all cores have work */
