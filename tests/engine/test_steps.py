@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from litestage.core import (
     Compensation,
     Completion,
+    Decode,
     ExitRule,
     Request,
     Sampling,
@@ -94,6 +95,22 @@ def test_any_lengths(lengths: list[tuple[int, int]], capacity: int) -> None:
     assert texts(fixed.generate(requests)) == texts(anew.generate(requests))
 
 
+@settings(max_examples=12)
+@given(limits=st.lists(st.integers(1, 9), min_size=1, max_size=6), sampled=st.booleans())
+def test_one_step_ahead_and_no_further(limits: list[int], sampled: bool) -> None:
+    """A row that ends costs the others nothing, and the device at most one step that nobody reads."""
+    engine = tiny.engine(batch_size=6, fixed_steps=True)
+    work: list[Any] = []
+    engine.on_pass = work.append
+    sampling = NUCLEUS if sampled else Sampling()
+    requests = [Request(prompt_ids=tiny.prompt(5), max_new_tokens=n, sampling=sampling, seed=n) for n in limits]
+    done = engine.generate(requests)
+    assert all(len(one.token_ids) <= limit for one, limit in zip(done, limits, strict=True))
+    steps = [one for one in work if isinstance(one, Decode)]
+    needed = max(one.counts.decoded for one in done)
+    assert needed <= len(steps) <= needed + len(set(limits))
+
+
 def test_steps_are_made_for_powers_of_two_and_kept() -> None:
     decoder = tiny.loaded("llama").decoder
     steps = FixedSteps(decoder, decoder.new_cache(6, CONTEXT + 64))
@@ -149,8 +166,8 @@ def test_nothing_in_a_step_leaves_the_device(family: str, sampling: Sampling) ->
     """What a capture would refuse: a number read in the middle, a tensor of another device, a shape made of numbers."""
     step = unreal_step(to_decoder(tiny.new_model(family), torch.device("meta")), sampling)
     with OnTheDevice():
-        logits, tokens, confidences = step._step()
-    assert (len(logits), tokens.shape, confidences.shape) == (4, (4,), (4,))
+        logits, numbers = step._step()
+    assert (len(logits), numbers.shape) == (4, (2, 4))
 
 
 class Reads(Affine):

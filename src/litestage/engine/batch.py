@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -15,8 +16,7 @@ from litestage.core import Decode, OnToken, Prefill, Sampling, StagePlan, TokenI
 from litestage.core.rows import rows_to_admit
 from litestage.engine.prefixes import Prefix
 from litestage.engine.row import Row
-from litestage.engine.sampling import decide
-from litestage.engine.steps import Decision, FixedSteps
+from litestage.engine.steps import FixedStep, FixedSteps, Said, decision
 from litestage.models.cache import Cache
 from litestage.models.decoder import FULL, Decoder, Observer, Path, Skips, Stand
 
@@ -43,11 +43,16 @@ class Batch:
     on_logits: OnLogits | None = None
     fixed: FixedSteps | None = None
     """Steps to decode by where all rows skip the same; without, every step is made anew."""
+    _ahead: tuple[Said, FixedStep] | None = None
+    """What the step behind the last one says of the active rows: it was started before that one was read."""
     _paths: dict[frozenset[int], Path] = field(default_factory=dict)
     """By the segments that the rows are at."""
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Bring every row to its end, in the order that `litestage.core.rows.passes` states."""
+        """Bring every row to its end, in the order that `litestage.core.rows.passes` states.
+
+        Fixed steps run one more where a row ends, started before that was known.
+        """
         waiting = deque(sorted(rows, key=lambda row: -row.to_prefill))
         while waiting or self.active:
             sizes = [row.to_prefill for row in islice(waiting, self.capacity)]
@@ -62,22 +67,47 @@ class Batch:
         prompts, prefixes = [row.request.prompt_ids for row in rows], [row.prefix for row in rows]
         logits = prefill(self.decoder, self.cache, len(self.active), prompts, prefixes, self.on_pass)
         self.active += rows
-        self._accept(rows, self._decision(logits, rows))
+        self._accept(rows, self._said(logits, rows))
 
     def decode(self) -> None:
-        """One forward of one token for every active row."""
+        """One forward of one token for every active row.
+
+        Fixed steps go on by themselves: the next is started before this one is read, so that a device makes one token
+        while its host takes in another. Once a row has ended, the step ahead is the last of these rows.
+        """
+        said, step = self._ahead or self._start()
+        self._ahead = (step.go_on(self._uniforms(self.active, 1)), step) if self._goes_on(step) else None
+        self._read(said)
+        if self._ahead and any(row.reason for row in self.active):
+            self._read(self._ahead[0])
+            self._ahead = None
+
+    def _start(self) -> tuple[Said, FixedStep | None]:
         rows = self.active
         skips, path = self._skips()
         tokens, lengths = [row.tokens[-1] for row in rows], [row.length for row in rows]
         if self.fixed is None or skips.rows:
-            decision = self._decision(self._forward(tokens, lengths, skips, path), rows)
-        else:
-            compensation = self.stage_plan.compensation
-            step = self.fixed.step(skips.everywhere, compensation, self.sampling, path, len(rows), max(lengths) + 1)
-            decision = step.run(tokens, lengths, self._uniforms(rows))
+            return self._said(self._forward(tokens, lengths, skips, path), rows), None
+        compensation = self.stage_plan.compensation
+        step = self.fixed.step(skips.everywhere, compensation, self.sampling, path, len(rows), max(lengths) + 1)
+        return step.start(tokens, lengths, self._uniforms(rows)), step
+
+    def _goes_on(self, step: FixedStep | None) -> TypeGuard[FixedStep]:
+        """Whether the next step is the same for all rows, and any row may come to it."""
+        return (
+            step is not None
+            and self.on_logits is None
+            and len(self.stage_plan.schedule.segments) == 1
+            and max(row.length for row in self.active) + 2 <= step.context
+            and any(len(row.tokens) + 1 < row.max_new_tokens for row in self.active)
+        )
+
+    def _read(self, said: Said) -> None:
+        """Take in what a step says of the active rows."""
         if self.on_pass is not None:
-            self.on_pass(Decode(len(rows), max(lengths) + 1, min(row.step for row in rows)))
-        self._accept(rows, decision)
+            lengths, steps = zip(*((row.length, row.step) for row in self.active), strict=True)
+            self.on_pass(Decode(len(self.active), max(lengths) + 1, min(steps)))
+        self._accept(self.active, said)
 
     def _forward(self, tokens: list[int], lengths: list[int], skips: Skips, path: Path) -> Float[Tensor, "B V"]:
         device = self.decoder.device
@@ -92,22 +122,25 @@ class Batch:
             in_place=True,
         )
 
-    def _decision(self, logits: Float[Tensor, "B V"], rows: list[Row]) -> Decision:
-        return Decision(logits, *decide(logits, self.sampling, self._uniforms(rows), self.decoder.kernels))
+    def _said(self, logits: Float[Tensor, "B V"], rows: list[Row]) -> Said:
+        return Said(decision(logits, self.sampling, self._uniforms(rows), self.decoder.kernels), len(rows))
 
-    def _accept(self, rows: list[Row], decision: Decision) -> None:
+    def _accept(self, rows: list[Row], said: Said) -> None:
+        """Give every row that has not ended its next token."""
         if self.on_logits is not None:
-            self.on_logits([row.index for row in rows], decision.logits)
-        confidences = decision.confidences.tolist()
-        for row, token, sure in zip(rows, decision.tokens.tolist(), confidences, strict=True):
+            self.on_logits([row.index for row in rows], said.logits)
+        for row, token, sure in zip(rows, *said.wait(), strict=True):
+            if row.reason is not None:
+                continue
             row.accept(token, sure, self.eos_ids, self.on_token)
             if row.reason in (None, "length") and self.stops(row):
                 row.reason = "stop"
 
-    def _uniforms(self, rows: list[Row]) -> Float[Tensor, " B"] | None:
+    def _uniforms(self, rows: list[Row], ahead: int = 0) -> Float[Tensor, " B"] | None:
+        """For the next token, or one that many further on; a row that will have ended gets its last again."""
         if self.sampling.is_greedy:
             return None
-        drawn = [row.uniforms[len(row.tokens)] for row in rows if row.uniforms is not None]
+        drawn = [u[min(len(row.tokens) + ahead, len(u) - 1)] for row in rows if (u := row.uniforms) is not None]
         return torch.stack(drawn).to(self.decoder.device)
 
     def _leave(self) -> None:

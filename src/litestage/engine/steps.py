@@ -14,6 +14,7 @@ from litestage.core import Compensation, Sampling, SkipSet
 from litestage.engine.sampling import decide
 from litestage.models.cache import Cache
 from litestage.models.decoder import Decoder, Path, Skips
+from litestage.models.kernels import Kernels
 
 CONTEXT = 128
 """Slots read are rounded up to a multiple of this."""
@@ -24,11 +25,39 @@ WARM_UP = 2
 
 
 class Decision(NamedTuple):
-    """What a forward makes of its rows: raw logits, next tokens, and how probable each row's likeliest token was."""
+    """What a forward makes of its rows: raw logits, and what the host has to know of them."""
 
     logits: Float[Tensor, "B V"]
-    tokens: Int[Tensor, " B"]
-    confidences: Float[Tensor, " B"]
+    numbers: Float[Tensor, "2 B"]
+    """Next tokens, and how probable each row's likeliest was: in fp64, which holds both, they are read at once."""
+
+
+def decision(
+    logits: Float[Tensor, "B V"], sampling: Sampling, uniforms: Float[Tensor, " B"] | None, kernels: Kernels | None
+) -> Decision:
+    return Decision(logits, torch.stack([part.double() for part in decide(logits, sampling, uniforms, kernels)]))
+
+
+class Said:
+    """A decision about ``count`` rows on its way to the host, which need not wait for it while it has other work."""
+
+    def __init__(self, decision: Decision, count: int) -> None:
+        self.logits = decision.logits[:count]
+        """Those of a fixed step hold until the next."""
+        self._numbers, self._count = decision.numbers, count
+        self._arrived: torch.cuda.Event | None = None
+        if self._numbers.is_cuda:
+            there = torch.empty(self._numbers.shape, dtype=self._numbers.dtype, pin_memory=True)
+            self._numbers = there.copy_(self._numbers, non_blocking=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+
+    def wait(self) -> tuple[list[int], list[float]]:
+        """Tokens and confidences."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        tokens, confidences = self._numbers[:, : self._count].tolist()
+        return [int(token) for token in tokens], confidences
 
 
 class StepKey(NamedTuple):
@@ -44,7 +73,8 @@ class StepKey(NamedTuple):
 class FixedStep:
     """One decode step whose inputs and outputs keep their places in memory.
 
-    Rows without a generation run along: they write to slots that are filled anew before anybody reads them.
+    It leaves what it decides where it takes its tokens from, and goes on from there by itself. Rows without a
+    generation run along: they write to slots that are filled anew before anybody reads them.
     """
 
     def __init__(
@@ -54,25 +84,42 @@ class FixedStep:
         self._given: Int[Tensor, "2 R"] = torch.zeros(2, key.rows, dtype=torch.long, device=decoder.device)
         self._rows: Int[Tensor, " R"] = torch.arange(key.rows, device=decoder.device)
         self._uniforms: Float[Tensor, " R"] = torch.zeros(key.rows, device=decoder.device)
+        self._count = 0
         self._out: Decision | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def run(self, tokens: Sequence[int], lengths: Sequence[int], uniforms: Float[Tensor, " B"] | None) -> Decision:
-        """Decide the token after ``tokens``, which follow ``lengths`` others; what is returned holds until the next."""
-        count = len(tokens)
-        self._given[:, :count] = torch.tensor([tokens, lengths])
-        self._given[:, count:] = 0
-        if uniforms is not None:
-            self._uniforms[:count] = uniforms
-        if self._recorder is not None:  # not before: the steps that warm it up write what this one writes
+    @property
+    def context(self) -> int:
+        """Slots that it reads at most: no row may have more tokens when it has run."""
+        return self._key.context
+
+    def start(self, tokens: Sequence[int], lengths: Sequence[int], uniforms: Float[Tensor, " B"] | None) -> Said:
+        """Decide the token after ``tokens``, which follow ``lengths`` others."""
+        self._count = len(tokens)
+        given = torch.tensor([tokens, lengths])
+        if self._recorder is not None:  # not before: the steps that warm it up write where this one writes
+            self._take(given, uniforms)
             self.graph, self._out = self._recorder.record(self._step)
             self._recorder = None
+        self._take(given, None)
+        return self.go_on(uniforms)
+
+    def go_on(self, uniforms: Float[Tensor, " B"] | None) -> Said:
+        """Decide the token after the one decided last."""
+        self._take(None, uniforms)
         if self.graph is None:
             self._out = self._step()
         else:
             self.graph.replay()
         assert self._out is not None
-        return Decision(*(part[:count] for part in self._out))
+        return Said(self._out, self._count)
+
+    def _take(self, given: Int[Tensor, "2 B"] | None, uniforms: Float[Tensor, " B"] | None) -> None:
+        if given is not None:
+            self._given[:, : self._count] = given
+            self._given[:, self._count :] = 0
+        if uniforms is not None:
+            self._uniforms[: self._count] = uniforms
 
     def _step(self) -> Decision:
         tokens, lengths = self._given
@@ -87,7 +134,10 @@ class FixedStep:
             in_place=True,
         )
         uniforms = None if self._key.sampling.is_greedy else self._uniforms
-        return Decision(logits, *decide(logits, self._key.sampling, uniforms, self._decoder.kernels))
+        decided = decision(logits, self._key.sampling, uniforms, self._decoder.kernels)
+        tokens.copy_(decided.numbers[0])
+        lengths.add_(1)
+        return decided
 
 
 class Recorder:

@@ -17,6 +17,8 @@ from litestage.models.cache import Cache
 from litestage.models.decoder import Affine, Stand
 
 OnProgress = Callable[[int, int], None]
+AHEAD = 4
+"""Fixed steps that are timed together: each is started before the one before it is read, as while a text is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class _Probe:
     ffns: int
     compensated: int
     run: Callable[[], None]
+    steps: int = 1
+    """That one run takes."""
 
 
 @torch.inference_mode()
@@ -57,7 +61,7 @@ def time_passes(
     Interleaving spreads a drift of the machine over all of them alike.
     """
     longest = max([*contexts, *(work.context for work in prefills)])
-    cache = engine.model.decoder.new_cache(max([*rows, *(work.rows for work in prefills)]), longest + 2)
+    cache = engine.model.decoder.new_cache(max([*rows, *(work.rows for work in prefills)]), longest + 2 + AHEAD)
     probes = [
         *_decode_probes(engine, cache, rows, contexts),
         *(_Probe(work, 0, 0, 0, _prefill_run(engine, cache, work)) for work in prefills),
@@ -71,7 +75,7 @@ def time_passes(
             start = time.perf_counter()
             probe.run()
             _synchronise(engine)
-            seconds = time.perf_counter() - start
+            seconds = (time.perf_counter() - start) / probe.steps
             if repeat:
                 times.append(PassTime(probe.work, seconds, probe.attentions, probe.ffns, probe.compensated))
         if on_progress is not None:
@@ -110,22 +114,25 @@ def _decode_probe(
     """A step of rows that are already there: what their cache holds does not change the time."""
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=Compensation())
     request = Request(prompt_ids=(0,) * (context - 1), stage_plan=plan, max_new_tokens=1 << 20)
-
+    fixed = engine.fixed_steps(cache)
+    steps = AHEAD if fixed else 1
     batch = Batch(
         *(engine.model.decoder, cache, (-1,), plan, GREEDY, stand),
         stops=lambda row: False,
         capacity=rows,
-        fixed=engine.fixed_steps(cache),
+        fixed=fixed,
     )
 
     def run() -> None:
-        batch.active = [Row(i, request, 1 << 20, None, [0], [1.0]) for i in range(rows)]
-        batch.decode()
+        batch.active = [Row(i, request, steps + 1, None, [0], [1.0]) for i in range(rows)]
+        for _ in range(steps):
+            batch.decode()
 
     attentions = sum(layer.kind == "attention" for layer in skipped)
     blocks = engine.identity.num_blocks
     work = Decode(rows, context, 0)
-    return _Probe(work, blocks - attentions, blocks - len(skipped) + attentions, num_runs(skipped) if stand else 0, run)
+    runs = num_runs(skipped) if stand else 0
+    return _Probe(work, blocks - attentions, blocks - len(skipped) + attentions, runs, run, steps)
 
 
 def _prefill_run(engine: TorchEngine, cache: Cache, work: Prefill) -> Callable[[], None]:
