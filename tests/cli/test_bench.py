@@ -63,6 +63,7 @@ def test_decode_times_every_form_and_peer_in_one_record_each(tmp_path: Path) -> 
         assert (step["efficiency"] is None) == (step["skipped"] == "nothing")
     assert json.loads((tmp_path / "decode.json").read_text()) == found
     assert (tmp_path / "decode.svg").read_text().startswith("<svg")
+    assert "2 rows on cpu" in (tmp_path / "decode.svg").read_text()
 
 
 @pytest.mark.gpu
@@ -172,6 +173,17 @@ def test_all_systems_write_the_same_texts(tmp_path: Path) -> None:
     assert [system["questions"] for system in systems] == [2, 2, 2, 3]
     assert systems[0]["ratio"] == 1
     assert all(s["questions_per_s"] == pytest.approx(s["questions"] / s["seconds"]) for s in systems)
+
+
+def test_systems_warm_up_on_a_gpu_and_keep_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, on a CPU that is taken for a device that works behind."""
+    monkeypatch.setattr("litestage.workflows.pipeline.works_behind", lambda device: True)
+    forgot: list[TorchEngine] = []
+    monkeypatch.setattr(TorchEngine, "forget", lambda engine: forgot.append(engine))
+    found = records("pipeline", "--limit", "1", "--peer-questions", "0", "--device", "cpu")
+    assert [system["questions"] for system in found["systems"]] == [1, 1, 1]
+    assert found["conditions"]["device"] == "cpu"
+    assert len(set(forgot)) == 3
 
 
 def test_votes_are_drawn_by_all_systems() -> None:

@@ -337,7 +337,8 @@ def _ms(value: float) -> str:
 
 def _digits(value: float) -> str:
     """Of milliseconds: three that count below 10, since a GPU's step may be a fraction of one."""
-    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
+    size = abs(value)
+    return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
 
 
 def skipping(bench: DecodeBench) -> Table:
@@ -383,15 +384,14 @@ def _saved(bench: DecodeBench, kinds: Sequence[str], title: str) -> Table:
 def write_decode_figure(bench: DecodeBench, folder: Path) -> None:
     """Draw ``decode.svg`` and ``decode.png``: tokens a second of each engine, a panel for each number of rows."""
     counts = sorted({step.rows for step in bench.steps})
-    where = _where(bench.conditions).strip()
-    charts = [_bars(_fastest(bench, rows), rows) for rows in counts]
-    panels = tuple(Panel((chart,), note="" if i else where) for i, chart in enumerate(charts))
+    device = bench.conditions.get("device", "")
+    panels = tuple(Panel((_bars(_fastest(bench, rows), rows, device),)) for rows in counts)
     keys = (Key("plan-bar", "litestage"), Key("full-bar", "others"))
-    alt_text = f"Tokens a second at full depth, by engine and rows. {where}".strip()
-    write_figure(Figure("decode", alt_text, panels, keys), folder)
+    described = f"Tokens a second at full depth, by engine and rows.{_where(bench.conditions)}"
+    write_figure(Figure("decode", described, panels, keys), folder)
 
 
-def _bars(steps: Sequence[StepTime], rows: int) -> Draw:
+def _bars(steps: Sequence[StepTime], rows: int, device: str) -> Draw:
     data: list[Row] = [
         {
             "engine": step.title,
@@ -411,7 +411,7 @@ def _bars(steps: Sequence[StepTime], rows: int) -> Draw:
             "whose:N", legend=None, scale=alt.Scale(domain=["litestage", "others"], range=[theme.plan, theme.full])
         )
         labels = base.mark_text(align="left", dx=3, color=theme.ink, fontSize=10).encode(text="label:N")
-        title = f"{rows} row{'s' * (rows > 1)}"
+        title = f"{rows} row{'s' * (rows > 1)}" + (f" on {device}" if device else "")
         bars = base.mark_bar(height=11).encode(color=colour)
         return alt.layer(bars, labels).properties(width=width, height=20 * len(data), title=title)
 

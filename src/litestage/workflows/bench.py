@@ -241,7 +241,10 @@ def _our_steps(engine: TorchEngine, rows: int, prompt: TokenIds, skipped: SkipSe
         clock = Clock(engine.model.decoder.device, count)
 
         def on_pass(work: Prefill | Decode) -> None:
-            clock.start() if isinstance(work, Prefill) else clock.note()
+            if isinstance(work, Prefill):
+                clock.start()
+            else:
+                clock.note()
 
         engine.on_pass = on_pass
         requests = [Request(prompt_ids=prompt, stage_plan=plan, max_new_tokens=count + 1)] * rows
