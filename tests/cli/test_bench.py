@@ -5,16 +5,28 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from litestage.cli.main import app
 from litestage.core import OptionError
-from litestage.workflows import peers
-from litestage.workflows.bench import skip_sets
+from litestage.engine import TorchEngine
+from litestage.models import load_transformers
+from litestage.report.bench import DecodeBench, full_depth
+from litestage.workflows import bench as bench_module
+from litestage.workflows import clock, peers
+from litestage.workflows.bench import GPU_STEPS, forms_on, skip_sets
+from litestage.workflows.peers import Steps
+from litestage.workflows.progress import Silent
+
+Run = Callable[..., tuple[int, str, str]]
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def bench(*arguments: str) -> str:
@@ -31,9 +43,12 @@ def records(*arguments: str) -> dict[str, Any]:
 def test_decode_times_every_form_and_peer_in_one_record_each(tmp_path: Path) -> None:
     found = records(
         *("decode", "--model", "everyday", "--rows", "2,1", "--context", "24", "--repeats", "2"),
-        *("--peers", "transformers", "--compensation", "affine,lowrank:2", "--out", str(tmp_path)),
+        *("--peers", "transformers", "--compensation", "affine,lowrank:2", "--out", str(tmp_path), "--device", "cpu"),
     )
     steps = found["steps"]
+    assert found["conditions"]["device"] == "cpu"
+    assert found["conditions"]["hardware"]
+    assert "cuda" not in found["conditions"]["versions"]
     assert {"engine", "rows", "dtype", "quantisation", "skipped", "ms_per_step", "tokens_per_s"} <= steps[0].keys()
     ours = [step for step in steps if step["engine"] == "litestage"]
     kinds = [*skip_sets(12), "6 blocks, affine", "6 blocks, lowrank:2"]
@@ -48,6 +63,95 @@ def test_decode_times_every_form_and_peer_in_one_record_each(tmp_path: Path) -> 
         assert (step["efficiency"] is None) == (step["skipped"] == "nothing")
     assert json.loads((tmp_path / "decode.json").read_text()) == found
     assert (tmp_path / "decode.svg").read_text().startswith("<svg")
+    assert "2 rows on cpu" in (tmp_path / "decode.svg").read_text()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_decode_on_a_gpu(tmp_path: Path) -> None:
+    found = records(
+        *("decode", "--model", "everyday", "--device", "cuda", "--rows", "1,4", "--repeats", "2"),
+        *("--out", str(tmp_path)),
+    )
+    conditions, steps = found["conditions"], found["steps"]
+    assert conditions["device"] == "cuda"
+    assert conditions["hardware"] == torch.cuda.get_device_name()
+    assert conditions["versions"]["cuda"] == torch.version.cuda
+    forms = {(dtype, quantisation) for dtype, quantisation in forms_on(GPU, Silent())}
+    assert {("fp32", "none"), ("bf16", "none")} <= forms
+    ours = [step for step in steps if step["engine"] == "litestage"]
+    assert len(ours) == len(forms) * 2 * len(skip_sets(12))
+    assert {(step["dtype"], step["quantisation"]) for step in ours} == forms
+    assert {step["rows"] for step in steps} == {1, 4}
+    assert {step["engine"].split(",")[0] for step in steps} == {"litestage", "transformers"}
+    assert all(0 < step["ms_per_step"] < 100 and step["samples"] == 2 for step in steps)
+    assert all(0 < step["bound_share"] < 2 for step in ours)
+    assert conditions["hardware"] in (full_depth(DecodeBench.model_validate(found)).note or "")
+
+
+def test_a_mistyped_device_is_refused_before_anything_is_loaded(litestage: Run) -> None:
+    for kind in ("decode", "pipeline", "accuracy"):
+        code, _, err = litestage("bench", kind, "--device", "gpu")
+        assert code == 2
+        assert "--device gpu is not usable here. Try auto or cpu." in err
+
+
+def test_steps_need_room_behind_the_context(litestage: Run) -> None:
+    code, _, err = litestage("bench", "decode", "--model", "everyday", "--device", "cpu", "--context", "505")
+    assert code == 2
+    assert "--context must leave room" in err
+    assert "everyday takes 512" in err
+
+
+def test_what_works_behind_is_waited_for_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step's time is the mean there; a CPU's is the median without the first."""
+    waited: list[int] = []
+    ticks = iter([0.0, 4.0, 5.0, 6.0, 16.0] * 2)
+    monkeypatch.setattr(clock, "synchronise", lambda device: waited.append(len(on_device.times)))
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(ticks))
+    for device, seconds in ((GPU, 4.0), (CPU, 1.0)):
+        on_device = clock.Clock(device, 4)
+        on_device.start()
+        for _ in range(4):
+            on_device.note()
+        assert on_device.step == seconds
+    assert waited == [0, 4] * 2
+
+
+def test_a_device_warms_up_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, on a CPU that is taken for a device that works behind."""
+    for room in ("bench", "clock"):
+        monkeypatch.setattr(f"litestage.workflows.{room}.works_behind", lambda device: True)
+    monkeypatch.setattr("litestage.workflows.bench.COPY_BYTES", 1 << 20)
+    made: list[tuple[int, int]] = []
+    ours = bench_module._our_steps
+
+    def watched(engine: TorchEngine, rows: int, *others: Any) -> Steps:
+        steps = ours(engine, rows, *others)
+        return lambda count: (made.append((rows, count)), steps(count))[1]
+
+    monkeypatch.setattr(bench_module, "_our_steps", watched)
+    found = records(
+        *("decode", "--model", "everyday", "--device", "cpu", "--rows", "1,2", "--context", "8", "--repeats", "1"),
+        *("--peers", "none"),
+    )
+    subjects = len(found["steps"])
+    assert [rows for rows, _ in made[:subjects]] == sorted((rows for rows, _ in made[:subjects]), reverse=True)
+    assert made[subjects:] == [(step["rows"], GPU_STEPS) for step in found["steps"]]
+
+
+def test_forms_that_a_device_does_not_run_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    progress = Silent()
+    monkeypatch.setattr(progress, "say", said.append)
+
+    def refuse(quantise: str, dtype: torch.dtype, device: torch.device) -> None:
+        if quantise == "int4":
+            raise OptionError("--quantise int4 runs elsewhere.")
+
+    monkeypatch.setattr("litestage.workflows.bench.choose_packing", refuse)
+    assert forms_on(GPU, progress) == [("fp32", "none"), ("bf16", "none"), ("bf16", "int8")]
+    assert said == ["int4 is left out. --quantise int4 runs elsewhere."]
 
 
 def test_half_of_the_sub_layers_is_half_of_the_bytes() -> None:
@@ -69,6 +173,17 @@ def test_all_systems_write_the_same_texts(tmp_path: Path) -> None:
     assert [system["questions"] for system in systems] == [2, 2, 2, 3]
     assert systems[0]["ratio"] == 1
     assert all(s["questions_per_s"] == pytest.approx(s["questions"] / s["seconds"]) for s in systems)
+
+
+def test_systems_warm_up_on_a_gpu_and_keep_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, on a CPU that is taken for a device that works behind."""
+    monkeypatch.setattr("litestage.workflows.pipeline.works_behind", lambda device: True)
+    forgot: list[TorchEngine] = []
+    monkeypatch.setattr(TorchEngine, "forget", lambda engine: forgot.append(engine))
+    found = records("pipeline", "--limit", "1", "--peer-questions", "0", "--device", "cpu")
+    assert [system["questions"] for system in found["systems"]] == [1, 1, 1]
+    assert found["conditions"]["device"] == "cpu"
+    assert len(set(forgot)) == 3
 
 
 def test_votes_are_drawn_by_all_systems() -> None:
@@ -107,14 +222,56 @@ def test_memory_is_told_apart() -> None:
 
 def test_peers_that_cannot_run_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        OptionError, match=r"--peers vllm is not known\. Choose from transformers, llama\.cpp; all; or none"
+        OptionError, match=r"--peers exl is not known\. Choose from transformers, llama\.cpp, vllm; all; or none"
     ):
-        peers.usable_peers("vllm", "everyday")
-    assert peers.usable_peers("none", "everyday") == []
+        peers.usable_peers("exl", "everyday", CPU)
+    assert peers.usable_peers("none", "everyday", CPU) == []
     monkeypatch.setattr(peers, "find_spec", lambda name: object())
     with pytest.raises(OptionError, match="it reads GGUF files, and everyday is none"):
-        peers.usable_peers("llama.cpp", "everyday")
+        peers.usable_peers("llama.cpp", "everyday", CPU)
+    with pytest.raises(OptionError, match="--peers vllm cannot run: it is timed on CUDA alone, and the device is cpu"):
+        peers.usable_peers("vllm", "everyday", CPU)
+    assert peers.usable_peers("transformers,vllm", "everyday", GPU) == ["transformers", "vllm"]
+    assert peers.usable_peers("all", "everyday", GPU) == ["transformers"]
+    monkeypatch.setattr(peers.catalog, "resolve", lambda name: Path("model.gguf"))
+    assert peers.usable_peers("all", "model.gguf", CPU) == ["transformers", "llama.cpp"]
+    assert peers.usable_peers("all", "model.gguf", GPU) == ["transformers"]
+    with pytest.raises(OptionError, match=r"--peers llama\.cpp cannot run: it is timed on the CPU alone"):
+        peers.usable_peers("llama.cpp", "model.gguf", GPU)
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match="llama-cpp-python is not installed"):
-        peers.usable_peers("llama.cpp", "everyday")
-    assert peers.usable_peers("all", "everyday") == ["transformers"]
+        peers.usable_peers("llama.cpp", "everyday", CPU)
+    with pytest.raises(OptionError, match="--peers vllm cannot run: vllm is not installed"):
+        peers.usable_peers("vllm", "everyday", GPU)
+    assert peers.usable_peers("all", "everyday", CPU) == ["transformers"]
+
+
+def test_vllm_is_timed_by_the_difference_of_two_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in of its interface: prefill takes 5 seconds and a token 2."""
+    seconds = iter([0.0, 5.0 + 4 * 2, 20.0, 25.0 + 2])
+    vllm = ModuleType("vllm")
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    class LLM:
+        def __init__(self, model: str, **_: Any) -> None:
+            assert (Path(model) / "config.json").is_file()
+            assert any(Path(model).glob("tokenizer*"))
+
+        def generate(self, prompts: Any, sampling: dict[str, Any], use_tqdm: bool) -> None:
+            asked.append((prompts, sampling))
+
+    monkeypatch.setattr(vllm, "LLM", LLM, raising=False)
+    monkeypatch.setattr(vllm, "SamplingParams", dict, raising=False)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    steps = peers.Vllm(*load_transformers("everyday"), rows=2, context=16).steps(2, (5, 6))
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: next(seconds))
+    assert steps(3) == 2.0
+    assert [sampling["max_tokens"] for _, sampling in asked] == [4, 1]
+    assert all(prompts == [{"prompt_token_ids": [5, 6]}] * 2 for prompts, _ in asked)
+
+
+def test_a_table_says_where_it_was_measured() -> None:
+    bare = DecodeBench(model="m", context=1, repeats=1, bandwidth=1.0, steps=())
+    assert "Measured" not in (full_depth(bare).note or "")
+    known = bare.model_copy(update={"conditions": {"hardware": "Card X", "device": "cuda"}})
+    assert (full_depth(known).note or "").endswith("Measured on Card X (cuda).")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from litestage.report.tabular import Table
 
 app = typer.Typer(
-    help="Measure the engine's speed on the CPU, beside others on the same weights.",
+    help="Measure the engine's speed, beside others on the same weights.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -29,7 +29,8 @@ def decode(
     peers: str = typer.Option(
         "all",
         metavar="NAME,...",
-        help="transformers, llama.cpp (needs llama-cpp-python and a GGUF file), all that run here, or none.",
+        help="transformers; llama.cpp (needs llama-cpp-python, a GGUF file and the CPU); all of these that run here; "
+        "vllm (needs vllm and CUDA, never among all); or none.",
         rich_help_panel=o.WHAT,
     ),
     compensation: str = typer.Option(
@@ -39,6 +40,7 @@ def decode(
         rich_help_panel=o.WHAT,
     ),
     repeats: int = typer.Option(9, min=1, help="Samples of each setting, taken in turn.", rich_help_panel=o.HOW),
+    device: o.Device = "auto",
     out: o.Out = None,
     json: o.Json = False,
 ) -> None:
@@ -47,6 +49,7 @@ def decode(
     Example: [bold]litestage bench decode --model smollm2-135m --rows 1,32[/]
     """
     from litestage.core.plan import check_compensation
+    from litestage.models import pick_device
     from litestage.report import bench as records
     from litestage.report import tables
     from litestage.workflows.bench import bench_decode
@@ -56,9 +59,11 @@ def decode(
         o.check_out(out)
     counts = o.numbers("--rows", rows, int)
     kinds = [check_compensation(kind.strip()) for kind in compensation.split(",")]
+    place = pick_device(device)
+    wanted = usable_peers(peers, model, place)
     o.quiet_transformers()
     with Bars() as bars:
-        result = bench_decode(model, counts, context, repeats, usable_peers(peers, model), kinds, bars)
+        result = bench_decode(model, counts, context, repeats, wanted, kinds, place, bars)
     if out is not None:
         records.write_decode_figure(result, out)
     if not json:
@@ -88,6 +93,7 @@ def pipeline(
         help="Questions that transformers, and the engine in part, answer too; 0 leaves transformers out.",
         rich_help_panel=o.HOW,
     ),
+    device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
@@ -106,7 +112,7 @@ def pipeline(
         o.check_out(out)
     with Bars() as bars:
         bench = o.open_workbench(
-            Options(model, adapter, task, data, shots, "cpu", dtype, batch_size, quantise=quantise)
+            Options(model, adapter, task, data, shots, device, dtype, batch_size, quantise=quantise)
         )
         questions = bench.questions(split, limit)
         used = bench.load_plan(plan) if plan else None
@@ -123,6 +129,7 @@ def accuracy(
     split: o.Split = "test",
     limit: o.Limit = None,
     shots: o.Shots = None,
+    device: o.Device = "auto",
     batch_size: o.BatchSize = 32,
     out: o.Out = None,
     json: o.Json = False,
@@ -138,7 +145,7 @@ def accuracy(
     if out is not None:
         o.check_out(out)
     with Bars() as bars:
-        bench = o.open_workbench(Options(model, adapter, task, data, shots, "cpu", batch_size=batch_size))
+        bench = o.open_workbench(Options(model, adapter, task, data, shots, device, batch_size=batch_size))
         result = bench_accuracy(bench, bench.questions(split, limit), bars)
     _show(result.model_dump_json(indent=2), records.accuracy(result), out, "accuracy", json)
 
@@ -158,7 +165,7 @@ def search(
     out: o.Out = None,
     json: o.Json = False,
 ) -> None:
-    """Time the same search in every form of the model, and show what each chose.
+    """Time the same search on the CPU in every form of the model, and show what each chose.
 
     Example: [bold]litestage bench search --limit 20[/]
     """
@@ -195,7 +202,7 @@ def memory(
     out: o.Out = None,
     json: o.Json = False,
 ) -> None:
-    """Say what memory loading and answering take (Linux).
+    """Say what memory loading and answering take on the CPU (Linux).
 
     Example: [bold]litestage bench memory --quantise int4 --dtype bf16[/]
     """

@@ -74,7 +74,7 @@ def time_passes(
         for probe in probes:
             start = time.perf_counter()
             probe.run()
-            _synchronise(engine)
+            synchronise(engine.model.decoder.device)
             seconds = (time.perf_counter() - start) / probe.steps
             if repeat:
                 times.append(PassTime(probe.work, seconds, probe.attentions, probe.ffns, probe.compensated))
@@ -83,9 +83,10 @@ def time_passes(
     return times
 
 
-def _synchronise(engine: TorchEngine) -> None:
-    if engine.model.decoder.device.type != "cpu":
-        torch.accelerator.synchronize()
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done all that it was given; a CPU has when a call returns."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _skip_sets(layers: Sequence[SubLayer]) -> list[frozenset[SubLayer]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,12 @@ BOUND_NOTE = (
     "measured here, over the step's time; what stays in the processor's cache can make it more than 100 %."
 )
 EFFICIENCY_NOTE = "Efficiency: time saved over the full step's, divided by the share of weight bytes left out."
+
+
+def _where(conditions: Mapping[str, Any]) -> str:
+    """A sentence on what was measured; nothing for records that do not tell."""
+    told = [str(conditions[name]) for name in ("hardware", "device") if name in conditions]
+    return f" Measured on {told[0]}{f' ({told[1]})' * (len(told) > 1)}." if told else ""
 
 
 def _form(dtype: str, quantisation: str) -> str:
@@ -66,7 +72,7 @@ class DecodeBench(Record):
     """Tokens of each row's prompt."""
     repeats: int
     bandwidth: float
-    """Gigabytes a second read from memory."""
+    """Gigabytes a second read from memory; on a GPU read and written by a copy."""
     steps: tuple[StepTime, ...]
     conditions: dict[str, Any] = Field(default_factory=dict)
 
@@ -199,7 +205,7 @@ def accuracy(bench: FormsBench) -> Table:
             for one in bench.forms
         ),
         note=f"Same tokens: of {bench.forms[0].tokens} in fp32's own texts, those whose likeliest successor stays the "
-        "same. KL in nats. Intervals are 95 %, those against fp32 paired by question.",
+        "same. KL in nats. Intervals are 95 %, those against fp32 paired by question." + _where(bench.conditions),
     )
 
 
@@ -285,7 +291,7 @@ def pipeline(bench: PipelineBench) -> Table:
             for one in bench.systems
         ),
         note=f"Batches of {bench.batch_size} rows. Ratio: the first line's time over this one's on the same questions, "
-        "the median of groups answered in turn.",
+        "the median of groups answered in turn." + _where(bench.conditions),
     )
 
 
@@ -303,7 +309,7 @@ def full_depth(bench: DecodeBench) -> Table:
             Column("Share of bound"),
         ),
         lines=tuple(_full_line(step) for count in rows for step in _fastest(bench, count)),
-        note=BOUND_NOTE.format(rate=bench.bandwidth),
+        note=BOUND_NOTE.format(rate=bench.bandwidth) + _where(bench.conditions),
         sortable=True,
     )
 
@@ -318,7 +324,7 @@ def _full_line(step: StepTime) -> Line:
         str(step.rows),
         step.title,
         _ms(step.ms_per_step),
-        f"{step.ms_low:.1f}–{step.ms_high:.1f}",
+        f"{_digits(step.ms_low)}–{_digits(step.ms_high)}",
         f"{step.tokens_per_s:.0f}",
         NOTHING if step.bound_share is None else words.share(step.bound_share),
     )
@@ -326,7 +332,13 @@ def _full_line(step: StepTime) -> Line:
 
 
 def _ms(value: float) -> str:
-    return f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"
+    return f"{_digits(value)} ms"
+
+
+def _digits(value: float) -> str:
+    """Of milliseconds: three that count below 10, since a GPU's step may be a fraction of one."""
+    size = abs(value)
+    return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
 
 
 def skipping(bench: DecodeBench) -> Table:
@@ -365,19 +377,21 @@ def _saved(bench: DecodeBench, kinds: Sequence[str], title: str) -> Table:
         title=title,
         columns=(Column("Form", right=False), Column("Rows"), Column("Full depth"), *map(Column, headings)),
         lines=tuple(lines),
-        note=EFFICIENCY_NOTE,
+        note=EFFICIENCY_NOTE + _where(bench.conditions),
     )
 
 
 def write_decode_figure(bench: DecodeBench, folder: Path) -> None:
     """Draw ``decode.svg`` and ``decode.png``: tokens a second of each engine, a panel for each number of rows."""
     counts = sorted({step.rows for step in bench.steps})
-    panels = tuple(Panel((_bars(_fastest(bench, rows), rows),)) for rows in counts)
+    device = bench.conditions.get("device", "")
+    panels = tuple(Panel((_bars(_fastest(bench, rows), rows, device),)) for rows in counts)
     keys = (Key("plan-bar", "litestage"), Key("full-bar", "others"))
-    write_figure(Figure("decode", "Tokens a second at full depth, by engine and rows.", panels, keys), folder)
+    described = f"Tokens a second at full depth, by engine and rows.{_where(bench.conditions)}"
+    write_figure(Figure("decode", described, panels, keys), folder)
 
 
-def _bars(steps: Sequence[StepTime], rows: int) -> Draw:
+def _bars(steps: Sequence[StepTime], rows: int, device: str) -> Draw:
     data: list[Row] = [
         {
             "engine": step.title,
@@ -397,7 +411,7 @@ def _bars(steps: Sequence[StepTime], rows: int) -> Draw:
             "whose:N", legend=None, scale=alt.Scale(domain=["litestage", "others"], range=[theme.plan, theme.full])
         )
         labels = base.mark_text(align="left", dx=3, color=theme.ink, fontSize=10).encode(text="label:N")
-        title = f"{rows} row{'s' * (rows > 1)}"
+        title = f"{rows} row{'s' * (rows > 1)}" + (f" on {device}" if device else "")
         bars = base.mark_bar(height=11).encode(color=colour)
         return alt.layer(bars, labels).properties(width=width, height=20 * len(data), title=title)
 

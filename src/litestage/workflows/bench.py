@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from litestage.core import Compensation, Request, SkipSchedule, SkipSet, StagePlan, SubLayer, TokenIds
+from litestage.core import (
+    Compensation,
+    Decode,
+    OptionError,
+    Prefill,
+    Request,
+    SkipSchedule,
+    SkipSet,
+    StagePlan,
+    SubLayer,
+    TokenIds,
+)
 from litestage.engine import TorchEngine
 from litestage.models import LoadedModel
 from litestage.models.decoder import Affine, Decoder, Linear, Stand
-from litestage.models.kernels import find_kernels
 from litestage.models.load import DTYPES, from_transformers, load_transformers
 from litestage.models.packed import choose_packing
 from litestage.report.bench import DecodeBench, StepTime
-from litestage.workflows.peers import LLAMA_CPP, TRANSFORMERS, LlamaCpp, Steps, differences, transformers_steps
+from litestage.workflows.clock import Clock, now, works_behind
+from litestage.workflows.peers import LLAMA_CPP, TRANSFORMERS, VLLM, LlamaCpp, Steps, Vllm, transformers_steps
 from litestage.workflows.progress import Progress
-from litestage.workflows.workbench import hardware
+from litestage.workflows.workbench import hardware, versions
 
 FORMS = (("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4"))
 """Dtype and quantisation of each form of our engine."""
 OURS = "litestage"
 STEPS = 12
 """Decode steps that follow one another in a sample; the first warms up."""
+GPU_STEPS = 64
+"""The same on a GPU, where a step may take a tenth of the time, and is known by the mean of all."""
 SLOW = 3
-"""Samples, at most, of a peer's batches of many rows: each prefills them again."""
+"""Samples, at most, of a peer's batches of many rows on a CPU: each prefills them again."""
 READ_BYTES = 1 << 28
+COPY_BYTES = 1 << 30
+"""On a GPU, which would hold the smaller number in its caches in part."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +100,23 @@ def bench_decode(
     repeats: int,
     peers: Sequence[str],
     compensations: Sequence[str],
+    device: torch.device,
     progress: Progress,
 ) -> DecodeBench:
     """Time decode steps of every subject in turn, ``repeats`` times over."""
+    forms = forms_on(device, progress)
     progress.start("loading engines")
     source, tokenizer = load_transformers(model)
-    ours = _ours(source, tokenizer, rows, context, compensations)
-    subjects = [*ours, *_peers(model, source, rows, context, peers)]
-    gigabytes = bandwidth()
-    progress.start("decoding", repeats * len(subjects))
-    times: list[list[float]] = [[] for _ in subjects]
-    for repeat in range(repeats):
-        for subject, taken in zip(subjects, times, strict=True):
-            if repeat < subject.samples:
-                taken.append(statistics.median(subject.steps(STEPS)[1:]))
-            progress.advance()
+    steps = GPU_STEPS if works_behind(device) else STEPS
+    engines = {form: _engine(in_form(source, tokenizer, *form, device), max(rows), context + steps) for form in forms}
+    subjects = [
+        *(one for form, engine in engines.items() for one in _ours(*form, engine, rows, context, compensations)),
+        *_peers(peers, model, source, tokenizer, rows, context, device),
+    ]
+    gigabytes = bandwidth(device)
+    if works_behind(device):
+        _warm_up(subjects, steps, progress)
+    times = _times(subjects, steps, repeats, progress)
     return DecodeBench(
         model=model,
         context=context,
@@ -108,12 +124,48 @@ def bench_decode(
         bandwidth=gigabytes,
         steps=tuple(_records(subjects, times, gigabytes)),
         conditions={
-            "hardware": hardware(torch.device("cpu")),
+            "hardware": hardware(device),
+            "device": device.type,
             "threads": torch.get_num_threads(),
-            "versions": {name: version(name) for name in ("litestage", "torch", "transformers")},
-            "kernels": "torch" if find_kernels() is None else "litestage",
+            "versions": versions(device),
+            "kernels": "litestage" if any(one.model.decoder.kernels for one in engines.values()) else "torch",
         },
     )
+
+
+def forms_on(device: torch.device, progress: Progress) -> list[tuple[str, str]]:
+    """The forms that a device runs; it is said why one is left out."""
+    found = []
+    for dtype, quantisation in FORMS:
+        try:
+            choose_packing(quantisation, DTYPES[dtype], device)
+            found.append((dtype, quantisation))
+        except OptionError as error:
+            progress.say(f"{quantisation} is left out. {error}")
+    return found
+
+
+def _warm_up(subjects: Sequence[Subject], steps: int, progress: Progress) -> None:
+    """Have a GPU's steps captured and compiled for before any is timed.
+
+    Most rows come first: a larger cache would take the place of the smaller one, and of the steps captured over it.
+    """
+    progress.start("warming up", len(subjects))
+    for subject in sorted(subjects, key=lambda one: -one.rows):
+        subject.steps(steps)
+        progress.advance()
+
+
+def _times(subjects: Sequence[Subject], steps: int, repeats: int, progress: Progress) -> list[list[float]]:
+    """Seconds of a step, ``repeats`` samples of each subject, taken in turn."""
+    progress.start("decoding", repeats * len(subjects))
+    times: list[list[float]] = [[] for _ in subjects]
+    for repeat in range(repeats):
+        for subject, taken in zip(subjects, times, strict=True):
+            if repeat < subject.samples:
+                taken.append(subject.steps(steps))
+            progress.advance()
+    return times
 
 
 def _prompt(context: int, vocabulary: int) -> TokenIds:
@@ -121,51 +173,62 @@ def _prompt(context: int, vocabulary: int) -> TokenIds:
     return tuple(torch.randint(5, vocabulary, (context,), generator=generator).tolist())
 
 
-def in_form(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: str, quantisation: str) -> LoadedModel:
-    """The same fp32 weights in another form, on the CPU: files are read once."""
-    packing = choose_packing(quantisation, DTYPES[dtype], torch.device("cpu"))
+def in_form(
+    source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: str, quantisation: str, device: torch.device
+) -> LoadedModel:
+    """The same fp32 weights in another form, on a device: files are read once."""
+    packing = choose_packing(quantisation, DTYPES[dtype], device)
     copy = deepcopy(source).to(DTYPES[dtype] if quantisation == "none" else torch.float32)
-    return from_transformers(copy, tokenizer, source.name_or_path, device="cpu", packing=packing)
+    return from_transformers(copy, tokenizer, source.name_or_path, device=str(device), packing=packing)
+
+
+def _engine(loaded: LoadedModel, rows: int, tokens: int) -> TorchEngine:
+    """One that ends no text, in a context with room for so many tokens."""
+    engine = TorchEngine(replace(loaded, eos_ids=(-1,)), batch_size=rows)
+    if tokens >= engine.max_context:
+        raise OptionError(
+            f"--context must leave room for the steps that are timed, and with them it is {tokens} tokens: "
+            f"{engine.identity.id} takes {engine.max_context}. Give a smaller one."
+        )
+    return engine
 
 
 def _ours(
-    source: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    dtype: str,
+    quantisation: str,
+    engine: TorchEngine,
     rows: Sequence[int],
     context: int,
     compensations: Sequence[str],
 ) -> Iterator[Subject]:
-    for dtype, quantisation in FORMS:
-        loaded = in_form(source, tokenizer, dtype, quantisation)
-        endless = replace(loaded, eos_ids=(-1,))
-        engine = TorchEngine(endless, batch_size=max(rows))
-        prompt = _prompt(context, loaded.decoder.head.shape[0])
-        engine.stands = {kind: stand_of(loaded.decoder, kind) for kind in compensations}
-        for count in rows:
-            for name, skipped, kind in left_out(loaded.identity.num_blocks, compensations):
-                yield Subject(
-                    engine=OURS,
-                    rows=count,
-                    dtype=dtype,
-                    quantisation=quantisation,
-                    skipped=name,
-                    steps=_our_steps(engine, count, prompt, skipped, kind),
-                    bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
-                    share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
-                )
+    loaded = engine.model
+    prompt = _prompt(context, loaded.decoder.head.shape[0])
+    engine.stands = {kind: stand_of(loaded.decoder, kind) for kind in compensations}
+    for count in rows:
+        for name, skipped, kind in left_out(loaded.identity.num_blocks, compensations):
+            yield Subject(
+                engine=OURS,
+                rows=count,
+                dtype=dtype,
+                quantisation=quantisation,
+                skipped=name,
+                steps=_our_steps(engine, count, prompt, skipped, kind),
+                bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
+                share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
+            )
 
 
 def stand_of(decoder: Decoder, kind: str) -> Stand:
     """Stand-ins of a kind for every sub-layer, with numbers that change nothing: a step takes as long with any."""
     name, _, rank = kind.partition(":")
-    width, dtype = len(decoder.norm), decoder.dtype
-    scales = {"norm_ratio": torch.ones((), dtype=dtype), "affine": torch.ones(width, dtype=dtype)}
-    down = torch.zeros(int(rank), width, dtype=dtype) if rank else None
+    width = len(decoder.norm)
+    ones, zeros = (partial(make, dtype=decoder.dtype, device=decoder.device) for make in (torch.ones, torch.zeros))
+    down = zeros((int(rank), width)) if rank else None
     one = Affine(
-        scale=scales.get(name),
-        shift=None if name == "norm_ratio" else torch.zeros(width, dtype=dtype),
+        scale={"norm_ratio": ones(()), "affine": ones(width)}.get(name),
+        shift=None if name == "norm_ratio" else zeros(width),
         down=down,
-        up=None if down is None else torch.zeros(width, int(rank), dtype=dtype),
+        up=None if down is None else zeros((width, int(rank))),
     )
     return dict.fromkeys(decoder.layers, one)
 
@@ -174,13 +237,20 @@ def _our_steps(engine: TorchEngine, rows: int, prompt: TokenIds, skipped: SkipSe
     compensation = Compensation(kind=kind, content=None if kind == "none" else kind)
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=compensation)
 
-    def steps(count: int) -> list[float]:
-        times: list[float] = []
-        engine.on_pass = lambda work: times.append(time.perf_counter())
+    def steps(count: int) -> float:
+        clock = Clock(engine.model.decoder.device, count)
+
+        def on_pass(work: Prefill | Decode) -> None:
+            if isinstance(work, Prefill):
+                clock.start()
+            else:
+                clock.note()
+
+        engine.on_pass = on_pass
         requests = [Request(prompt_ids=prompt, stage_plan=plan, max_new_tokens=count + 1)] * rows
-        engine.generate(requests, prefixes=[prompt])
+        engine.generate(requests, prefixes=[prompt[:-1]])  # the last token is prefilled each time: its end is the start
         engine.on_pass = None
-        return differences(times[-count - 1 :])
+        return clock.step
 
     return steps
 
@@ -205,16 +275,27 @@ def _cache_bytes(loaded: LoadedModel, skipped: SkipSet, rows: int, context: int)
 
 
 def _peers(
-    model: str, source: PreTrainedModel, rows: Sequence[int], context: int, peers: Sequence[str]
+    peers: Sequence[str],
+    model: str,
+    source: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[int],
+    context: int,
+    device: torch.device,
 ) -> Iterator[Subject]:
+    prompt = _prompt(context, source.config.vocab_size)
     if TRANSFORMERS in peers:
-        prompt = _prompt(context, source.config.vocab_size)
         for dtype in ("fp32", "bf16"):
-            peer = deepcopy(source).to(DTYPES[dtype])
+            peer = deepcopy(source).to(device, DTYPES[dtype])
             for count in rows:
+                samples = 1000 if count == 1 or works_behind(device) else SLOW
                 for cache in ("dynamic", "static"):
                     name, steps = f"{TRANSFORMERS}, {cache} cache", transformers_steps(peer, cache, count, prompt)
-                    yield Subject(name, count, dtype, "none", "nothing", steps, samples=1000 if count == 1 else SLOW)
+                    yield Subject(name, count, dtype, "none", "nothing", steps, samples=samples)
+    if VLLM in peers:
+        served = Vllm(source, tokenizer, max(rows), context + GPU_STEPS + 1)
+        for count in rows:
+            yield Subject(VLLM, count, "bf16", "none", "nothing", served.steps(count, prompt))
     if LLAMA_CPP in peers:
         for count in rows:
             llama = LlamaCpp(model, count, context + 2 * STEPS)
@@ -222,17 +303,22 @@ def _peers(
             yield Subject(LLAMA_CPP, count, "fp16", "the GGUF", "nothing", steps)
 
 
-def bandwidth(repeats: int = 7) -> float:
-    """Gigabytes a second that this machine reads from memory with torch's threads: the best of a few."""
-    numbers = torch.ones(READ_BYTES // 4)
-    seconds = [_timed(numbers.sum) for _ in range(repeats)]
-    return READ_BYTES / min(seconds) / 1e9
+def bandwidth(device: torch.device, repeats: int = 7) -> float:
+    """Gigabytes a second that a device moves from and to its memory, or torch's threads read: the best of a few."""
+    size, work = _copy(device) if works_behind(device) else (READ_BYTES, torch.ones(READ_BYTES // 4).sum)
+    return size / min(_timed(work, device) for _ in range(repeats)) / 1e9
 
 
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _copy(device: torch.device) -> tuple[int, Callable[[], object]]:
+    """The bytes that a copy on a device moves, and the copy."""
+    numbers = torch.ones(COPY_BYTES // 4, device=device)
+    return 2 * COPY_BYTES, partial(torch.empty_like(numbers).copy_, numbers)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    start = now(device)
     work()
-    return time.perf_counter() - start
+    return now(device) - start
 
 
 def _records(subjects: Sequence[Subject], times: Sequence[Sequence[float]], gigabytes: float) -> Iterator[StepTime]:

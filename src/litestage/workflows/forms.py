@@ -16,7 +16,7 @@ from litestage.report.bench import FormAccuracy, FormsBench
 from litestage.runner import run
 from litestage.skipping.probe import effect_of
 from litestage.tasks import Question
-from litestage.workflows.bench import FORMS, in_form
+from litestage.workflows.bench import FORMS, forms_on, in_form
 from litestage.workflows.progress import Progress
 from litestage.workflows.workbench import Workbench
 
@@ -26,10 +26,12 @@ def bench_accuracy(bench: Workbench, questions: Sequence[Question], progress: Pr
     source, tokenizer = load_transformers(bench.options.model, adapter=bench.options.adapter)
     reference: list[Trace] = []
     records: list[FormAccuracy] = []
-    for dtype, quantisation in FORMS:
+    device = bench.engine.model.decoder.device
+    for dtype, quantisation in forms_on(device, progress):
         engine = bench.engine
         if (dtype, quantisation) != FORMS[0]:
-            engine = TorchEngine(in_form(source, tokenizer, dtype, quantisation), batch_size=bench.options.batch_size)
+            loaded = in_form(source, tokenizer, dtype, quantisation, device)
+            engine = TorchEngine(loaded, batch_size=bench.options.batch_size)
         progress.start(
             f"answering in {dtype}" if quantisation == "none" else f"answering in {quantisation}", len(questions)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from litestage.evaluation import LatencyModel, Sample, fit
 from litestage.evaluation.pricing import work_of
 from litestage.runner import header_of, run
 from litestage.tasks import Question, Task
+from litestage.workflows.clock import now
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
 
@@ -169,11 +169,9 @@ def _wall_file(
 
 def _seconds(bench: Workbench, task: Task, question: Question, plan: Plan) -> float:
     bench.engine.forget(_headers(bench, task))
-    start = time.perf_counter()
+    start = now(bench.engine.model.decoder.device)
     run(bench.engine, task, [question], plan, seed=bench.options.seed)
-    if bench.engine.model.decoder.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now(bench.engine.model.decoder.device) - start
 
 
 def _headers(bench: Workbench, task: Task) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Other engines, timed beside ours: transformers, and llama.cpp where `llama-cpp-python` is installed."""
+"""Other engines, timed beside ours: transformers, llama.cpp on a CPU, and vLLM on a GPU, where they are installed."""
 
 from __future__ import annotations
 
@@ -7,31 +7,37 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from litestage.core import Completion, Counts, ModelIdentity, OnToken, OptionError, Request, TokenIds
 from litestage.engine import TorchEngine
 from litestage.models import catalog
+from litestage.workflows.clock import Clock
 
-Steps = Callable[[int], list[float]]
-"""Seconds of each of so many decode steps that follow one another."""
-TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
-PEERS = (TRANSFORMERS, LLAMA_CPP)
+Steps = Callable[[int], float]
+"""Seconds of a decode step, among so many that follow one another."""
+TRANSFORMERS, LLAMA_CPP, VLLM = "transformers", "llama.cpp", "vllm"
+PEERS = (TRANSFORMERS, LLAMA_CPP, VLLM)
+VLLM_MEMORY = 0.4
+"""Of the GPU's, which it takes at its start, whatever the model needs."""
 
 
-def usable_peers(wanted: str, model: str) -> list[str]:
-    """The peers named, separated by commas; ``all`` are those that run here, ``none`` none."""
+def usable_peers(wanted: str, model: str, device: torch.device) -> list[str]:
+    """The peers named, separated by commas; ``all`` are those that run here, ``none`` none.
+
+    vLLM takes a share of the GPU and minutes to start, so it is never one of ``all``.
+    """
     if wanted == "none":
         return []
-    reasons = {LLAMA_CPP: _why_not_llama(model)}
+    reasons = {LLAMA_CPP: _why_not_llama(model, device), VLLM: _why_not_vllm(device)}
     if wanted == "all":
-        return [name for name in PEERS if not reasons.get(name)]
+        return [name for name in PEERS if name != VLLM and not reasons.get(name)]
     for name in wanted.split(","):
         if name not in PEERS:
             raise OptionError(f"--peers {name} is not known. Choose from {', '.join(PEERS)}; all; or none.")
@@ -40,34 +46,47 @@ def usable_peers(wanted: str, model: str) -> list[str]:
     return wanted.split(",")
 
 
-def _why_not_llama(model: str) -> str | None:
+def _why_not_llama(model: str, device: torch.device) -> str | None:
     if find_spec("llama_cpp") is None:
         return "llama-cpp-python is not installed. pip install llama-cpp-python, or leave it out."
     if catalog.resolve(model).suffix != ".gguf":
         return f"it reads GGUF files, and {model} is none. Give one as --model, or leave it out."
+    if device.type != "cpu":
+        return "it is timed on the CPU alone. Add --device cpu, or leave it out."
     return None
 
 
-class _Clock(StoppingCriteria):  # type: ignore[misc]
+def _why_not_vllm(device: torch.device) -> str | None:
+    if find_spec("vllm") is None:
+        return "vllm is not installed. pip install vllm, or leave it out."
+    if device.type != "cuda":
+        return f"it is timed on CUDA alone, and the device is {device.type}. Add --device cuda, or leave it out."
+    return None
+
+
+class _Watch(StoppingCriteria):  # type: ignore[misc]
     """Notes the time after every token, and stops nothing."""
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        self.times.append(time.perf_counter())
-        return torch.zeros(len(input_ids), dtype=torch.bool)
+        if self.clock.times:
+            self.clock.note()
+        else:
+            self.clock.start()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 def transformers_steps(model: PreTrainedModel, cache: str, rows: int, prompt: TokenIds) -> Steps:
-    """Of its own greedy `generate`; ``cache`` is dynamic or static."""
-    return partial(_timed_generate, model, cache, torch.tensor([prompt] * rows))
+    """Of its own greedy `generate`, where the model is; ``cache`` is dynamic or static."""
+    return partial(_timed_generate, model, cache, torch.tensor([prompt] * rows, device=model.device))
 
 
 @torch.inference_mode()
-def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count: int) -> list[float]:
-    """The first token comes from prefill; each step after it is a difference of two times."""
-    clock = _Clock()
+def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count: int) -> float:
+    """The first token comes from prefill: time begins with it."""
+    clock = Clock(ids.device, count)
     options: dict[str, Any] = {"cache_implementation": "static", "disable_compile": True} if cache == "static" else {}
     model.generate(
         ids,
@@ -76,10 +95,10 @@ def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count
         max_new_tokens=count + 1,
         min_new_tokens=count + 1,
         pad_token_id=0,
-        stopping_criteria=StoppingCriteriaList([clock]),
+        stopping_criteria=StoppingCriteriaList([_Watch(clock)]),
         **options,
     )
-    return differences(clock.times)
+    return clock.step
 
 
 class TransformersEngine:
@@ -126,8 +145,8 @@ class TransformersEngine:
         ids = [[self.eos_id] * (width - len(request.prompt_ids)) + [*request.prompt_ids] for request in requests]
         mask = [[0] * (width - len(request.prompt_ids)) + [1] * len(request.prompt_ids) for request in requests]
         out = self.model.generate(
-            torch.tensor(ids),
-            attention_mask=torch.tensor(mask),
+            torch.tensor(ids, device=self.model.device),
+            attention_mask=torch.tensor(mask, device=self.model.device),
             max_new_tokens=max(request.max_new_tokens for request in requests),
             pad_token_id=self.eos_id,
             eos_token_id=list(self.ours.model.eos_ids),
@@ -165,11 +184,7 @@ class _Stops(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         tails = [self.engine.decode(row) if self.stop else "" for row in input_ids[:, self.width :][:, -8:].tolist()]
-        return torch.tensor([any(mark in tail for mark in self.stop) for tail in tails])
-
-
-def differences(times: Sequence[float]) -> list[float]:
-    return [after - before for before, after in pairwise(times)]
+        return torch.tensor([any(mark in tail for mark in self.stop) for tail in tails], device=input_ids.device)
 
 
 class LlamaCpp:
@@ -194,18 +209,19 @@ class LlamaCpp:
     def steps(self, rows: int, prompt: TokenIds) -> Steps:
         return partial(self._run, rows, prompt)
 
-    def _run(self, rows: int, prompt: TokenIds, count: int) -> list[float]:
+    def _run(self, rows: int, prompt: TokenIds, count: int) -> float:
         """Every row prefills the prompt for itself, outside the timing."""
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
         for row in range(rows):
             self._decode([(token, at, row) for at, token in enumerate(prompt)])
-        tokens, times = [1] * rows, [time.perf_counter()]
+        tokens, clock = [1] * rows, Clock(torch.device("cpu"), count)
+        clock.start()
         for step in range(count):
             self._decode([(token, len(prompt) + step, row) for row, token in enumerate(tokens)])
             logits = self._lib.llama_get_logits(self._context)
             tokens = np.ctypeslib.as_array(logits, (rows, self._vocabulary)).argmax(-1).tolist()
-            times.append(time.perf_counter())
-        return differences(times)
+            clock.note()
+        return clock.step
 
     def _decode(self, entries: Sequence[tuple[int, int, int]]) -> None:
         """Tokens with their positions and rows; logits of all."""
@@ -216,6 +232,43 @@ class LlamaCpp:
             batch.logits[i] = True
         if self._lib.llama_decode(self._context, batch):
             raise RuntimeError("llama.cpp could not decode")
+
+
+class Vllm:
+    """vLLM in bf16 on the same weights, which it reads from a folder written for it.
+
+    Written against its documented interface; we have not run it.
+    """
+
+    def __init__(self, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int, context: int) -> None:
+        import vllm
+
+        self._sampling: Any = vllm.SamplingParams
+        with TemporaryDirectory() as folder:
+            source.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            self._llm = vllm.LLM(
+                model=folder,
+                dtype="bfloat16",
+                max_model_len=context,
+                max_num_seqs=rows,
+                gpu_memory_utilization=VLLM_MEMORY,
+            )
+
+    def steps(self, rows: int, prompt: TokenIds) -> Steps:
+        return partial(self._step, [{"prompt_token_ids": list(prompt)}] * rows)
+
+    def _step(self, prompts: Sequence[dict[str, list[int]]], count: int) -> float:
+        """It tells no step's end, so a generation of one token, from prefill, is taken off a long one."""
+        return (self._seconds(prompts, count + 1) - self._seconds(prompts, 1)) / count
+
+    def _seconds(self, prompts: Sequence[dict[str, list[int]]], tokens: int) -> float:
+        sampling = self._sampling(
+            temperature=0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True, detokenize=False
+        )
+        start = time.perf_counter()
+        self._llm.generate(prompts, sampling, use_tqdm=False)
+        return time.perf_counter() - start
 
 
 _SILENT = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)

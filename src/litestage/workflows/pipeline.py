@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from litestage.report.bench import PipelineBench, PipelineTime
 from litestage.runner import run
 from litestage.tasks import Question
 from litestage.workflows.bench import OURS
+from litestage.workflows.clock import now, works_behind
 from litestage.workflows.peers import TRANSFORMERS, TransformersEngine
 from litestage.workflows.progress import Progress
 from litestage.workflows.workbench import Workbench
@@ -64,20 +64,24 @@ def bench_pipeline(
 ) -> PipelineBench:
     """Let every system answer the same questions in turn, ``at_once`` at a time.
 
-    transformers, and the engine without all that makes it fast, answer only the first ``peer_questions``.
+    transformers, and the engine without all that makes it fast, answer only the first ``peer_questions``. On a GPU all
+    answer the first group once more, before any is timed.
     """
     systems = list(_systems(bench, plan, len(questions), peer_questions))
     groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
     seconds: dict[str, list[float]] = {system.name: [] for system in systems}
     traces: dict[str, list[Trace]] = {system.name: [] for system in systems}
+    device = bench.engine.model.decoder.device
+    if works_behind(device):
+        _warm_up(systems, bench, groups[0], votes, progress)
     progress.start("answering", sum(min(system.questions, len(questions)) for system in systems))
     for number, group in enumerate(groups):
         for system in systems:
             if number * at_once >= system.questions:
                 continue
-            start = time.perf_counter()
+            start = now(device)
             traces[system.name] += run(system.engine, bench.task, group, system.plan, votes=votes, seed=number)
-            seconds[system.name].append(time.perf_counter() - start)
+            seconds[system.name].append(now(device) - start)
             progress.advance(len(group))
     return PipelineBench(
         model=bench.engine.identity.id,
@@ -92,12 +96,25 @@ def bench_pipeline(
     )
 
 
+def _warm_up(
+    systems: Sequence[System], bench: Workbench, group: Sequence[Question], votes: int | None, progress: Progress
+) -> None:
+    """A GPU's first steps are captured and compiled for. What they leave behind of the prompts is forgotten."""
+    progress.start("warming up", len(systems))
+    for system in systems:
+        run(system.engine, bench.task, group, system.plan, votes=votes, seed=0)
+        if isinstance(system.engine, TorchEngine):
+            system.engine.forget()
+        progress.advance()
+
+
 def _systems(bench: Workbench, plan: Plan | None, questions: int, peer_questions: int) -> Iterator[System]:
     """The peer first, then what each part of the engine adds to the one before."""
     model, size, full = bench.engine.model, bench.options.batch_size, bench.full_plan()
     if peer_questions:
         source, _ = load_transformers(bench.options.model, adapter=bench.options.adapter)
-        peer = TransformersEngine(source.to(DTYPES[bench.options.dtype]), bench.engine, size)
+        source = source.to(model.decoder.device, DTYPES[bench.options.dtype])
+        peer = TransformersEngine(source, bench.engine, size)
         yield System(f"{TRANSFORMERS} generate", peer, full, peer_questions)
     few = peer_questions or questions
     for name, kind in (("the step alone", _Bare), ("and shared prefixes", _Unfilled)):

@@ -165,8 +165,7 @@ class Workbench:
             "kernels": "torch" if decoder.kernels is None else "litestage",
             "batch_size": self.options.batch_size,
             "seed": self.options.seed,
-            "versions": {name: version(name) for name in ("litestage", "torch", "transformers")}
-            | {"python": platform.python_version()},
+            "versions": versions(decoder.device) | {"python": platform.python_version()},
         }
 
 
@@ -186,6 +185,12 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Of the packages that a number depends on, and of torch's CUDA where that is at work."""
+    found = {name: version(name) for name in ("litestage", "torch", "transformers")}
+    return found | ({"cuda": str(torch.version.cuda)} if device.type == "cuda" else {})
 
 
 def _processor() -> str:
