@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before torch is there
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # GPU kernels run on the CPU, line by line; before triton is there
 
 import jaxtyping
 import pytest

@@ -8,6 +8,7 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -29,11 +30,14 @@ from transformers import (
 from litestage.core import Request, SkipSchedule, SubLayer
 from litestage.engine import TorchEngine
 from litestage.models import Affine, LoadedModel, from_transformers
+from litestage.models.kernels import GpuKernels
 
 WINDOW = 8
 """Sliding window of the models that have one: shorter than most prompts below."""
 BLOCKS = 4
 EOS = "<|endoftext|>"
+GPU = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where GPU kernels are tested: without a GPU Triton's interpreter runs them, as conftest.py has it."""
 
 _SENTENCES = [
     "A candle gives light because its wick burns, and the wax that melts feeds the flame.",
@@ -265,3 +269,27 @@ def decode_by_hooks(
 
 def requests(prompts: Sequence[Sequence[int]], **options: Any) -> list[Request]:
     return [Request(prompt_ids=tuple(ids), **options) for ids in prompts]
+
+
+@cache
+def gpu_kernels() -> GpuKernels:
+    """Skips a test where there is no triton."""
+    pytest.importorskip("triton")
+    from litestage.models.kernels import programs
+
+    if GPU == "cpu":
+        _let_numbers_bound_loops()
+    return GpuKernels(programs)
+
+
+def _let_numbers_bound_loops() -> None:
+    """Triton 3.6's interpreter makes a number of an array of one element, which numpy 2.4 no longer does."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched

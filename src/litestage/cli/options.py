@@ -97,7 +97,7 @@ Dtype = Annotated[
 ]
 Quantise = Annotated[
     str,
-    typer.Option(metavar="none|int8|int4", help="Round weights to 8 or 4 bits, in groups (CPU).", rich_help_panel=HOW),
+    typer.Option(metavar="none|int8|int4", help="Round weights to 8 or 4 bits (CPU, CUDA).", rich_help_panel=HOW),
 ]
 BatchSize = Annotated[int, typer.Option(help="Rows that decode together.", rich_help_panel=HOW)]
 Seed = Annotated[int, typer.Option(min=0, help="For all that is drawn at random.", rich_help_panel=HOW)]

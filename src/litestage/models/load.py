@@ -66,8 +66,8 @@ def load_model(
 ) -> LoadedModel:
     """Load a model for inference; raises `ModelError` with a sentence when it cannot be used.
 
-    ``dtype`` is of the cache and of weights that are not quantised. On a CPU, our own kernels run bf16 and quantised
-    weights with an fp32 residual stream.
+    ``dtype`` is of the cache and of weights that are not quantised. Our own kernels run bf16 and quantised weights: on
+    a CPU with an fp32 residual stream, on CUDA with one of ``dtype``.
     """
     packing = choose_packing(quantise, _dtype(dtype), pick_device(device))
     source, tokenizer = load_transformers(name, adapter=adapter, dtype=dtype if quantise == "none" else "fp32")
@@ -163,6 +163,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # graphs and kernels run on the current one
     except (RuntimeError, AssertionError):
         raise OptionError(f"--device {name} is not usable here. Try auto or cpu.") from None
     return device

@@ -118,7 +118,7 @@ def choose_packing(quantise: str, dtype: torch.dtype, device: torch.device) -> P
     if device.type not in KERNELS or (quantise == "none" and dtype == torch.float32):
         return Packing()
     kernels = KERNELS[device.type]()
-    if kernels is None:
-        return Packing(quantise, dtype, dtype)
     on_cpu = device.type == "cpu"
+    if kernels is None:
+        return Packing() if quantise == "none" and not on_cpu else Packing(quantise, dtype, dtype)
     return Packing("bf16" if quantise == "none" else quantise, torch.float32 if on_cpu else dtype, dtype, kernels)

@@ -9,6 +9,7 @@ from typing import no_type_check
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 INT8 = tl.constexpr(1)
 INT4 = tl.constexpr(2)
@@ -35,6 +36,35 @@ def _input(x, columns, inside, there, norm, BEFORE: tl.constexpr, IN: tl.constex
 
 @triton.jit
 @no_type_check
+def _tile(weight, scales, minima, outputs, first, OUT, IN: tl.constexpr, KIND: tl.constexpr, BG: tl.constexpr):
+    """Of some outputs, BG groups of numbers as they lie there, with their scales and minima if they have any."""
+    G: tl.constexpr = IN // 32
+    BYTES: tl.constexpr = 16 if KIND == INT4 else 32
+    groups = first + tl.arange(0, BG)
+    row = outputs.to(tl.int64)[:, None] * G + groups[None]
+    kept = (outputs < OUT)[:, None] & (groups < G)[None]
+    place = row[:, :, None] * BYTES + tl.arange(0, BYTES)[None, None]
+    values = tl.load(weight + place, mask=kept[:, :, None], other=0)
+    scale = values  # something has to be returned
+    minimum = values
+    if KIND >= INT8:
+        scale = tl.load(scales + row, mask=kept, other=0.0)
+    if KIND == INT4:
+        minimum = tl.load(minima + row, mask=kept, other=0.0)
+    return values, scale, minimum
+
+
+@triton.jit
+@no_type_check
+def _begin(EARLY: tl.constexpr):
+    """Started early: let the next kernel do what does not depend on this one, then wait for the one before."""
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
+
+
+@triton.jit
+@no_type_check
 def multiply_row(
     x,
     weight,
@@ -49,46 +79,47 @@ def multiply_row(
     IN: tl.constexpr,
     KIND: tl.constexpr,
     BEFORE: tl.constexpr,
+    EARLY: tl.constexpr,
     BN: tl.constexpr,
     BG: tl.constexpr,
 ):
-    """One row of y for BN outputs, in fp32; a program for each row (0) and each BN outputs (1)."""
+    """One row of y for BN outputs, in fp32; a program for each row (0) and each BN outputs (1).
+
+    Weights are loaded a tile ahead of what is multiplied, and the first tile before the input is there.
+    """
     G: tl.constexpr = IN // 32
     row = tl.program_id(0).to(tl.int64)
     x += row * (2 * IN if BEFORE >= SILU else IN)
     outputs = tl.program_id(1) * BN + tl.arange(0, BN)
-    there = outputs < OUT
-    from_output = outputs.to(tl.int64)[:, None, None]
     sums = tl.zeros((BN, BG), tl.float32)
     squares = tl.zeros((BG,), tl.float32)
+    values, scale, minimum = _tile(weight, scales, minima, outputs, 0, OUT, IN, KIND, BG)
+    _begin(EARLY)
     for first in tl.static_range(0, G, BG):
-        groups = first + tl.arange(0, BG)
-        inside = (groups < G)[:, None]
-        kept = there[:, None, None] & inside[None]
+        now, scale_now, minimum_now = values, scale, minimum
+        if first + BG < G:
+            values, scale, minimum = _tile(weight, scales, minima, outputs, first + BG, OUT, IN, KIND, BG)
+        groups = (first + tl.arange(0, BG))[:, None]
+        inside = groups < G
         if KIND == INT4:
-            j = tl.arange(0, 16)
-            raw, low = _input(x, groups[:, None] * 32 + j[None], inside, True, norm, BEFORE, IN)
-            raw_high, high = _input(x, groups[:, None] * 32 + 16 + j[None], inside, True, norm, BEFORE, IN)
+            columns = groups * 32 + tl.arange(0, 16)[None]
+            raw, low = _input(x, columns, inside, True, norm, BEFORE, IN)
+            raw_high, high = _input(x, columns + 16, inside, True, norm, BEFORE, IN)
             squares += tl.sum(raw * raw + raw_high * raw_high, axis=1)
-            place = from_output * (IN // 2) + groups[None, :, None] * 16 + j[None, None]
-            both = tl.load(weight + place, mask=kept, other=0)
-            part = tl.sum((both & 15).to(tl.float32) * low[None] + (both >> 4).to(tl.float32) * high[None], axis=2)
+            part = tl.sum((now & 15).to(tl.float32) * low[None] + (now >> 4).to(tl.float32) * high[None], axis=2)
+            sums += part * scale_now.to(tl.float32)
+            sums += minimum_now.to(tl.float32) * tl.sum(low + high, axis=1)[None]
         else:
-            j = tl.arange(0, 32)
-            raw, low = _input(x, groups[:, None] * 32 + j[None], inside, True, norm, BEFORE, IN)
+            raw, low = _input(x, groups * 32 + tl.arange(0, 32)[None], inside, True, norm, BEFORE, IN)
             squares += tl.sum(raw * raw, axis=1)
-            place = from_output * IN + groups[None, :, None] * 32 + j[None, None]
-            part = tl.sum(tl.load(weight + place, mask=kept, other=0).to(tl.float32) * low[None], axis=2)
-        if KIND >= INT8:
-            at = outputs.to(tl.int64)[:, None] * G + groups[None]
-            seen = there[:, None] & (groups < G)[None]
-            part *= tl.load(scales + at, mask=seen, other=0.0).to(tl.float32)
-            if KIND == INT4:
-                part += tl.load(minima + at, mask=seen, other=0.0).to(tl.float32) * tl.sum(low + high, axis=1)[None]
-        sums += part
+            part = tl.sum(now.to(tl.float32) * low[None], axis=2)
+            if KIND == INT8:
+                part *= scale_now.to(tl.float32)
+            sums += part
     found = tl.sum(sums, axis=1)
     if BEFORE == NORMED:
         found *= tl.rsqrt(tl.sum(squares, axis=0) / IN + eps)
+    there = outputs < OUT
     if bias is not None:
         found += tl.load(bias + outputs, mask=there, other=0.0).to(tl.float32)
     at = row * OUT + outputs
@@ -125,11 +156,13 @@ def multiply_rows(
     KIND: tl.constexpr,
     BEFORE: tl.constexpr,
     DOT: tl.constexpr,
+    EARLY: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BG: tl.constexpr,
 ):
     """Up to BM rows of y for BN outputs; inputs and weights are rounded to DOT, sums are in fp32."""
+    _begin(EARLY)
     G: tl.constexpr = IN // 32
     rows = tl.arange(0, BM)[:, None]
     outputs = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -257,6 +290,7 @@ def attend(
     WINDOW: tl.constexpr,
     CAP: tl.constexpr,
     DOT: tl.constexpr,
+    EARLY: tl.constexpr,
     GP: tl.constexpr,
     EP: tl.constexpr,
     BS: tl.constexpr,
@@ -266,6 +300,7 @@ def attend(
 
     The token itself is attended to from registers, by the first chunk: what is read of the cache was there before.
     """
+    _begin(EARLY)
     G: tl.constexpr = H // K
     b, k, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at = tl.minimum(tl.load(positions + b), slots - 1)
@@ -322,8 +357,9 @@ def attend(
 
 @triton.jit
 @no_type_check
-def join(parts, y, E: tl.constexpr, EP: tl.constexpr, SPLITS: tl.constexpr, SP: tl.constexpr):
+def join(parts, y, E: tl.constexpr, EARLY: tl.constexpr, EP: tl.constexpr, SPLITS: tl.constexpr, SP: tl.constexpr):
     """A query head's attention from that over its chunks of the context."""
+    _begin(EARLY)
     head = tl.program_id(0)
     e = tl.arange(0, EP)[None]
     s = tl.arange(0, SP)[:, None]
@@ -347,7 +383,8 @@ def largest_of_chunk(logits, most, token, total, V, CHUNKS, BV: tl.constexpr):
     here = row * CHUNKS + chunk
     tl.store(most + here, largest)
     tl.store(token + here, tl.min(tl.where(x == largest, at, V - 1), axis=0))
-    tl.store(total + here, tl.sum(tl.exp(x - largest), axis=0))
+    finite = tl.maximum(largest, -1e30)  # where there is nothing but minus infinity
+    tl.store(total + here, tl.sum(tl.exp(x - finite), axis=0))
 
 
 @triton.jit
