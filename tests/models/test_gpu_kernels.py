@@ -94,14 +94,6 @@ def test_rows_may_be_multiplied_one_by_one(kernels: GpuKernels, kind: str, monke
     assert close(found, times(F.rms_norm(x.double(), (96,), norm.double(), EPS), weight, kind))
 
 
-def test_gates_of_many_rows_are_worked_out_once(kernels: GpuKernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_module, "GATES_AGAIN", 0)
-    weight, gate_up = values(24, 96, seed=4), values(5, 192, seed=8)
-    gated = F.silu(gate_up[:, :96].double()) * gate_up[:, 96:].double()
-    found = packed(kernels, weight, "int8", torch.float32).gated(gate_up, Activation("silu", F.silu))
-    assert close(found, times(gated, weight, "int8"))
-
-
 @kinds
 @pytest.mark.parametrize("rows", [1, 5, 70])
 def test_a_low_rank_map_is_added_to_the_product(kernels: GpuKernels, kind: str, rows: int) -> None:

@@ -143,6 +143,24 @@ def test_what_is_worth_it_is_timed_and_held_against_its_price(
     assert rebuild(out)
 
 
+def test_plans_that_were_found_are_compared_without_a_search(
+    bench: Workbench, out: Path, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("litestage.workflows.compare.search", None)
+    sizes = Sizes(search=4, test=6, wall=2, blocks=(1,))
+    with pytest.raises(OptionError, match=r"--methods leaves out\. Add litestage"):
+        compare_methods(bench, tmp_path, methods=["adaskip"], plans=[out / "plan-20"], sizes=sizes)
+    with pytest.raises(
+        OptionError, match=r"may lose 20 points, as another one does. Give plans that `litestage search"
+    ):
+        compare_methods(bench, tmp_path, plans=[out / "plan-20", out / "plan-20"], sizes=sizes)
+    found = compare_methods(bench, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes, workers=1)
+    assert found.system("litestage-20").answers == comparison.system("litestage-20").answers
+    assert found.searched_on.used == SIZES.search, "what the plan was searched on"
+    write_report(found, tmp_path)  # with one amount of each method no line joins any
+    assert 'height="Infinity"' not in (tmp_path / "figures" / "ablations.svg").read_text()
+
+
 def test_results_that_name_a_system_that_is_not_there_are_refused(comparison: Comparison, tmp_path: Path) -> None:
     stray = comparison.duels[0].model_copy(update={"other": "gone"})
     comparison.model_copy(update={"duels": (stray,)}).save(tmp_path)

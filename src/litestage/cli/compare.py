@@ -28,6 +28,12 @@ def command(
     max_drops: str = typer.Option(
         "1,3,5,10", metavar="POINTS,POINTS", help="Points that LiteStage's plans may lose.", rich_help_panel=o.WHAT
     ),
+    plans: str | None = typer.Option(
+        None,
+        metavar="DIR,DIR",
+        help="Plan folders of `litestage search` to compare, in place of a search for each of --max-drops.",
+        rich_help_panel=o.WHAT,
+    ),
     split: str = typer.Option(
         "test",
         metavar="test|dev|train",
@@ -84,6 +90,7 @@ def command(
             bench,
             out,
             methods=chosen,
+            plans=[Path(name.strip()) for name in plans.split(",")] if plans else [],
             split=split,
             sizes=Sizes(None, None, wall, every, drops) if full else Sizes(search_limit, limit, wall, amounts, drops),
             options=SearchOptions(step=step),

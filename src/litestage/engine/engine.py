@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -36,6 +37,8 @@ Visit = Callable[[SubLayer, Float[Tensor, "T D"], Float[Tensor, "T D"], int], No
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 """What a token that holds a part of a character decodes to."""
+ENCODED = 1 << 11
+"""Texts whose tokens are remembered: the systems of a comparison ask the same questions over and over."""
 STOP_TOKENS = 16
 """Fewest tokens at the end of a text that are searched for a stop string; no token is shorter than a byte of it."""
 
@@ -71,6 +74,7 @@ class TorchEngine:
         self._by_fixed_steps = model.decoder.device.type == "cuda" if fixed_steps is None else fixed_steps
         self._fixed: FixedSteps | None = None
         self._completing: dict[tuple[int, tuple[str, ...]], bool] = {}
+        self._encode = lru_cache(maxsize=ENCODED)(self._encode_anew)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -88,6 +92,9 @@ class TorchEngine:
 
     def encode(self, text: str, chat: bool = False) -> TokenIds:
         """Token ids of a prompt; with ``chat`` as a user's turn in the model's chat template."""
+        return self._encode(text, chat)
+
+    def _encode_anew(self, text: str, chat: bool) -> TokenIds:
         tokenizer = self.model.tokenizer
         if not chat:
             return tuple(tokenizer(text)["input_ids"])

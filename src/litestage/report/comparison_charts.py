@@ -62,7 +62,7 @@ def trade_off(rows: Sequence[Row], full: Compared, methods: Sequence[str], *, jo
         layers = [
             cross.mark_rule(**style).encode(x="speedup:Q"),
             cross.mark_rule(**style).encode(y="accuracy:Q"),
-            *([_joins(lines, colour)] if joined else []),
+            *([_joins(lines, colour)] if joined and lines else []),
             *([_intervals(sure, colour)] if sure else []),
             _dots(rows, colour, shape, theme),
         ]

@@ -109,6 +109,7 @@ def compare_methods(
     out: Path,
     *,
     methods: Sequence[str] = tuple(RULES),
+    plans: Sequence[Path] = (),
     split: str = "test",
     sizes: Sizes = Sizes(),
     options: SearchOptions = SearchOptions(),
@@ -118,7 +119,8 @@ def compare_methods(
 ) -> Comparison:
     """Search LiteStage's plans on dev, run all systems on ``split``, and pair every outcome; resumes from ``out``.
 
-    ``split`` dev is what the search leaves of it.
+    Folders of ``plans`` that were found already take the place of the search. ``split`` dev is what the search leaves
+    of it.
     """
     check_methods(methods)
     sizes.check(bench.engine.identity.num_blocks)
@@ -127,14 +129,16 @@ def compare_methods(
     started = time.perf_counter()
     dev, tested = _splits(bench, split, sizes.search)
     used = dev[: sizes.search], tested[: sizes.test]
+    given = _given(bench, plans, methods, out)
     ground = lay_ground(bench, used[0], out, progress)
-    plans = _plans(bench, ground, used[0], out, sizes, options, exit_rule, progress) if "litestage" in methods else {}
-    amounts = sizes.amounts(plans.values(), bench.engine.identity.num_blocks)
+    searching = "litestage" in methods and not given
+    found = _plans(bench, ground, used[0], out, sizes, options, exit_rule, progress) if searching else given
+    amounts = sizes.amounts(found.values(), bench.engine.identity.num_blocks)
     norm_ratio = _fit(bench, ground, out)
     scaled: dict[CompensationKind, Compensation] = {"none": Compensation(), "norm_ratio": norm_ratio}
     setups = [
         full_depth(bench),
-        *searched(bench, plans, norm_ratio),
+        *searched(bench, found, norm_ratio),
         *uniform(bench, _scores(bench, ground), scaled, methods, amounts, exit_rule),
         *controls(bench, exit_rule),
     ]
@@ -146,7 +150,9 @@ def compare_methods(
     bouts += run.all([cap for cap in caps if cap])
     run.time(bouts, sizes.wall)
     seconds = time.perf_counter() - started
-    result = _comparison(bench, run, bouts, split, (len(dev), len(tested)), used, seconds)
+    searched_on = _searched_on(given.values()) or Split(name="dev", used=len(used[0]), available=len(dev))
+    tested_on = Split(name=split, used=len(used[1]), available=len(tested))
+    result = _comparison(bench, run, bouts, searched_on, tested_on, used[1], seconds)
     result.save(out)
     return result
 
@@ -168,6 +174,31 @@ def check_methods(methods: Sequence[str]) -> None:
     if unknown := [name for name in methods if name not in RULES]:
         near = did_you_mean(unknown[0], ["all", *RULES])
         raise OptionError(f"--methods {unknown[0]!r} is not known.{near} Choose all, or among {', '.join(RULES)}.")
+
+
+def _given(bench: Workbench, folders: Sequence[Path], methods: Sequence[str], out: Path) -> dict[float, Plan]:
+    """Plans that were found already, by the points that they may lose; what they need lies in ``out`` then, too."""
+    plans: dict[float, Plan] = {}
+    if folders and "litestage" not in methods:
+        raise OptionError("--plans are LiteStage's, which --methods leaves out. Add litestage there.")
+    for folder in folders:
+        plan = bench.load_plan(folder)
+        drop = plan.target.get("max_drop")
+        if drop is None or drop in plans:
+            why = "does not say what it may lose" if drop is None else f"may lose {drop:g} points, as another one does"
+            raise OptionError(f"--plans {folder}: the plan {why}. Give plans that `litestage search` found.")
+        plans[drop] = plan
+        for stage in plan.stages.values():
+            if (content := stage.compensation.content) is not None:
+                save_stand(out, stage.compensation, bench.engine.stands[content])
+    return plans
+
+
+def _searched_on(plans: Iterable[Plan]) -> Split | None:
+    """What plans that were found already say that they were searched on."""
+    evidence = [plan.evidence for plan in plans if plan.evidence]
+    fewest = min((found["n"] for found in evidence), default=None)
+    return None if fewest is None else Split(name=evidence[0]["split"], used=fewest, available=fewest)
 
 
 def _plans(
@@ -275,24 +306,24 @@ def _comparison(
     bench: Workbench,
     run: _Run,
     bouts: Sequence[_Bout],
-    split: str,
-    available: tuple[int, int],
-    used: tuple[Sequence[Question], Sequence[Question]],
+    searched_on: Split,
+    tested_on: Split,
+    questions: Sequence[Question],
     seconds: float,
 ) -> Comparison:
     systems = tuple(_compared(bout, bouts[0], bench.options.seed) for bout in bouts)
     scores = {bout.setup.name: question_scores(bout.evaluation.questions) for bout in bouts}
-    gold = tuple(question.answer for question in used[1])
+    gold = tuple(question.answer for question in questions)
     answer, constant = most_common(gold)
-    scores[CONSTANT] = {question.id: float(question.answer == answer) for question in used[1]}
+    scores[CONSTANT] = {question.id: float(question.answer == answer) for question in questions}
     worthy = [s for s in systems if s.speedup >= 1 and s.worth_a_place(systems[0], constant)]
     latency = run.ground.latency
     return Comparison(
         model=bench.engine.identity,
         task=bench.task.name,
-        tested_on=Split(name=split, used=len(used[1]), available=available[1]),
-        searched_on=Split(name="dev", used=len(used[0]), available=available[0]),
-        question_ids=tuple(question.id for question in used[1]),
+        tested_on=tested_on,
+        searched_on=searched_on,
+        question_ids=tuple(question.id for question in questions),
         gold=gold,
         systems=systems,
         frontier=frontier({system.name: system.speedup for system in worthy}, scores),
@@ -304,7 +335,7 @@ def _comparison(
             if bout.setup.kind == "litestage"
         },
         ranking=tuple(RankedLayer.model_validate(score.model_dump()) for score in run.ground.ranking.scores),
-        examples=_examples(bench, used[1], bouts),
+        examples=_examples(bench, questions, bouts),
         notes=tuple(_notes(bouts)),
         provenance=Provenance.of(
             latency.conditions,

@@ -235,9 +235,12 @@ def engine_of(
 
 
 def merged_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy to take apart, with an adapter merged into it if there is one."""
+    """A copy to take apart, with an adapter merged into it if there is one.
+
+    It is merged on the processor, as where models are loaded: a GPU rounds otherwise, and plans know weights by theirs.
+    """
     twin = copy.deepcopy(model).eval()
-    merged: PreTrainedModel = twin.merge_and_unload() if hasattr(twin, "merge_and_unload") else twin
+    merged: PreTrainedModel = twin.cpu().merge_and_unload() if hasattr(twin, "merge_and_unload") else twin
     return merged
 
 
