@@ -237,7 +237,7 @@ def made_up(name: str, kind: str, speedup: float, wrong: int, comparison: Compar
 
 def test_systems_that_lost_half_are_named_in_place_of_a_mark(comparison: Comparison) -> None:
     rules = comparison.of_kind("rule")
-    drawn = comparison.worth_a_place(*rules)
+    drawn = comparison.worth_drawing(*rules)
     assert 0 < len(drawn) < len(rules)
     assert all(2 * system.accuracy >= comparison.full.accuracy for system in drawn)
     said = comparison_words.not_drawn(comparison, rules)

@@ -16,8 +16,8 @@ from litestage.report.results import Example, Kept, Provenance, RankedLayer, Spl
 SystemKind = Literal["full", "litestage", "rule", "ablation", "control"]
 CONSTANT = "constant"
 """In a duel, in place of a system: always the same answer."""
-WORTH_A_PLACE = 0.5
-"""Share of full depth's accuracy below which a system has no place on the frontier."""
+WORTH_DRAWING = 0.5
+"""Share of full depth's accuracy below which a system is not drawn, and has no place on the frontier."""
 
 
 class Compared(Record):
@@ -58,11 +58,13 @@ class Compared(Record):
     def accuracy(self) -> float:
         return self.system.accuracy.percent
 
+    def worth_drawing(self, full: Compared) -> bool:
+        """Whether it is accurate enough to be drawn, however fast it is."""
+        return self.accuracy >= full.accuracy * WORTH_DRAWING
+
     def worth_a_place(self, full: Compared, constant: float) -> bool:
-        """Whether it is accurate enough to be drawn and ranked, however fast it is; ``constant`` is the percentage that
-        needs no model."""
-        floor = full.accuracy * WORTH_A_PLACE
-        return self.accuracy >= (max(floor, constant) if constant < full.accuracy else floor)
+        """Whether it may own a part of the frontier: ``constant`` is the percentage that needs no model."""
+        return self.worth_drawing(full) and (self.accuracy >= constant or constant >= full.accuracy)
 
 
 def most_common(gold: Sequence[int | None]) -> tuple[int, float]:
@@ -142,6 +144,9 @@ class Comparison(Kept):
 
     def of_kind(self, *kinds: SystemKind) -> tuple[Compared, ...]:
         return tuple(system for system in self.systems if system.kind in kinds)
+
+    def worth_drawing(self, *systems: Compared) -> tuple[Compared, ...]:
+        return tuple(system for system in systems if system.worth_drawing(self.full))
 
     def worth_a_place(self, *systems: Compared) -> tuple[Compared, ...]:
         return tuple(system for system in systems if system.worth_a_place(self.full, self.constant[1]))

@@ -47,9 +47,15 @@ def points(systems: Sequence[Compared], comparison: Comparison) -> list[Row]:
     ]
 
 
-def trade_off(rows: Sequence[Row], full: Compared, methods: Sequence[str], *, joined: bool = True) -> Draw:
-    """Accuracy (percent) against speedup: a line a method of several budgets, from full depth, where dashes cross."""
+def trade_off(
+    rows: Sequence[Row], full: Compared, methods: Sequence[str], *, constant: float = 0.0, joined: bool = True
+) -> Draw:
+    """Accuracy (percent) against speedup: a line a method of several budgets, from full depth, where dashes cross.
+
+    Dots lie where always giving the same answer would, if any system is no better.
+    """
     sure = [row for row in rows if row["frontier"] == ON_FRONTIER]
+    lowest = min((float(row["accuracy"] or 0) for row in rows), default=100.0)
     start: Row = {"speedup": 1.0, "accuracy": full.accuracy, "order": 0}
 
     def draw(theme: Theme, width: Width) -> Any:
@@ -59,7 +65,9 @@ def trade_off(rows: Sequence[Row], full: Compared, methods: Sequence[str], *, jo
         lines += [start | {"method": method} for method in several]
         style = {"color": theme.ink, "strokeDash": [4, 3], "opacity": 0.55}
         cross = alt.Chart(alt.Data(values=[start]))
+        dots = alt.Chart(alt.Data(values=[{"accuracy": constant}])).mark_rule(**style | {"strokeDash": [1, 4]})
         layers = [
+            *([dots.encode(y="accuracy:Q")] if lowest <= constant else []),
             cross.mark_rule(**style).encode(x="speedup:Q"),
             cross.mark_rule(**style).encode(y="accuracy:Q"),
             *([_joins(lines, colour)] if joined and lines else []),

@@ -69,9 +69,10 @@ def _frontier(comparison: Comparison) -> Section:
         alt="Accuracy against speedup, a line a method of several budgets",
         panels=(Panel((_trade_off(shown, comparison),)),),
         caption="A filled mark is on the frontier, and its bar the 95 % interval of its change from full depth. The "
-        "dashed lines are full depth. Of the methods, LiteStage alone ends texts early; its uniform budgets with exit, "
-        "and exit and a token cap at full depth, are there to tell that part from the skipping. Speedups are priced "
-        "from exact counts over all questions; the tables have the clock's. "
+        "dashed lines are full depth, a dotted one is where always giving the same answer would lie, if any is below. "
+        "Of the methods, LiteStage alone ends texts early; its uniform budgets with exit, and exit and a token cap at full "
+        "depth, are there to tell that part from the skipping. Speedups are priced from exact counts over all questions; "
+        "the tables have the clock's. "
         f"{comparison_words.not_drawn(comparison, shown)}",
     )
     return Section(
@@ -83,10 +84,10 @@ def _frontier(comparison: Comparison) -> Section:
 
 
 def _trade_off(systems: tuple[Compared, ...], comparison: Comparison, joined: bool = True) -> charts.Draw:
-    drawn = comparison.worth_a_place(*systems)
+    drawn = comparison.worth_drawing(*systems)
     methods = list(dict.fromkeys(system.title for system in drawn))
     rows = comparison_charts.points(drawn, comparison)
-    return comparison_charts.trade_off(rows, comparison.full, methods, joined=joined)
+    return comparison_charts.trade_off(rows, comparison.full, methods, constant=comparison.constant[1], joined=joined)
 
 
 def _budgets(comparison: Comparison) -> Section:

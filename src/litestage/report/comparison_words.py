@@ -107,13 +107,13 @@ def _amounts(requested: list[str]) -> str:
 
 def not_drawn(comparison: Comparison, systems: Sequence[Compared]) -> str:
     """Which systems have no mark in a chart of these, and why; nothing if all have."""
-    lost = Counter(system.title for system in systems if not comparison.worth_a_place(system))
+    lost = Counter(system.title for system in systems if not comparison.worth_drawing(system))
     if not lost:
         return ""
     names = words.listed([f"{title} ({count})" for title, count in lost.items()])
     return (
-        f"Not drawn, because they answer less than half of what full depth does, or less than {always(comparison)} "
-        f"would: {names}; the table of every system has them."
+        f"Not drawn, because they answer less than half of what full depth does: {names}; the table of every system "
+        "has them."
     )
 
 
