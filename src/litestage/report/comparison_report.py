@@ -70,9 +70,9 @@ def _frontier(comparison: Comparison) -> Section:
         panels=(Panel((_trade_off(shown, comparison),)),),
         caption="A filled mark is on the frontier, and its bar the 95 % interval of its change from full depth. The "
         "dashed lines are full depth, a dotted one is where always giving the same answer would lie, if any is below. "
-        "Of the methods, LiteStage alone ends texts early; its uniform budgets with exit, and exit and a token cap at full "
-        "depth, are there to tell that part from the skipping. Speedups are priced from exact counts over all questions; "
-        "the tables have the clock's. "
+        "Of the methods, LiteStage alone ends texts early; its uniform budgets with exit, and exit and a token cap at "
+        "full depth, are there to tell that part from the skipping. Speedups are priced from exact counts over all "
+        "questions; the tables have the clock's. "
         f"{comparison_words.not_drawn(comparison, shown)}",
     )
     return Section(
