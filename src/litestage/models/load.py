@@ -20,10 +20,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from litestage.core import ModelError, ModelIdentity, OptionError
 from litestage.core.plan import content_hash
@@ -114,7 +116,18 @@ def _load(name: str, adapter: str | None, dtype: torch.dtype) -> tuple[PreTraine
     model = _read_weights(name, place, dtype=dtype if adapter is None else torch.float32, **options)
     if adapter is not None:
         model = _merge(with_adapter(model, adapter)).to(dtype)
+        _end_as_learnt(model, catalog.resolve_adapter(adapter))
     return model.eval(), tokenizer
+
+
+def _end_as_learnt(model: PreTrainedModel, adapter: Path) -> None:
+    """Let texts also end at the token that the adapter learnt to end them with: versions of transformers differ in
+    which one a GGUF file's tokenizer has for that."""
+    if (adapter / GENERATION_CONFIG_NAME).is_file() and model.generation_config is not None:
+        learnt, own = GenerationConfig.from_pretrained(adapter).eos_token_id, model.generation_config.eos_token_id
+        model.generation_config.eos_token_id = [
+            i for ids in (own, learnt) if ids is not None for i in (ids if isinstance(ids, list) else [ids])
+        ]
 
 
 def _merge(adapted: Any) -> PreTrainedModel:
