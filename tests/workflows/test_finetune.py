@@ -130,6 +130,7 @@ def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: P
     report = train(FinetuneOptions(str(lora), str(model), limit=8, validation=0, epochs=1), out)
     assert {file.name for file in out.iterdir()} <= {
         "adapter_config.json",
+        "generation_config.json",
         "adapter_model.safetensors",
         "training.json",
         "training.svg",

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from accelerate.utils import broadcast_object_list, reduce
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
 
 from litestage import __version__
@@ -220,7 +220,7 @@ class _Trainer:
         if not self.crew.is_main_process:
             return report
         self.model.eval().to(getattr(torch, self.recipe.save_dtype))
-        _save_whole(self.out, self.model, None if isinstance(self.model, PeftModel) else tokenizer)
+        _save_whole(self.out, self.model, tokenizer)
         write_text(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         return report
@@ -386,8 +386,8 @@ def _digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """A model with its tokenizer, or an adapter alone.
+def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A model with its tokenizer, or an adapter with the token that it learnt to end texts with.
 
     Everything is written beside first: a full disk or a kill leaves no file in ``out`` that is half there.
     """
@@ -395,9 +395,9 @@ def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     try:
         if isinstance(model, PeftModel):
             model.save_pretrained(saving, save_embedding_layers=False)  # else peft asks the hub about the vocabulary
+            GenerationConfig(eos_token_id=int(tokenizer.eos_token_id)).save_pretrained(saving)
         else:
             model.save_pretrained(saving)
-        if tokenizer is not None:
             tokenizer.save_pretrained(saving)
         for file in saving.iterdir():
             file.replace(out / file.name)
