@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Float
@@ -74,7 +74,9 @@ class TorchEngine:
         self._by_fixed_steps = model.decoder.device.type == "cuda" if fixed_steps is None else fixed_steps
         self._fixed: FixedSteps | None = None
         self._completing: dict[tuple[int, tuple[str, ...]], bool] = {}
-        self._encode = lru_cache(maxsize=ENCODED)(self._encode_anew)
+        self._encode = lru_cache(maxsize=ENCODED)(
+            partial(_encoded, model)
+        )  # of a method it would keep the engine alive
 
     @property
     def identity(self) -> ModelIdentity:
@@ -93,16 +95,6 @@ class TorchEngine:
     def encode(self, text: str, chat: bool = False) -> TokenIds:
         """Token ids of a prompt; with ``chat`` as a user's turn in the model's chat template."""
         return self._encode(text, chat)
-
-    def _encode_anew(self, text: str, chat: bool) -> TokenIds:
-        tokenizer = self.model.tokenizer
-        if not chat:
-            return tuple(tokenizer(text)["input_ids"])
-        if not tokenizer.chat_template:
-            raise ModelError(f"The task asks for a chat template, and {self.identity.id} has none.")
-        turn = [{"role": "user", "content": text}]
-        ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
-        return tuple(ids)
 
     @property
     def eos_id(self) -> int:
@@ -254,6 +246,15 @@ class TorchEngine:
         text = self.decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
         cuts = [text.index(mark) for mark in row.request.stop if mark in text] if row.reason == "stop" else []
         return text[: min(cuts)] if cuts else text
+
+
+def _encoded(model: LoadedModel, text: str, chat: bool) -> TokenIds:
+    if not chat:
+        return tuple(model.tokenizer(text)["input_ids"])
+    if not model.tokenizer.chat_template:
+        raise ModelError(f"The task asks for a chat template, and {model.identity.id} has none.")
+    turn = [{"role": "user", "content": text}]
+    return tuple(model.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False))
 
 
 def _weighted(visit: Visit, weight: int) -> Observer | None:
