@@ -189,8 +189,8 @@ def test_what_cannot_be_quantised_is_refused(ask: Callable[[], object], says: st
         ask()
 
 
-def test_fp32_is_the_reference_and_is_left_alone() -> None:
-    assert choose_packing("none", torch.float32, torch.device("cpu")) == Packing()
+def test_fp32_keeps_its_weights_as_they_are() -> None:
+    assert choose_packing("none", torch.float32, torch.device("cpu")).kind == "none"
     assert choose_packing("none", torch.float32, torch.device("cuda")) == Packing()
     assert choose_packing("none", torch.bfloat16, torch.device("mps")) == Packing()
     assert replace(choose_packing("none", torch.bfloat16, torch.device("cpu")), kernels=None).kind == "bf16"

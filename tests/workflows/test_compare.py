@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +12,6 @@ from litestage.core import (
     Completion,
     Counts,
     DataError,
-    LitestageError,
     OptionError,
     Segment,
     SkipSchedule,
@@ -34,14 +28,9 @@ from litestage.report.rebuild import rebuild
 from litestage.runner import CachedEngine
 from litestage.search import SearchOptions
 from litestage.skipping.rules import RULES
-from litestage.workflows import Options, Workbench, workers
+from litestage.workflows import Options, Workbench
 from litestage.workflows.compare import Sizes, _splits, compare_methods, duels, mean_skipped
 from litestage.workflows.setups import cap_for, full_depth, token_cap
-
-
-def die(job: workers.Job) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
 
 SIZES = Sizes(search=6, test=6, wall=2, blocks=(1, 5), max_drops=(20.0, 40.0))
 
@@ -53,7 +42,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def comparison(bench: Workbench, out: Path) -> Comparison:
-    return compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8), workers=2)
+    return compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8))
 
 
 def test_every_method_ablation_and_control_is_there(comparison: Comparison) -> None:
@@ -82,7 +71,7 @@ def test_it_resumes_without_decoding_and_tells_the_same(
         raise AssertionError("something was decoded again")
 
     monkeypatch.setattr(CachedEngine, "_generate", refuse)
-    again = compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8), workers=1)
+    again = compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8))
     assert again.systems == comparison.systems
     assert Comparison.load(out).systems == comparison.systems
 
@@ -132,7 +121,7 @@ def test_what_is_worth_it_is_timed_and_held_against_its_price(
 ) -> None:
     floor = 0.9999 * sorted(system.speedup for system in comparison.systems)[5]
     monkeypatch.setattr("litestage.workflows.compare.WORTH_TIMING", floor)
-    again = compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8), workers=1)
+    again = compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8))
     comparison.save(out)
     slow = {system.name for system in again.systems[1:] if system.speedup < floor}
     assert slow
@@ -154,7 +143,7 @@ def test_plans_that_were_found_are_compared_without_a_search(
         OptionError, match=r"may lose 20 points, as another one does. Give plans that `litestage search"
     ):
         compare_methods(bench, tmp_path, plans=[out / "plan-20", out / "plan-20"], sizes=sizes)
-    found = compare_methods(bench, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes, workers=1)
+    found = compare_methods(bench, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes)
     assert found.system("litestage-20").answers == comparison.system("litestage-20").answers
     assert found.searched_on.used == SIZES.search, "what the plan was searched on"
     write_report(found, tmp_path)  # with one amount of each method no line joins any
@@ -308,37 +297,6 @@ def test_folders_and_questions_that_a_comparison_refuses(bench: Workbench, tmp_p
         compare_methods(same, tmp_path / "out")
     assert not same.may_show_texts
     assert bench.may_show_texts
-
-
-def test_a_worker_that_dies_is_told(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_do", die)
-    jobs = [workers.Job(bench.full_plan(), bench.task)] * 5
-    with pytest.raises(LitestageError, match=r"A process that answered questions died; .*--workers 1"):
-        workers.answer_ahead(bench, bench.questions("test", 1), tmp_path, jobs, workers=2, what="")
-
-
-def test_workers_end_with_a_parent_that_is_killed() -> None:
-    """The pipe's other end closes when the last that holds it is gone: the parent, then its worker."""
-    fork = multiprocessing.get_context("fork")
-    held, holds = fork.Pipe(duplex=False)
-
-    def worker() -> None:
-        threading.Thread(target=workers._end_with_parent, daemon=True).start()
-        time.sleep(60)
-
-    def parent() -> None:
-        fork.Process(target=worker).start()
-        holds.send("under way")
-        time.sleep(60)
-
-    process = fork.Process(target=parent)
-    process.start()
-    holds.close()
-    assert held.recv() == "under way"
-    process.kill()
-    assert held.poll(20)
-    with pytest.raises(EOFError):
-        held.recv()
 
 
 def test_an_unknown_method_is_refused(bench: Workbench, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_finetune_search_and_compare(name: str, tmp_path: Path) -> None:
     assert set(found.plan.stages) == set(TASK.stage_names)
     sizes = Sizes(search=4, test=4, wall=2, blocks=(1,), max_drops=(5.0,))
     compared = compare_methods(
-        bench, tmp_path / "compare", methods=("litestage", "adaskip"), sizes=sizes, options=options, workers=1
+        bench, tmp_path / "compare", methods=("litestage", "adaskip"), sizes=sizes, options=options
     )
     assert {"litestage", "adaskip"} <= {system.method for system in compared.systems}
 

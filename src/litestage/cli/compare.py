@@ -52,13 +52,11 @@ def command(
     ),
     step: o.Step = 2,
     exit_rule: o.TriedExit = None,
-    workers: int = typer.Option(
-        2, min=1, help="Processes that answer side by side on a processor.", rich_help_panel=o.HOW
-    ),
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 64,
+    workers: o.Workers = None,
     seed: o.Seed = 0,
     out: Path = typer.Option(Path("comparison"), metavar="DIR", help="Where results go.", rich_help_panel=o.WHERE),
     json: o.Json = False,
@@ -81,7 +79,7 @@ def command(
     check_methods(chosen)
     amounts = o.numbers("--blocks", blocks, int) if blocks else None
     drops = o.numbers("--max-drops", max_drops, float, least=0)
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     o.check_out(out)
     with Bars() as bars:
         bench = o.open_workbench(options)
@@ -95,7 +93,6 @@ def command(
             sizes=Sizes(None, None, wall, every, drops) if full else Sizes(search_limit, limit, wall, amounts, drops),
             options=SearchOptions(step=step),
             exit_rule=parse_exit(exit_rule) if exit_rule else ExitRule(),
-            workers=workers,
             progress=bars,
         )
         comparison_report.write_report(result, out)

@@ -30,6 +30,7 @@ def command(
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 64,
+    workers: o.Workers = None,
     seed: o.Seed = 0,
     out: o.Out = None,
     json: o.Json = False,
@@ -45,7 +46,7 @@ def command(
     from litestage.workflows.diagnose import Depths, diagnose
     from litestage.workflows.workbench import parse_exit
 
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     rule, depths = parse_exit(exit_rule), Depths(step, budgets_up_to, stage)
     with Bars() as bars:
         bench = o.open_workbench(options)

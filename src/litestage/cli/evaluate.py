@@ -44,6 +44,7 @@ def command(
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
+    workers: o.Workers = None,
     seed: o.Seed = 0,
     out: o.Out = None,
     json: o.Json = False,
@@ -59,7 +60,7 @@ def command(
     from litestage.workflows import Options, evaluate
 
     stop = _vote_stop(votes, votes_stop, votes_confidence)
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     with Bars() as bars:
         bench = o.open_workbench(options)
         questions = bench.questions(split, limit)

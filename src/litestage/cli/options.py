@@ -100,6 +100,14 @@ Quantise = Annotated[
     typer.Option(metavar="none|int8|int4", help="Round weights to 8 or 4 bits (CPU, CUDA).", rich_help_panel=HOW),
 ]
 BatchSize = Annotated[int, typer.Option(help="Rows that decode together.", rich_help_panel=HOW)]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes that answer side by side on a processor. Default: two for a small model.",
+        rich_help_panel=HOW,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="For all that is drawn at random.", rich_help_panel=HOW)]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where results go. Default: under runs/.", rich_help_panel=WHERE)

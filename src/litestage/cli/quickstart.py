@@ -27,6 +27,7 @@ def command(
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 64,
+    workers: o.Workers = None,
     seed: o.Seed = 0,
     out: Path = typer.Option(Path("quickstart"), metavar="DIR", help="Where results go.", rich_help_panel=o.WHERE),
     json: o.Json = False,
@@ -46,7 +47,7 @@ def command(
 
     if no_exit and exit_rule:
         raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     wanted = SearchOptions(max_drop=max_drop, step=step, use_exit=not no_exit)
     rule = parse_exit(exit_rule) if exit_rule else None
     o.check_out(out)

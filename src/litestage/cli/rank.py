@@ -39,6 +39,7 @@ def command(
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
+    workers: o.Workers = None,
     seed: o.Seed = 0,
     out: o.Out = None,
     json: o.Json = False,
@@ -51,7 +52,7 @@ def command(
     from litestage.workflows import Options
     from litestage.workflows.rankings import compare_rankings
 
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     ways = o.ways("paper", ranking, compensation)
     with Bars() as bars:
         bench = o.open_workbench(options)

@@ -39,6 +39,7 @@ def command(
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
+    workers: o.Workers = None,
     seed: o.Seed = 0,
     out: o.Out = None,
     json: o.Json = False,
@@ -57,7 +58,7 @@ def command(
 
     if no_exit and exit_rule:
         raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise)
+    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     wanted = SearchOptions(
         max_drop=max_drop, step=step, exhaustive=exhaustive, use_exit=not no_exit, search_exit=search_exit
     )

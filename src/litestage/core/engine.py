@@ -49,3 +49,33 @@ class Engine(Protocol):
         and of later ones, that start with it.
         """
         ...
+
+
+class EngineAround:
+    """What an engine around another one takes from it: all but how requests are answered."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self.engine.identity
+
+    @property
+    def max_context(self) -> int:
+        return self.engine.max_context
+
+    @property
+    def eos_id(self) -> int:
+        return self.engine.eos_id
+
+    def encode(self, text: str, chat: bool = False) -> TokenIds:
+        return self.engine.encode(text, chat)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self.engine.decode(token_ids)
+
+
+def beginning(requests: Sequence[Request], prefixes: Sequence[TokenIds]) -> list[TokenIds]:
+    """The prefixes that one of the requests begins with."""
+    return [p for p in prefixes if any(request.prompt_ids[: len(p)] == p for request in requests)]

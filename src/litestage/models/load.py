@@ -69,7 +69,7 @@ def load_model(
     """Load a model for inference; raises `ModelError` with a sentence when it cannot be used.
 
     ``dtype`` is of the cache and of weights that are not quantised. Our own kernels run bf16 and quantised weights: on
-    a CPU with an fp32 residual stream, on CUDA with one of ``dtype``.
+    a CPU with an fp32 residual stream, on CUDA with one of ``dtype``; on a CPU they also attend in fp32.
     """
     packing = choose_packing(quantise, _dtype(dtype), pick_device(device))
     source, tokenizer = load_transformers(name, adapter=adapter, dtype=dtype if quantise == "none" else "fp32")

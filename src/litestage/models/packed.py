@@ -73,7 +73,8 @@ class Packing:
     """Of the residual stream, or the weights' own."""
     cache_dtype: torch.dtype | None = None
     kernels: Kernels | None = None
-    """Without them rounded values are kept plain: the same numbers, at the speed of unpacked weights."""
+    """They attend, choose tokens and multiply with packed weights. Without them rounded values are kept plain: the
+    same numbers, at the speed of unpacked weights."""
 
     @property
     def head_kind(self) -> str:
@@ -110,15 +111,16 @@ class Packing:
 
 
 def choose_packing(quantise: str, dtype: torch.dtype, device: torch.device) -> Packing:
-    """How weights are kept: fp32 plainly, as the reference; bf16 and fewer bits packed where kernels run them."""
+    """How weights are kept: fp32 plainly, with kernels beside them on a CPU; bf16 and fewer bits packed for kernels."""
     if quantise not in QUANTISATIONS:
         raise OptionError(f"--quantise {quantise} is not known. Choose one of {', '.join(QUANTISATIONS)}.")
     if device.type not in KERNELS and quantise != "none":
         raise OptionError(f"--quantise {quantise} runs on the CPU and on CUDA. Add --device cpu, or leave it out.")
-    if device.type not in KERNELS or (quantise == "none" and dtype == torch.float32):
+    on_cpu, whole = device.type == "cpu", quantise == "none" and dtype == torch.float32
+    if device.type not in KERNELS or (whole and not on_cpu):
         return Packing()
     kernels = KERNELS[device.type]()
-    on_cpu = device.type == "cpu"
     if kernels is None:
         return Packing() if quantise == "none" and not on_cpu else Packing(quantise, dtype, dtype)
-    return Packing("bf16" if quantise == "none" else quantise, torch.float32 if on_cpu else dtype, dtype, kernels)
+    kind = "none" if whole else "bf16" if quantise == "none" else quantise
+    return Packing(kind, torch.float32 if on_cpu else dtype, dtype, kernels)

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from litestage.core import Completion, Engine, LitestageError, ModelIdentity, OnToken, Request, TokenIds
+from litestage.core import Completion, Engine, LitestageError, OnToken, Request, TokenIds
+from litestage.core.engine import EngineAround, beginning
 from litestage.core.plan import content_hash
 
 
-class CachedEngine:
+class CachedEngine(EngineAround):
     """An engine that remembers its completions in a file (or ``:memory:``).
 
     Work upstream of a changed stage is reused by itself: what did not change is the same request. A completion is
@@ -19,7 +20,7 @@ class CachedEngine:
 
     def __init__(self, engine: Engine, path: Path | str = ":memory:", conditions: str = "") -> None:
         """``conditions`` names what else shapes a completion besides the weights: dtype, device, versions."""
-        self.engine = engine
+        super().__init__(engine)
         self.decoded = 0
         """Requests that the engine really ran."""
         self.answered = 0
@@ -36,24 +37,6 @@ class CachedEngine:
                 f"{path} cannot be used to keep completions ({error}). Delete it if it is damaged, free some "
                 "space, or choose another place with --out, and run the command again."
             ) from None
-
-    @property
-    def identity(self) -> ModelIdentity:
-        return self.engine.identity
-
-    @property
-    def max_context(self) -> int:
-        return self.engine.max_context
-
-    @property
-    def eos_id(self) -> int:
-        return self.engine.eos_id
-
-    def encode(self, text: str, chat: bool = False) -> TokenIds:
-        return self.engine.encode(text, chat)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return self.engine.decode(token_ids)
 
     def generate(
         self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
@@ -80,9 +63,9 @@ class CachedEngine:
     def _generate(
         self, missing: dict[str, Request], prefixes: Sequence[TokenIds], on_token: OnToken | None
     ) -> dict[str, Completion]:
-        prompts = [request.prompt_ids for request in missing.values()]
-        useful = [p for p in prefixes if any(prompt[: len(p)] == p for prompt in prompts)]
-        fresh = dict(zip(missing, self.engine.generate(list(missing.values()), useful, on_token), strict=True))
+        requests = list(missing.values())
+        completions = self.engine.generate(requests, beginning(requests, prefixes), on_token)
+        fresh = dict(zip(missing, completions, strict=True))
         self.decoded += len(fresh)
         rows = [(key, completion.model_dump_json()) for key, completion in fresh.items()]
         try:

@@ -38,7 +38,6 @@ from litestage.workflows.rank import ADASKIP_PROMPTS, fit_compensation, prompts_
 from litestage.workflows.search import Ground, lay_ground, search
 from litestage.workflows.setups import Setup, controls, full_depth, searched, token_cap, uniform
 from litestage.workflows.workbench import Workbench, command_line
-from litestage.workflows.workers import Job, answer_ahead
 
 INFLUENCE_QUESTIONS = 50
 """Questions whose prompts give ShortGPT its block influence."""
@@ -114,7 +113,6 @@ def compare_methods(
     sizes: Sizes = Sizes(),
     options: SearchOptions = SearchOptions(),
     exit_rule: ExitRule = ExitRule(),
-    workers: int = 2,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Search LiteStage's plans on dev, run all systems on ``split``, and pair every outcome; resumes from ``out``.
@@ -142,13 +140,13 @@ def compare_methods(
         *uniform(bench, _scores(bench, ground), scaled, methods, amounts, exit_rule),
         *controls(bench, exit_rule),
     ]
-    run = _Run(bench, ground, out, used[1], workers, progress)
+    run = _Run(bench, ground, used[1], progress)
     bouts = run.all(setups)
     full = bouts[0].evaluation.questions
     ours = [bout for bout in bouts if bout.setup.kind == "litestage"]
     caps = (token_cap(bench, bout.setup, full, bout.evaluation.questions) for bout in ours)
     bouts += run.all([cap for cap in caps if cap])
-    run.time(bouts, sizes.wall)
+    run.time(bouts, sizes.wall, out)
     seconds = time.perf_counter() - started
     searched_on = _searched_on(given.values()) or Split(name="dev", used=len(used[0]), available=len(dev))
     tested_on = Split(name=split, used=len(used[1]), available=len(tested))
@@ -252,26 +250,14 @@ def _scores(bench: Workbench, ground: Ground) -> Scores:
 
 @dataclass
 class _Run:
-    """Runs setups over the test questions, ahead in several processes and then from the cache."""
+    """Runs setups over the test questions."""
 
     bench: Workbench
     ground: Ground
-    out: Path
     questions: Sequence[Question]
-    workers: int
     progress: Progress
 
     def all(self, setups: Sequence[Setup]) -> list[_Bout]:
-        jobs = [Job(setup.plan, setup.task) for setup in setups]
-        answer_ahead(
-            self.bench,
-            self.questions,
-            self.out,
-            jobs,
-            workers=self.workers,
-            what=f"{len(jobs)} systems on {len(self.questions)} questions",
-            progress=self.progress,
-        )
         return [_Bout(setup, self.one(setup)) for setup in setups]
 
     def one(self, setup: Setup) -> Evaluation:
@@ -286,7 +272,7 @@ class _Run:
         )
         return summarise(traces, setup.plan, self.ground.latency, self.bench.conditions)
 
-    def time(self, bouts: Sequence[_Bout], count: int) -> None:
+    def time(self, bouts: Sequence[_Bout], count: int, out: Path) -> None:
         """Time systems in turn on the first questions; kept, so that a resumed comparison tells the same times."""
         full, *others = bouts
         most = full.evaluation.price.seconds / WORTH_TIMING
@@ -296,7 +282,7 @@ class _Run:
         threads = self.ground.latency.conditions["threads"]
         timed = self.questions[:count]
         seconds = medians(
-            wall_clock(self.bench, plans, timed, threads=threads, tasks=tasks, out=self.out, progress=self.progress)
+            wall_clock(self.bench, plans, timed, threads=threads, tasks=tasks, out=out, progress=self.progress)
         )
         for bout in worth:
             bout.wall = seconds[bout.setup.name]

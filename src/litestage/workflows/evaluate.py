@@ -120,7 +120,7 @@ def answer(
         votes=votes,
         stop=stop,
         seed=bench.options.seed,
-        questions_at_once=max(1, bench.options.batch_size // (votes or 1)),
+        questions_at_once=max(1, bench.rows // (votes or 1)),
         on_traces=told,
     )
 

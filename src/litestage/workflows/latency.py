@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +19,7 @@ from litestage.tasks import Question, Task
 from litestage.workflows.clock import now
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
+from litestage.workflows.workers import torch_threads
 
 LATENCY_FILE = "latency.json"
 LATENCIES = ("priced", "wall")
@@ -71,17 +71,6 @@ def best_threads(bench: Workbench, rows: int, context: int) -> int:
                 done = time_passes(bench.engine, [rows], [context], (), repeats=1)
             times += [one.seconds for one in done if isinstance(one.work, Decode)]
     return min(seconds, key=lambda count: median(seconds[count]))
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Compute with ``count`` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def decode_sizes(traces: Sequence[Trace]) -> tuple[list[int], list[int]]:

@@ -163,7 +163,7 @@ class _Measure:
     def _run(self, plan: Plan, ask: Ask) -> _SoFar:
         """Run all questions, or as many as show that the setting cannot be chosen."""
         so_far = _SoFar(ask)
-        size = self.bench.options.batch_size
+        size = self.bench.rows
         while not so_far.settled:
             some = min(size, so_far.next_group(filling=size // self.branches))
             group = ask.order[len(so_far.traces) : len(so_far.traces) + some]

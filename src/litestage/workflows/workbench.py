@@ -6,8 +6,8 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ from litestage.models import load_model
 from litestage.runner import CachedEngine
 from litestage.skipping import load_stands
 from litestage.tasks import Question, Task, load_questions, load_task
+from litestage.workflows.workers import ParallelEngine
 
 DEFAULT_SHOTS = 3
 """Worked examples for a model that was not trained on the task."""
 COMPLETIONS = "completions.sqlite"
+NARROW = 256
+"""Widest residual stream whose products are too small to be worth sharing out among the threads of a process."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Options:
     batch_size: int = 32
     seed: int = 0
     quantise: str = "none"
+    workers: int | None = field(default=1, repr=False)
+    """Processes that answer side by side on a processor; None is two for a small model. Results do not depend on it.
+
+    With more than one, a script needs an ``if __name__ == "__main__":`` around its work, as Python says.
+    """
 
 
 class Workbench:
@@ -49,17 +57,10 @@ class Workbench:
     def __init__(self, options: Options) -> None:
         self.options = options
         task = load_task(options.task)
-        model = load_model(
-            options.model,
-            adapter=options.adapter,
-            dtype=options.dtype,
-            device=options.device,
-            quantise=options.quantise,
-        )
-        tuned = task.name in model.tuned_for
+        self.engine = load_engine(options)
+        tuned = task.name in self.engine.model.tuned_for
         shots = options.shots if options.shots is not None else 0 if tuned else min(DEFAULT_SHOTS, len(task.examples))
         self.task: Task = task.with_shots(shots)
-        self.engine = TorchEngine(model, batch_size=options.batch_size)
 
     def questions(self, split: str, limit: int | None = None) -> list[Question]:
         return load_questions(self.task, split, data=self.options.data, limit=limit)
@@ -141,7 +142,28 @@ class Workbench:
         """The engine behind a cache in ``out``, so that a killed run goes on where it was."""
         shaping = ("dtype", "quantise", "kernels", "device", "versions", "tokenizer")
         conditions = {name: self.conditions[name] for name in shaping}
-        return CachedEngine(self.engine, out / COMPLETIONS, content_hash(conditions))
+        return CachedEngine(self._answering, out / COMPLETIONS, content_hash(conditions))
+
+    @property
+    def rows(self) -> int:
+        """Rows that decode together, in all processes."""
+        return self.options.batch_size * self.workers
+
+    @cached_property
+    def workers(self) -> int:
+        """Processes that answer side by side."""
+        decoder = self.engine.model.decoder
+        if decoder.device.type != "cpu":
+            return 1
+        if self.options.workers is not None:
+            return self.options.workers
+        return min(2, torch.get_num_threads()) if decoder.head.shape[1] <= NARROW else 1
+
+    @cached_property
+    def _answering(self) -> TorchEngine | ParallelEngine:
+        if self.workers == 1:
+            return self.engine
+        return ParallelEngine(self.engine, partial(load_engine, self.options), self.workers - 1)
 
     def stamp(self, *inputs: object) -> str:
         """A name for what is computed or timed from ``inputs`` here: another model, machine or version has another."""
@@ -167,6 +189,18 @@ class Workbench:
             "seed": self.options.seed,
             "versions": versions(decoder.device) | {"python": platform.python_version()},
         }
+
+
+def load_engine(options: Options) -> TorchEngine:
+    """The engine that the options describe."""
+    model = load_model(
+        options.model,
+        adapter=options.adapter,
+        dtype=options.dtype,
+        device=options.device,
+        quantise=options.quantise,
+    )
+    return TorchEngine(model, batch_size=options.batch_size)
 
 
 def parse_exit(text: str) -> ExitRule:

@@ -1,4 +1,4 @@
-"""Several processes that answer questions into one cache: a small model's decode step cannot use two cores."""
+"""Several processes that answer as one engine: a small model's decode step cannot use two cores."""
 
 from __future__ import annotations
 
@@ -6,90 +6,161 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
-from litestage.core import LitestageError, Plan
-from litestage.runner import CachedEngine, run
-from litestage.skipping import load_stands
-from litestage.tasks import Question, Task
-from litestage.workflows.progress import SILENT, Progress
-from litestage.workflows.workbench import Options, Workbench
+from litestage.core import Completion, LitestageError, OnToken, Request, TokenIds
+from litestage.core.engine import EngineAround, beginning
+from litestage.engine import TorchEngine
+from litestage.models.decoder import Stand
+
+Load = Callable[[], TorchEngine]
+READY = "ready"
 
 
-@dataclass(frozen=True)
-class Job:
-    """A plan to run over the questions, and the form of the task that it runs."""
+class ParallelEngine(EngineAround):
+    """This process's engine and those of ``others`` more processes: each takes a share of every call's requests.
 
-    plan: Plan
-    task: Task
-
-
-@dataclass
-class _Worker:
-    bench: Workbench
-    engine: CachedEngine
-    questions: Sequence[Question]
-    folder: Path
-
-
-_worker: list[_Worker] = []
-"""The one of this process."""
-
-
-def answer_ahead(
-    bench: Workbench,
-    questions: Sequence[Question],
-    out: Path,
-    jobs: Sequence[Job],
-    *,
-    workers: int,
-    what: str,
-    progress: Progress = SILENT,
-) -> None:
-    """Have the completions of all jobs in ``out``'s cache; whoever runs the jobs afterwards decodes nothing.
-
-    Compensations must lie in ``out``. With one worker, few jobs, or a device that is no CPU, nothing is done ahead.
+    A request's completion does not depend on what is decoded beside it, so neither on who decodes it. The others start
+    with the first call that has work for all, and take part once they have loaded the model.
     """
-    if workers < 2 or bench.engine.model.decoder.device.type != "cpu" or len(jobs) <= 2 * workers:
-        return
-    progress.start(what, len(jobs))
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    start = bench.options, list(questions), out, threads
-    spawn = multiprocessing.get_context("spawn")
+
+    def __init__(self, engine: TorchEngine, load: Load, others: int) -> None:
+        """``load`` makes the same engine in another process; it must be picklable."""
+        super().__init__(engine)
+        self.own = engine
+        self._load = load
+        self._others = others
+        self._threads = max(1, torch.get_num_threads() // (others + 1))
+        self._started: list[Other] = []
+
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        """Completions in the order of the requests; whoever listens to tokens hears this process alone."""
+        listened = on_token or self.own.on_logits or self.own.on_pass
+        if listened or len(requests) <= self._others:
+            return self.own.generate(requests, prefixes, on_token)
+        others = [other for other in self.others() if other.is_ready()]
+        mine, *theirs = _shares(requests, 1 + len(others))
+        try:
+            for other, share in zip(others, theirs, strict=True):
+                other.ask(share, beginning(share, prefixes), self.own.stands)
+            with torch_threads(self._threads):
+                done = self.own.generate(mine, beginning(mine, prefixes))
+            return done + [completion for other in others for completion in other.told()]
+        except BaseException:  # who is still at work would answer the next call with this one's completions
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the other processes; a later call starts them anew."""
+        for other in self._started:
+            other.end()
+        self._started = []
+
+    def others(self) -> Sequence[Other]:
+        """The other processes, started if they are not."""
+        if not self._started:
+            self._started = [Other(self._load, self._threads) for _ in range(self._others)]
+        return self._started
+
+
+class Other:
+    """One more process, as its parent sees it."""
+
+    def __init__(self, load: Load, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, load, threads), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._ready = False
+        self._stands: set[str] = set()
+        """What stands in for skipped sub-layers, as far as the process knows it."""
+
+    def is_ready(self) -> bool:
+        if not self._ready and self._connection.poll():
+            self._ready = self._hear() == READY
+        return self._ready
+
+    def ask(self, requests: Sequence[Request], prefixes: Sequence[TokenIds], stands: dict[str, Stand]) -> None:
+        needed = {request.stage_plan.compensation.content for request in requests} - self._stands
+        fresh = {content: stands[content] for content in needed if content is not None}
+        self._stands |= fresh.keys()
+        try:
+            self._connection.send((requests, prefixes, fresh))
+        except OSError:
+            raise _died() from None
+
+    def told(self) -> list[Completion]:
+        told: list[Completion] = self._hear()
+        return told
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.join()
+        self._connection.close()
+
+    def _hear(self) -> Any:
+        try:
+            heard = self._connection.recv()
+        except (EOFError, OSError):
+            raise _died() from None
+        if isinstance(heard, Exception):
+            raise heard
+        return heard
+
+
+def _shares(requests: Sequence[Request], count: int) -> list[Sequence[Request]]:
+    """As many requests for each; neighbours, which share the beginnings of their prompts, stay together."""
+    ends = [round(len(requests) * i / count) for i in range(count + 1)]
+    return [requests[start:end] for start, end in pairwise(ends)]
+
+
+def _died() -> LitestageError:
+    return LitestageError(
+        "A process that answered questions died; each holds a model of its own, so memory may have run out. Run "
+        "the command again with --workers 1: it goes on from what was answered."
+    )
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with ``count`` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        with ProcessPoolExecutor(min(workers, len(jobs)), spawn, _begin, start) as pool:
-            _follow([pool.submit(_do, job) for job in jobs], progress)
-    except BrokenProcessPool:
-        raise LitestageError(
-            "A process that answered questions died; each holds a model of its own, so memory may have run out. Run "
-            "the command again with --workers 1: it goes on from what was answered."
-        ) from None
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _follow(jobs: Sequence[Future[None]], progress: Progress) -> None:
-    """Wait for all; whoever interrupts does not wait for those that are under way."""
-    try:
-        for done in as_completed(jobs):
-            done.result()
-            progress.advance()
-    except KeyboardInterrupt:
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-
-
-def _begin(options: Options, questions: Sequence[Question], out: Path, threads: int) -> None:
+def _serve(connection: Connection, load: Load, threads: int) -> None:
+    """Answer what the parent asks until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    bench = Workbench(options)
-    _worker[:] = [_Worker(bench, bench.cached(out), questions, out)]
+    engine = load()
+    connection.send(READY)
+    with suppress(EOFError):  # the parent needs no more answers
+        while True:
+            connection.send(_answer(engine, *connection.recv()))
+
+
+def _answer(
+    engine: TorchEngine, requests: Sequence[Request], prefixes: Sequence[TokenIds], stands: dict[str, Stand]
+) -> list[Completion] | LitestageError:
+    engine.stands.update(stands)
+    try:
+        return engine.generate(requests, prefixes)
+    except LitestageError as error:
+        return error
 
 
 def _end_with_parent() -> None:
@@ -97,10 +168,3 @@ def _end_with_parent() -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
-
-
-def _do(job: Job) -> None:
-    (worker,) = _worker
-    load_stands(worker.folder, [stage.compensation for stage in job.plan.stages.values()], worker.bench.engine)
-    size = worker.bench.options.batch_size
-    run(worker.engine, job.task, worker.questions, job.plan, questions_at_once=size)

@@ -121,7 +121,7 @@ def find_kernels() -> CpuKernels | None:
         return CpuKernels(build_kernels())
     except CannotBuildError as error:
         warnings.warn(
-            f"litestage's own CPU kernels are not used: {error}. bf16 and quantised weights run on torch's, slower. "
+            f"litestage's own CPU kernels are not used: {error}. torch's do the same, slower. "
             "Install a C compiler such as gcc.",
             stacklevel=2,
         )
