@@ -12,6 +12,7 @@ import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import GenerationConfig
 
 from litestage.core import ModelError, OptionError
 from litestage.engine import TorchEngine
@@ -97,6 +98,17 @@ def test_an_adapter_is_merged_as_peft_applies_it(folder: Path, tmp_path: Path) -
     assert model.identity.id == f"{folder} + {place}"
     assert model.identity.fingerprint != tiny.loaded("llama").identity.fingerprint
     assert model.tuned_for == ("everyday",)
+
+
+def test_texts_also_end_where_an_adapter_learnt_to_end_them(folder: Path, tmp_path: Path) -> None:
+    """Versions of transformers differ in the token that ends a GGUF file's texts, and adapters outlive versions."""
+    place, _ = adapter(tmp_path / "adapter")
+    before = load_model(str(folder), adapter=str(place), device="cpu")
+    learnt = outputs(before)[0][2]
+    GenerationConfig(eos_token_id=learnt).save_pretrained(place)
+    after = load_model(str(folder), adapter=str(place), device="cpu")
+    assert after.eos_ids == (*before.eos_ids, learnt)
+    assert outputs(after) == [text[: text.index(learnt) + 1] if learnt in text else text for text in outputs(before)]
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])

@@ -140,6 +140,7 @@ def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: P
     assert report.trained_parameters < 0.2 * report.parameters
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
     bench = Workbench(Options(model=str(model), adapter=str(out)))
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] in bench.engine.model.eos_ids
     assert bench.task.shots == (), "a model trained on the task needs no worked examples"
     assert bench.engine.identity.fingerprint != Workbench(Options(model=str(model))).engine.identity.fingerprint
 
