@@ -140,9 +140,9 @@ def out_folder(out: Path | None, command: str, options: Options, *settings: obje
 
 
 def spelled(options: Options) -> str:
-    """Options as they are typed: those that are not the default's."""
+    """Options as they are typed: those that are given, and not the default's."""
     default = type(options)()
-    changed = {name: value for name, value in vars(options).items() if value != getattr(default, name)}
+    changed = {name: value for name, value in vars(options).items() if value not in (None, getattr(default, name))}
     return shlex.join(word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", str(value)))
 
 
