@@ -107,6 +107,16 @@ def test_a_call_with_too_little_for_all_starts_nothing(bench: Workbench) -> None
     assert len(engine.generate([_request(bench)])) == 1
 
 
+def test_times_are_taken_without_a_process_that_is_still_loading(bench: Workbench, both: ParallelEngine) -> None:
+    both.settle()
+    assert len(multiprocessing.active_children()) == 1, "one that waits disturbs nobody"
+    loading = ParallelEngine(bench.engine, partial(load_engine, bench.options), 1)
+    assert len(loading.generate([_request(bench)] * 2)) == 2
+    assert len(multiprocessing.active_children()) == 2
+    loading.settle()
+    assert len(multiprocessing.active_children()) == 1
+
+
 def _never() -> TorchEngine:
     raise AssertionError
 

@@ -46,6 +46,7 @@ def latency_model(
     kept = read_kept(path, LatencyModel.model_validate_json) if path else None
     if kept and kept.conditions.get("stamp") == stamp:
         return kept
+    bench.settle()
     progress.start("timing this machine", 8)
     threads = best_threads(bench, rows[-1], contexts[-1])
     with torch_threads(threads):
@@ -132,6 +133,7 @@ def wall_clock(
     def seconds(name: str, question: Question) -> float:
         return _seconds(bench, (tasks or {}).get(name, bench.task), question, plans[name])
 
+    bench.settle()
     with torch_threads(threads):
         steps_are_captured = bench.engine.model.decoder.device.type == "cuda"
         for question in questions if steps_are_captured else questions[:1]:  # a new shape is captured, once, in seconds

@@ -159,6 +159,11 @@ class Workbench:
             return self.options.workers
         return min(2, torch.get_num_threads()) if decoder.head.shape[1] <= NARROW else 1
 
+    def settle(self) -> None:
+        """Have nothing at work but this process: times are taken next."""
+        if isinstance(self._answering, ParallelEngine):
+            self._answering.settle()
+
     @cached_property
     def _answering(self) -> TorchEngine | ParallelEngine:
         if self.workers == 1:

@@ -58,6 +58,11 @@ class ParallelEngine(EngineAround):
             self.close()
             raise
 
+    def settle(self) -> None:
+        """Leave none that is still loading: it would disturb whoever takes times next."""
+        if not all(other.is_ready() for other in self._started):
+            self.close()
+
     def close(self) -> None:
         """End the other processes; a later call starts them anew."""
         for other in self._started:
