@@ -80,7 +80,7 @@ def test_the_real_model_of_the_readme_runs_on_real_questions(typed: Typed, check
         pytest.skip(f"needs {DATA} and `litestage models pull {next(iter(PULLABLE))}`")
     (checkout.parent / "shared").symlink_to(ROOT.parent / "shared")
     evaluate, search = (command for command in commands("README.md") if "obqa" in command)
-    # The search as it stands takes two hours: fewer questions and budgets here.
+    # The search as it stands takes over an hour: fewer questions and budgets here.
     assert typed(evaluate) == typed(search.replace("--limit 20", "--limit 4 --step 28")) == 0
 
 
