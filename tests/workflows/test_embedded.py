@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from litestage.core import Completion, Engine, ModelIdentity, OnToken, Request, TokenIds
+from litestage.core import Completion, Engine, OnToken, Request, TokenIds
+from litestage.core.engine import EngineAround
 from litestage.evaluation import score
 from litestage.models.catalog import embedded_folder
 from litestage.runner import run
@@ -17,23 +18,13 @@ from litestage.workflows import Workbench
 QUESTIONS = 80
 
 
-class Tampered:
+class Tampered(EngineAround):
     """An engine whose texts of one stage are left out, or handed to the next question."""
 
     def __init__(self, engine: Engine, stages: int, stage: int, swap: bool) -> None:
-        self.engine, self.stages, self.stage, self.swap = engine, stages, stage, swap
+        super().__init__(engine)
+        self.stages, self.stage, self.swap = stages, stage, swap
         self.calls = 0
-
-    @property
-    def identity(self) -> ModelIdentity:
-        return self.engine.identity
-
-    @property
-    def max_context(self) -> int:
-        return self.engine.max_context
-
-    def encode(self, text: str, chat: bool = False) -> TokenIds:
-        return self.engine.encode(text, chat)
 
     def generate(
         self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -30,6 +31,10 @@ ERR = Console(stderr=True, markup=False)
 """Without markup: brackets in a question or a path are that, and no style."""
 
 
+QUIET = 60.0
+"""Seconds after which a log is told how far a part is."""
+
+
 class Bars:
     """Progress bars on the error stream, so that what a command prints can be piped; plain lines without a terminal."""
 
@@ -47,6 +52,7 @@ class Bars:
         )
         self._task: TaskID | None = None
         self._what, self._note = "", ""
+        self._told = 0.0
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -64,18 +70,27 @@ class Bars:
     def start(self, what: str, total: int | None = None) -> None:
         """A new part of the job begins."""
         self._finish()
-        self._what, self._note = what, ""
+        self._what, self._note, self._told = what, "", time.monotonic()
         self._task = self._bars.add_task(escape(what), total=total, note="")
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self._note = note or self._note
         if self._task is not None:
             self._bars.update(self._task, advance=steps, note=self._note)
+            if self._bars.disable and time.monotonic() - self._told >= QUIET:
+                self._tell(self._task)
 
     def say(self, sentence: str) -> None:
         """Something the user should read."""
         self._finish()
         ERR.print(sentence, highlight=False, style="dim")
+
+    def _tell(self, task: TaskID) -> None:
+        """Without a bar to look at, a line."""
+        self._told = time.monotonic()
+        now = self._bars.tasks[self._bars.task_ids.index(task)]
+        of = "" if now.total is None else f" of {now.total:g}"
+        ERR.print(f"  {self._what}: {now.completed:g}{of}  {self._note}".rstrip(), highlight=False, style="dim")
 
     def _finish(self) -> None:
         """Leave a line of what was done."""

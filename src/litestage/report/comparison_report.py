@@ -28,7 +28,7 @@ def comparison_page(comparison: Comparison) -> Page:
         *([_examples(comparison)] if comparison.examples else []),
     ]
     return Page(
-        title=f"{comparison.model.id} on {comparison.task}, all methods",
+        title=f"{comparison.model.id} on {comparison.task}, method against method",
         headline=comparison_words.headline(comparison),
         summary=tuple(comparison_words.summary(comparison)),
         notes=comparison.notes,
