@@ -70,6 +70,26 @@ def first_logits(model: LoadedModel) -> torch.Tensor:
 
 
 @families
+def test_beginnings_read_once_change_nothing(family: str) -> None:
+    """Worked examples that all rows share, questions that some do, rows of many lengths that leave and enter: bit for
+    bit what each row gives by itself."""
+    stem = tiny.prompt(24)
+    questions = [stem + tiny.prompt(6, seed=seed) for seed in range(3)]
+    prompts = [questions[i % 3] + tiny.prompt(1 + i % 4, seed=i) for i in range(15)]
+    model = loaded(family, "bf16")
+    together = TorchEngine(model, batch_size=9).generate(
+        [
+            request.model_copy(update={"max_new_tokens": 4 + 3 * (i % 4)})
+            for i, request in enumerate(tiny.requests(prompts))
+        ],
+        [stem, *questions],
+    )
+    for prompt, row in zip(prompts, together, strict=True):
+        (alone,) = TorchEngine(model).generate(tiny.requests([prompt], max_new_tokens=len(row.token_ids)))
+        assert (alone.token_ids, alone.confidences) == (row.token_ids, row.confidences)
+
+
+@families
 def test_bf16_weights_on_an_fp32_stream_equal_transformers(family: str) -> None:
     """The kernels, cache and positions of every family; only the order of sums differs."""
     source = rounded(family, "bf16")

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from litestage.core import Completion, Prefill, Sampling, StagePlan, TokenIds
 from litestage.engine import TorchEngine
-from litestage.engine.prefixes import waves
+from litestage.engine.prefixes import Prefix, alike, waves
 
 STEM = tiny.prompt(24)
 NESTED = [STEM[:6], STEM[:15], STEM]
@@ -145,6 +146,20 @@ def test_nothing_is_kept_that_was_not_asked_for() -> None:
     assert held(engine) == {}
     engine.generate(tiny.requests(PROMPTS, max_new_tokens=2), [(), STEM, STEM[:6], STEM])
     assert held(engine) == {6: 6, 24: 18}
+
+
+def test_rows_are_alike_as_deep_as_spares_the_most_reading() -> None:
+    kept = torch.zeros(1, 0, 2, 1, 1), torch.zeros(0)
+    stem = Prefix(STEM, None, *kept, 0)
+    question, other = (Prefix(STEM + (n,) * 6, stem, *kept, 0) for n in (1, 2))
+    assert alike([None, stem, None]) is None
+    assert alike([]) is None
+    found = alike([None, question, question, None, other, stem])
+    assert found is not None, "24 slots of four rows spare 72, 30 of two only 30"
+    assert [tensor.tolist() for tensor in found] == [[0, 1, 1, 3, 1, 1], [0, 24, 24, 0, 24, 24]]
+    found = alike([question] * 6 + [other] * 6)
+    assert found is not None, "24 slots of twelve rows spare 264, 30 of twice six rows 300"
+    assert [tensor.tolist() for tensor in found] == [[0] * 6 + [6] * 6, [30] * 12]
 
 
 def test_waves_put_a_prefix_after_those_it_continues() -> None:

@@ -17,7 +17,7 @@ from transformers.activations import ACT2FN
 from litestage.models.decoder import Activation, LowRank, Projection
 from litestage.models.kernels import CpuKernels, build_kernels, find_kernels, round_weight
 from litestage.models.kernels.build import CannotBuildError
-from litestage.models.kernels.kernels import GATED, Heads
+from litestage.models.kernels.kernels import GATED, Alike, Heads
 from litestage.models.packed import Packed, Packing
 
 KINDS = ("bf16", "int8", "int4")
@@ -251,6 +251,62 @@ def test_attention_does_not_depend_on_the_other_rows(kernels: CpuKernels) -> Non
             for at in parts
         ]
         assert torch.equal(torch.cat(apart), together)
+
+
+@pytest.mark.parametrize("window", [0, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("kv_heads", "group", "size"), [(3, 3, 64), (2, 4, 16), (4, 1, 40)])
+def test_tokens_of_one_row_may_come_together(
+    kernels: CpuKernels, window: int, dtype: torch.dtype, kv_heads: int, group: int, size: int
+) -> None:
+    """Bit for bit what they give one after another: what several see is read once, a chunk of 64 slots at a time."""
+    heads = Heads(kv_heads * group, kv_heads, size, window, 0.2, 0.0)
+    start, count = 130, 40
+    states = torch.randn(count, 1, (heads.heads + 2 * kv_heads) * size)
+    blocks = [torch.randn(2, 200, 2, kv_heads, size).to(dtype)] * 2
+    one, other = (block.clone() for block in blocks)
+    positions, rows = torch.arange(start, start + count)[:, None], torch.ones(count, dtype=torch.long)
+    together = kernels.attend(states.clone(), positions, rows, None, None, EPS, one, heads, 200)
+    apart = [
+        kernels.attend(states[t : t + 1].clone(), positions[t : t + 1], rows[:1], None, None, EPS, other, heads, 200)
+        for t in range(count)
+    ]
+    assert torch.equal(torch.cat(apart), together)
+    assert torch.equal(one, other)
+
+
+@given(
+    leaders=st.lists(st.integers(0, 3), min_size=9, max_size=40),
+    shared=st.integers(1, 150),
+    window=st.sampled_from([0, 9, 120]),
+    seed=st.integers(0, 99),
+)
+def test_rows_that_begin_alike_are_read_once(
+    kernels: CpuKernels, leaders: list[int], shared: int, window: int, seed: int
+) -> None:
+    """Bit for bit what each gives by itself, with nothing in the slots that it has in common with its leader."""
+    torch.manual_seed(seed)
+    count, heads = len(leaders), Heads(9, 3, 16, window, 0.2, 0.0)
+    first = torch.tensor([leaders.index(one) for one in leaders])
+    block = torch.randn(count, 200, 2, 3, 16)
+    block[:, :shared] = block[first, :shared]
+    states, positions = torch.randn(count, 1, 15 * 16), torch.randint(shared, 200, (count, 1))
+    asked = (torch.arange(count), None, None, EPS)
+    alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 200)
+    alike = Alike(first, torch.full((count,), shared))
+    assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 200, alike), alone)
+
+
+def test_the_leader_alone_is_read(kernels: CpuKernels) -> None:
+    count, shared, heads = 16, 70, Heads(9, 3, 16, 0, 0.2, 0.0)
+    block = torch.randn(count, 100, 2, 3, 16)
+    block[:, :shared] = block[:1, :shared]
+    states, positions = torch.randn(count, 1, 15 * 16), torch.full((count, 1), 90)
+    asked = (torch.arange(count), None, None, EPS)
+    alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 100)
+    block[1:, :shared] = float("nan")
+    alike = Alike(torch.zeros(count, dtype=torch.long), torch.full((count,), shared))
+    assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 100, alike), alone)
 
 
 @given(vocabulary=st.integers(1, 70), rows=st.integers(1, 5), seed=st.integers(0, 99), spread=st.sampled_from([1, 60]))

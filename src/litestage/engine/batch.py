@@ -14,11 +14,12 @@ from torch import Tensor
 
 from litestage.core import Decode, OnToken, Prefill, Sampling, StagePlan, TokenIds
 from litestage.core.rows import rows_to_admit
-from litestage.engine.prefixes import Prefix
+from litestage.engine.prefixes import Prefix, alike
 from litestage.engine.row import Row
 from litestage.engine.steps import FixedStep, FixedSteps, Said, decision
 from litestage.models.cache import Cache
 from litestage.models.decoder import FULL, Decoder, Observer, Path, Skips, Stand
+from litestage.models.kernels import Alike
 
 OnPass = Callable[[Prefill | Decode], None]
 OnLogits = Callable[[Sequence[int], Float[Tensor, "B V"]], None]
@@ -47,6 +48,8 @@ class Batch:
     """What the step behind the last one says of the active rows: it was started before that one was read."""
     _paths: dict[frozenset[int], Path] = field(default_factory=dict)
     """By the segments that the rows are at."""
+    _alike: tuple[tuple[int, ...], Alike | None] = ((), None)
+    """Which rows begin alike, and of which rows that was found."""
 
     def run(self, rows: Sequence[Row]) -> None:
         """Bring every row to its end, in the order that `litestage.core.rows.passes` states.
@@ -120,7 +123,15 @@ class Batch:
             skips,
             path,
             in_place=True,
+            alike=self._beginning_alike(),
         )
+
+    def _beginning_alike(self) -> Alike | None:
+        """For kernels, which then read the common beginnings of prompts once."""
+        rows = tuple(row.index for row in self.active)
+        if self.decoder.kernels is not None and rows != self._alike[0]:
+            self._alike = rows, alike([row.prefix for row in self.active])
+        return self._alike[1]
 
     def _said(self, logits: Float[Tensor, "B V"], rows: list[Row]) -> Said:
         return Said(decision(logits, self.sampling, self._uniforms(rows), self.decoder.kernels), len(rows))

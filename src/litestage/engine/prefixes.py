@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from litestage.core import TokenIds
+from litestage.models.kernels import Alike
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +91,27 @@ class PrefixStore:
         """Forget all prefixes except ``but`` and what those continue."""
         kept = {part.tokens for tokens in but if tokens in self._held for part in self._held[tokens].chain()}
         self._held = OrderedDict((tokens, prefix) for tokens, prefix in self._held.items() if tokens in kept)
+
+
+def alike(prefixes: Sequence[Prefix | None]) -> Alike | None:
+    """Which of the cache rows 0, 1, ... that took these begin alike; None where none do.
+
+    Rows that share a beginning may share more of it with some: the depth is taken that spares the most reading.
+    """
+    chains = [prefix.chain() if prefix else [] for prefix in prefixes]
+    depths = [[chain[depth : depth + 1] for chain in chains] for depth in range(max(map(len, chains), default=0))]
+    spared, best = max(((_spared(parts), parts) for parts in depths), key=itemgetter(0), default=(0, []))
+    if not spared:
+        return None
+    first: dict[Prefix, int] = {}
+    leaders = [first.setdefault(part[0], row) if part else row for row, part in enumerate(best)]
+    return Alike(torch.tensor(leaders), torch.tensor([len(part[0].tokens) if part else 0 for part in best]))
+
+
+def _spared(parts: Sequence[Sequence[Prefix]]) -> int:
+    """Slots that need no reading where each beginning is read once."""
+    held = [part[0] for part in parts if part]
+    return sum(len(part.tokens) for part in held) - sum(len(part.tokens) for part in set(held))
 
 
 def waves(prefixes: Sequence[TokenIds]) -> list[list[TokenIds]]:

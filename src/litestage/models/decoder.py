@@ -18,7 +18,7 @@ from torch import Tensor
 
 from litestage.core import EMPTY, SkipSet, SubLayer, sub_layers
 from litestage.models.cache import Cache
-from litestage.models.kernels.kernels import Heads, Kernels
+from litestage.models.kernels.kernels import Alike, Heads, Kernels
 
 Hidden = Float[Tensor, "B T D"]
 Observer = Callable[[SubLayer, Hidden, Hidden], None]
@@ -192,6 +192,8 @@ class Step:
     """They are 0 to B-1, and are read without a copy."""
     context: int
     """Slots read: the longest row's length with its new tokens."""
+    alike: Alike | None = None
+    """What kernels may read once for several rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,15 +333,17 @@ class Decoder:
         last: Int[Tensor, " B"] | None = None,
         observe: Observer | None = None,
         in_place: bool = False,
+        alike: Alike | None = None,
     ) -> Float[Tensor, "B V"]:
         """Raw logits of one position a row, after running ``tokens`` from position ``starts`` on.
 
         ``rows`` are the cache rows, ``context`` the most slots any row reads, ``last`` the token whose logits are
         wanted (default: the only or final one). Tokens beyond a row's end are padding: put them at the right.
         ``path`` is the skips' own, for a caller that keeps it.
-        ``in_place`` says that ``rows`` are 0 to B-1, as in a decode step, so that the cache is read without a copy.
+        ``in_place`` says that ``rows`` are 0 to B-1, as in a decode step, so that the cache is read without a copy,
+        ``alike`` which of them begin with the same slots.
         """
-        step = self.step(tokens.shape[1], starts, cache, rows, context, in_place)
+        step = self.step(tokens.shape[1], starts, cache, rows, context, in_place, alike)
         x = self.run(self.embed(tokens), step, skips, path, observe)
         x = x[:, -1] if last is None else x[torch.arange(len(last), device=x.device), last]
         return self.logits(x)
@@ -431,7 +435,7 @@ class Decoder:
         rotary = None if weights.rotary is None else step.rotary[weights.rotary]
         return kernels.attend(
             *(states, step.positions, step.rows, rotary, weights.head_norm, shape.norm_eps, cache, heads),
-            step.context,
+            *(step.context, step.alike),
         )
 
     def _turn(self, weights: Attention, states: Float[Tensor, "B T M"], step: Step) -> Float[Tensor, "B T N E"]:
@@ -499,6 +503,7 @@ class Decoder:
         rows: Int[Tensor, " B"],
         context: int,
         in_place: bool = False,
+        alike: Alike | None = None,
     ) -> Step:
         """What the sub-layers of a forward of T new tokens a row share; the arguments are those of `forward`."""
         by_kernels = self.kernels is not None and (T == 1 or self.kernels.ragged)
@@ -516,6 +521,7 @@ class Decoder:
             rows=rows,
             in_place=in_place,
             context=context,
+            alike=alike,
         )
 
     def _tables_at(

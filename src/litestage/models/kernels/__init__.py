@@ -3,7 +3,16 @@
 from litestage.models.kernels.build import build_kernels
 from litestage.models.kernels.cpu import CpuKernels, find_kernels
 from litestage.models.kernels.gpu import GpuKernels, find_gpu_kernels
-from litestage.models.kernels.kernels import Kernels
+from litestage.models.kernels.kernels import Alike, Kernels
 from litestage.models.kernels.rounding import round_weight
 
-__all__ = ["CpuKernels", "GpuKernels", "Kernels", "build_kernels", "find_gpu_kernels", "find_kernels", "round_weight"]
+__all__ = [
+    "Alike",
+    "CpuKernels",
+    "GpuKernels",
+    "Kernels",
+    "build_kernels",
+    "find_gpu_kernels",
+    "find_kernels",
+    "round_weight",
+]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from litestage.models.kernels.build import CannotBuildError, build_kernels
-from litestage.models.kernels.kernels import FORMATS, PLAIN, Heads
+from litestage.models.kernels.kernels import FORMATS, PLAIN, Alike, Heads
 from litestage.models.kernels.rounding import GROUP, quantise
 
 PANEL = 16
@@ -24,7 +24,8 @@ _SIGNATURES = {
     ),
     "rows": (c_void_p, c_int, c_int, c_void_p, c_long, c_void_p),
     "attend": (
-        *(c_void_p, c_long, c_long, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_void_p),
+        *(c_void_p, c_long, c_long, c_void_p, c_void_p, c_void_p, c_void_p),
+        *(c_void_p, c_void_p, c_void_p, c_float, c_void_p),
         *(c_int, c_int, c_int, c_int, c_float, c_float, c_int, c_long, c_void_p),
     ),
     "most_probable": (c_void_p, c_long, c_long, c_void_p, c_void_p),
@@ -93,11 +94,14 @@ class CpuKernels:
         block: Tensor,
         heads: Heads,
         context: int,
+        alike: Alike | None = None,
     ) -> Float[Tensor, "B T Q"]:
         y = states.new_empty(*states.shape[:2], heads.heads * heads.size)
         cos, sin = rotary if rotary is not None else (None, None)
+        leaders, slots = alike if alike is not None else (None, None)
         self._attend(
             *(states.data_ptr(), positions.numel(), positions.shape[1], positions.data_ptr(), rows.data_ptr()),
+            *(_pointer(leaders), _pointer(slots)),
             *(_pointer(cos), _pointer(sin), _pointer(norm), eps, block.data_ptr(), heads.heads, heads.kv_heads),
             *(heads.size, heads.window, heads.scale, heads.cap, block.dtype == torch.bfloat16, block.shape[1]),
             y.data_ptr(),

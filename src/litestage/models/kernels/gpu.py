@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from litestage.models.kernels.kernels import FORMATS, GATED, NORMED, PLAIN, Heads
+from litestage.models.kernels.kernels import FORMATS, GATED, NORMED, PLAIN, Alike, Heads
 from litestage.models.kernels.rounding import GROUP, quantise
 
 ROWS_ALONE = 1
@@ -168,6 +168,7 @@ class GpuKernels:
         block: Tensor,
         heads: Heads,
         context: int,
+        alike: Alike | None = None,
     ) -> Float[Tensor, "B T Q"]:
         H, K, E = heads.heads, heads.kv_heads, heads.size
         count = len(states)

@@ -11,6 +11,7 @@
  *   bf16  16 vectors of 16 halves; half 2r + b of vector j is column 2j + b
  */
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,11 @@
 #define PANEL 8
 #define GROUP 32
 #define TILE 4       /* rows of input that share unpacked weights */
-#define SHARING 4    /* query heads that share widened keys and values */
+#define SHARING 3    /* query heads that share widened keys and values */
+#define KEYS 4       /* keys that share queries */
+#define WIDE 4       /* vectors of a value that share a weight */
+#define MEMBERS 8    /* tokens that share the slots they all see, */
+#define CHUNK 64     /* so many at a time */
 #define AHEAD 12     /* cache slots */
 #define STRIP 64     /* rows of input that stay in the core's cache while a matrix goes by */
 #define INLINE static inline __attribute__((always_inline))
@@ -443,27 +448,61 @@ static void turn(float *head, const float *norm, float eps, const float *cos, co
         }
 }
 
-/* Slots lie too far apart for the processor to foresee which lines of memory come next. */
-INLINE void fetch(const Shape *s, const void *cache, long at, int narrow) {
-    const long size = narrow ? 2 : 4;
-    for (long i = 0; i < s->size * size; i += 64) __builtin_prefetch((const char *)cache + at * size + i);
+/* The sums of four vectors, each in the order of `sum_of`. */
+INLINE void sums_of(const Eight *x, float scale, float *sums) {
+#if VECTORS
+    __m128 half[4];
+    for (int i = 0; i < 4; i++)
+        half[i] = _mm_add_ps(_mm256_castps256_ps128((__m256)x[i]), _mm256_extractf128_ps((__m256)x[i], 1));
+    _MM_TRANSPOSE4_PS(half[0], half[1], half[2], half[3]);
+    const __m128 sum = _mm_add_ps(_mm_add_ps(half[0], half[2]), _mm_add_ps(half[1], half[3]));
+    _mm_storeu_ps(sums, _mm_mul_ps(sum, _mm_set1_ps(scale)));
+#else
+    for (int i = 0; i < 4; i++) sums[i] = sum_of(x[i]) * scale;
+#endif
 }
 
-/* Scores of `count` queries with the keys at `at`, `at + width`, ...: scores [count, stride]. */
-INLINE void score(const Shape *s, const float *q, int count, int narrow, const void *cache, long at, long width,
-                  long length, long stride, float *scores) {
+/* What some query heads of one KV head, at one token, see: the slots [from, to) of a cache row. */
+typedef struct {
+    const float *q;      /* [count, size] */
+    float *scores, *y;   /* [count, stride], from slot `from` on; [count, size] */
+    long from, to, stride, row;
+} Query;
+
+/* Keys or values of slots, `width` numbers apart: in the cache, or a copy of some. */
+typedef struct {
+    const void *memory;
+    int narrow;
+    long at, width, ahead; /* what is at `ahead` from each key will be read next, or 0 */
+} Slots;
+
+/* Slots lie too far apart for the processor to foresee which lines of memory come next. */
+INLINE void fetch(const Shape *s, Slots from, long at) {
+    const long size = from.narrow ? 2 : 4;
+    for (long i = 0; i < s->size * size; i += 64) __builtin_prefetch((const char *)from.memory + at * size + i);
+}
+
+/* Scores of `count` queries with `length` keys. What lies behind each row of scores is spare. */
+INLINE void score(const Shape *s, const float *q, int count, int narrow, Slots keys, long length, long stride,
+                  float *scores) {
     const int E = s->size;
-    const long values = (long)s->kv_heads * E;
-    for (long t = 0; t < length; t++, at += width) {
-        Eight dot[SHARING];
-        for (int h = 0; h < count; h++) dot[h] = each(0);
-        fetch(s, cache, at + AHEAD * width, narrow);
-        fetch(s, cache, at + AHEAD * width + values, narrow);
-        for (int i = 0; i < E; i += 8) {
-            const Eight key = eight_of(cache, at + i, narrow);
-            for (int h = 0; h < count; h++) dot[h] = fused(load(q + h * E + i), key, dot[h]);
+    for (long t = 0; t < length; t += KEYS) {
+        Eight dot[SHARING][KEYS];
+        long at[KEYS];
+        for (int k = 0; k < KEYS; k++) {
+            at[k] = keys.at + (t + k < length ? t + k : length - 1) * keys.width;
+            for (int h = 0; h < count; h++) dot[h][k] = each(0);
+            if (keys.ahead) {
+                fetch(s, keys, at[k] + AHEAD * keys.width);
+                fetch(s, keys, at[k] + AHEAD * keys.width + keys.ahead);
+            }
         }
-        for (int h = 0; h < count; h++) scores[h * stride + t] = sum_of(dot[h]) * s->scale;
+        for (int i = 0; i < E; i += 8)
+            for (int k = 0; k < KEYS; k++) {
+                const Eight key = eight_of(keys.memory, at[k] + i, narrow);
+                for (int h = 0; h < count; h++) dot[h][k] = fused(load(q + h * E + i), key, dot[h][k]);
+            }
+        for (int h = 0; h < count; h++) sums_of(dot[h], s->scale, scores + h * stride + t);
     }
 }
 
@@ -485,17 +524,18 @@ INLINE void softmax(float *scores, long length, float cap) {
     for (long t = 0; t < length; t += 8) put(scores + t, load(scores + t) * inverse);
 }
 
-/* Weighted sums of the values at `at`, `at + width`, ..., `wide` vectors of each at a time. */
-INLINE void mix(const Shape *s, const float *weights, int count, int wide, int narrow, const void *cache, long at,
-                long width, long length, long stride, float *y) {
+/* Add weighted sums of `length` values to y, `wide` vectors of each at a time. */
+INLINE void mix(const Shape *s, const float *weights, int count, int wide, int narrow, Slots values, long length,
+                long stride, float *y) {
     const int E = s->size;
     for (int i = 0; i < E; i += 8 * wide) {
-        Eight sum[SHARING][2];
-        for (int h = 0; h < count; h++) sum[h][0] = sum[h][1] = each(0);
-        long from = at + i;
-        for (long t = 0; t < length; t++, from += width)
+        Eight sum[SHARING][WIDE];
+        for (int h = 0; h < count; h++)
+            for (int j = 0; j < wide; j++) sum[h][j] = load(y + h * E + i + 8 * j);
+        long from = values.at + i;
+        for (long t = 0; t < length; t++, from += values.width)
             for (int j = 0; j < wide; j++) {
-                const Eight value = eight_of(cache, from + 8 * j, narrow);
+                const Eight value = eight_of(values.memory, from + 8 * j, narrow);
                 for (int h = 0; h < count; h++) sum[h][j] = fused(value, each(weights[h * stride + t]), sum[h][j]);
             }
         for (int h = 0; h < count; h++)
@@ -503,40 +543,126 @@ INLINE void mix(const Shape *s, const float *weights, int count, int wide, int n
     }
 }
 
-INLINE void attend_few(const Shape *s, const float *q, int count, int narrow, const void *cache, long row, int kv,
-                       long from, long to, float *y) {
-    const long width = 2L * s->kv_heads * s->size, length = to - from, stride = (length + 7) / 8 * 8;
-    const long keys = (row * s->slots + from) * width + (long)kv * s->size;
-    const long values = keys + (long)s->kv_heads * s->size;
-    float *scores = reserve(count * stride * sizeof(float));
-    score(s, q, count, narrow, cache, keys, width, length, stride, scores);
-    for (int h = 0; h < count; h++) softmax(scores + h * stride, length, s->cap);
-    if (s->size % 16 == 0) mix(s, scores, count, 2, narrow, cache, values, width, length, stride, y);
-    else mix(s, scores, count, 1, narrow, cache, values, width, length, stride, y);
+/* The loops above, for numbers that are known when they are compiled. */
+#define FOR_EACH(LOOP)                                                                                 \
+    if (slots.narrow) {                                                                                \
+        if (count == 3) { LOOP(3, 1) } else if (count == 2) { LOOP(2, 1) } else { LOOP(1, 1) }         \
+    } else {                                                                                           \
+        if (count == 3) { LOOP(3, 0) } else if (count == 2) { LOOP(2, 0) } else { LOOP(1, 0) }         \
+    }
+
+static void score_few(const Shape *s, const float *q, int count, Slots slots, long length, long stride, float *scores) {
+#define SCORE(N, NARROW) score(s, q, N, NARROW, slots, length, stride, scores);
+    FOR_EACH(SCORE)
 }
 
-/* What `count` query heads, all of one KV head, make of the slots [from, to) of a cache row. */
-static void attend(const Shape *s, const float *q, int count, const void *cache, long row, int kv, long from, long to,
-                   float *y) {
-    for (; count > 0; count -= SHARING, q += SHARING * s->size, y += SHARING * s->size) {
-        const int few = count < SHARING ? count : SHARING;
-#define FEW(N)                                                                        \
-    if (few == N) {                                                                   \
-        if (s->narrow) attend_few(s, q, N, 1, cache, row, kv, from, to, y);           \
-        else attend_few(s, q, N, 0, cache, row, kv, from, to, y);                     \
+static void mix_few(const Shape *s, const float *weights, int count, Slots slots, long length, long stride, float *y) {
+#define MIX(N, NARROW)                                                                     \
+    if (s->size % 32 == 0) mix(s, weights, N, 4, NARROW, slots, length, stride, y);        \
+    else if (s->size % 16 == 0) mix(s, weights, N, 2, NARROW, slots, length, stride, y);   \
+    else mix(s, weights, N, 1, NARROW, slots, length, stride, y);
+    FOR_EACH(MIX)
+}
+
+/* Keys of a cache row's slots from one on, or values; keys have their values fetched with them. */
+static Slots in_cache(const Shape *s, const void *cache, long row, int kv, int values, long from) {
+    const long apart = (long)s->kv_heads * s->size, width = 2 * apart;
+    return (Slots){cache, s->narrow, (row * s->slots + from) * width + (long)kv * s->size + values * apart, width,
+                   values ? 0 : apart};
+}
+
+/* A copy of `length` of them, side by side and wide. */
+static Slots copied(const Shape *s, Slots from, long length, float *copy) {
+    for (long t = 0, at = from.at; t < length; t++, at += from.width) {
+        fetch(s, from, at + AHEAD * from.width);
+        for (int i = 0; i < s->size; i += 8) put(copy + t * s->size + i, eight_of(from.memory, at + i, from.narrow));
     }
-        FEW(1) FEW(2) FEW(3) FEW(4)
+    return (Slots){copy, 0, 0, s->size, 0};
+}
+
+/* Score some heads of a token with the keys of the slots [from, to), or mix their values, a few heads at a time. */
+static void walk(const Shape *s, const Query *query, int count, int values, Slots slots, long from, long to) {
+    if (to <= from) return;
+    for (int h = 0, few; h < count; h += few) {
+        few = count - h == 4 ? 2 : count - h < SHARING ? count - h : SHARING;
+        float *scores = query->scores + h * query->stride + (from - query->from);
+        if (values) mix_few(s, scores, few, slots, to - from, query->stride, query->y + (long)h * s->size);
+        else score_few(s, query->q + (long)h * s->size, few, slots, to - from, query->stride, scores);
     }
+}
+
+/* What tokens make of what they see, by `count` heads of one KV head. The slots [low, high) of cache row `row` stand for
+ * their own: these are read once, a chunk at a time. Sums run over ascending slots, shared or not. */
+static void attend(const Shape *s, const Query *queries, int many, int count, const void *cache, int kv, long row,
+                   long low, long high, float *copy) {
+    for (int values = 0; values < 2; values++) {
+        for (const Query *query = queries; query < queries + many; query++)
+            walk(s, query, count, values, in_cache(s, cache, query->row, kv, values, query->from), query->from, low);
+        for (long from = low, to; from < high; from = to) {
+            to = from + CHUNK < high ? from + CHUNK : high;
+            const Slots slots = copied(s, in_cache(s, cache, row, kv, values, from), to - from, copy);
+            for (int n = 0; n < many; n++) walk(s, queries + n, count, values, slots, from, to);
+        }
+        for (const Query *query = queries; query < queries + many; query++) {
+            walk(s, query, count, values, in_cache(s, cache, query->row, kv, values, high), high, query->to);
+            for (int h = 0; h < count && !values; h++)
+                softmax(query->scores + h * query->stride, query->to - query->from, s->cap);
+        }
+    }
+}
+
+/* Tokens from `first` on; where there are several, the slots [low, high) of `row` are what all of them see there. */
+typedef struct {
+    long first, row, low, high;
+    int many;
+} Group;
+
+INLINE long end_of(const Shape *s, int64_t position) { return position < s->slots ? position + 1 : s->slots; }
+
+INLINE long start_of(const Shape *s, long end) { return s->window && end > s->window ? end - s->window : 0; }
+
+/* Groups of up to `most` tokens: those of one cache row, and those whose rows begin alike: with the first `alike` slots
+ * of one of them, the leader. */
+static long group_tokens(const Shape *s, long tokens, long per_row, const int64_t *positions, const int64_t *rows,
+                         const int64_t *leaders, const int64_t *alike, int most, Group *groups) {
+    long found = 0;
+    for (long t = 0; t < tokens; found++) {
+        const long first = t, row = t / per_row, end = end_of(s, positions[t]);
+        long low = start_of(s, end), high = end, source = rows[row];
+        for (t++; t < tokens && t < first + most; t++) {
+            const long other = t / per_row, to = end_of(s, positions[t]), from = start_of(s, to);
+            long limit = to < high ? to : high;
+            if (rows[other] != rows[row]) {
+                if (!leaders || leaders[other] != leaders[row]) break;
+                if (alike[other] < limit) limit = alike[other];
+                if (alike[row] < limit) limit = alike[row];
+            }
+            if (limit <= (from > low ? from : low)) break;
+            low = from > low ? from : low;
+            high = limit;
+            if (rows[other] != rows[row]) source = leaders[row];
+        }
+        if (t == first + 1) high = low;
+        groups[found] = (Group){first, source, low, high, (int)(t - first)};
+    }
+    return found;
 }
 
 /* Turn queries and keys in `states` [tokens, heads + 2 kv_heads, size] by tables of all positions, keep keys and values in the cache's block
  * [rows, slots, 2, kv_heads, size], and attend: y [tokens, heads, size]. `per_row` tokens follow each other in a row. */
 void litestage_attend(float *states, long tokens, long per_row, const int64_t *positions, const int64_t *rows,
-                      const float *cos, const float *sin, const float *norm, float eps, void *cache, int heads,
-                      int kv_heads, int size, int window, float scale, float cap, int narrow, long slots, float *y) {
+                      const int64_t *leaders, const int64_t *alike, const float *cos, const float *sin,
+                      const float *norm, float eps, void *cache, int heads, int kv_heads, int size, int window,
+                      float scale, float cap, int narrow, long slots, float *y) {
     const Shape s = {heads, kv_heads, size, window, scale, cap, narrow, slots};
-    const int all = heads + 2 * kv_heads, group = heads / kv_heads;
+    const int all = heads + 2 * kv_heads;
     const long width = 2L * kv_heads * size;
+    /* one query head at a time where there are few, so that all cores have work */
+    const int unit = tokens * kv_heads >= 8 ? heads / kv_heads : 1, units = heads / unit;
+    const long share = unit == 1 ? 1 : tokens * units / (4 * omp_get_max_threads());
+    Group *groups = malloc(tokens * sizeof(Group));
+    const long count = group_tokens(&s, tokens, per_row, positions, rows, leaders, alike,
+                                    share < 1 ? 1 : share < MEMBERS ? share : MEMBERS, groups);
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
@@ -547,18 +673,29 @@ void litestage_attend(float *states, long tokens, long per_row, const int64_t *p
                 turn(state + h * size, norm ? norm + h * size : 0, eps, cos ? cos + at * size : 0, sin + at * size, size);
             store(cache, (rows[t / per_row] * slots + at) * width, narrow, 2 * kv_heads * size, state + heads * size);
         }
-        /* one query head at a time where there are few, so that all cores have work */
-        const int unit = tokens * kv_heads >= 8 ? group : 1;
-        const long units = tokens * heads / unit;
 #pragma omp for schedule(dynamic)
-        for (long u = 0; u < units; u++) {
-            const long t = u / (heads / unit), head = u % (heads / unit) * unit;
-            const long to = positions[t] < slots ? positions[t] + 1 : slots;
-            const long from = window && to > window ? to - window : 0;
-            attend(&s, states + (t * all + head) * size, unit, cache, rows[t / per_row], head / group, from, to,
-                   y + (t * heads + head) * size);
+        for (long u = 0; u < count * units; u++) {
+            const Group group = groups[u / units];
+            const int head = u % units * unit;
+            Query queries[MEMBERS];
+            size_t needed = 0;
+            for (int n = 0; n < group.many; n++) {
+                const long t = group.first + n, to = end_of(&s, positions[t]), from = start_of(&s, to);
+                const long stride = (to - from + KEYS + 7) / 8 * 8, place = (t * heads + head) * size;
+                queries[n] = (Query){states + (t * all + head) * size, 0, y + place, from, to, stride, rows[t / per_row]};
+                memset(y + place, 0, unit * size * sizeof(float));
+                needed += unit * stride;
+            }
+            float *scores = reserve((needed + CHUNK * size) * sizeof(float));
+            for (int n = 0; n < group.many; n++) {
+                queries[n].scores = scores;
+                scores += unit * queries[n].stride;
+            }
+            attend(&s, queries, group.many, unit, cache, head / (heads / kv_heads), group.row, group.low,
+                   group.high, scores);
         }
     }
+    free(groups);
 }
 
 /* ---- the next token ---- */

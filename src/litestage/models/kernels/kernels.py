@@ -25,6 +25,15 @@ class Heads(NamedTuple):
     cap: float
 
 
+class Alike(NamedTuple):
+    """Which rows of a batch begin alike: slots that are equal may be read once for all of them."""
+
+    leaders: Int[Tensor, " B"]
+    """The cache row of one of those that a row begins like; its own where there is none."""
+    slots: Int[Tensor, " B"]
+    """How many of the leader's first slots a row has as well."""
+
+
 @runtime_checkable
 class Kernels(Protocol):
     """All tensors are contiguous, on one device."""
@@ -79,12 +88,13 @@ class Kernels(Protocol):
         block: Tensor,
         heads: Heads,
         context: int,
+        alike: Alike | None = None,
     ) -> Float[Tensor, "B T Q"]:
         """Turn queries and keys by tables of all positions, keep keys and values in the cache's ``block``
         [R, S, 2, K, E], attend; ``states`` are used up.
 
         Each token sees its own row's slots up to its own, however long the others are; none is at ``context`` or
-        beyond.
+        beyond. ``alike`` changes no result, at most the time.
         """
         ...
 
