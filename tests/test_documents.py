@@ -31,6 +31,11 @@ def typed(litestage: Run) -> Typed:
     return lambda line: litestage(*shlex.split(line)[1:])[0]
 
 
+def on_fewer(command: str) -> str:
+    """The same command on a quarter of the questions: what it prints is of no interest here."""
+    return re.sub(r"(--(?:limit|validation)) (\d+)", lambda m: f"{m[1]} {max(2, int(m[2]) // 4)}", command)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that has what the documents refer to, so that nothing is written into the real one."""
@@ -51,14 +56,14 @@ def test_the_guide_to_an_own_task_runs(typed: Typed, checkout: Path) -> None:
 
 def test_fine_tuning_and_votes_run(typed: Typed, checkout: Path) -> None:
     found = commands("docs/finetune.md")
-    assert [typed(command) for command in found] == [0] * 7
+    assert [typed(on_fewer(command)) for command in found] == [0] * 7
     assert (checkout / "runs" / "adapter" / "training.png").is_file()
     assert (checkout / "runs" / "healed" / "plan.json").is_file()
 
 
 def test_the_benchmarks_run(typed: Typed, checkout: Path) -> None:
     found = commands("docs/speed.md")
-    assert [typed(command) for command in found] == [0] * 5
+    assert [typed(on_fewer(command)) for command in found] == [0] * 5
 
 
 def test_the_python_of_the_readme_runs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

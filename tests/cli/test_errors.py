@@ -6,8 +6,10 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def data(folder: Path, *lines: object) -> str:
         (["evaluate", "--split", "tset"], "tset"),
         (["evaluate", "--limit", "0"], "limit"),
         (["evaluate", "--batch-size", "0"], "--batch-size 0"),
-        (["evaluate", "--dtype", "fp8"], "fp32, bf16"),
+        (["evaluate", "--dtype", "fp8"], "--dtype fp8 is not known. Choose fp32 or bf16."),
         (["evaluate", "--device", "gpu"], "--device gpu"),
         (["evaluate", "--data", "no-such-folder", "--split", "dev"], "no-such-folder"),
         (["evaluate", "--plan", "no-such-plan"], "No plan at no-such-plan"),
@@ -55,7 +57,7 @@ def data(folder: Path, *lines: object) -> str:
         ),
         (["evaluate", "--skip", "recall="], "write a stage, = and sub-layers"),
         (["evaluate", "--adapter", "nope"], "No adapter is called"),
-        (["evaluate", "--votes", "0", "--limit", "1"], "--votes 0"),
+        (["evaluate", "--device", "meta"], "--device meta is not usable here"),
         (["evaluate", "--shots", "99"], "99"),
         (
             ["evaluate", "--limt", "3"],
@@ -69,13 +71,13 @@ def data(folder: Path, *lines: object) -> str:
         (["evaluate", "--exit="], "--exit is empty;"),
         (["evaluate", "--data", "", "--model", "x"], "--data is empty;"),
         (["search", "--out", ""], "--out is empty;"),
-        (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'?"),
+        (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'? See `litestage --help`."),
         (["finetune", "--out", "x"], "Recipe lora fine-tunes a model. Say which one with --model."),
         (
             ["finetune", "--init", "everyday", "--recipe", "lora", "--out", "x"],
             "both name a recipe. Give one",
         ),
-        (["evaluate", "--votes", "0"], "--votes 0: a question needs at least one vote."),
+        (["evaluate", "--votes", "0"], "--votes 0: it should be greater than or equal to 1."),
         (["evaluate", "--votes-stop", "decided"], "--votes-stop decided needs several votes to stop."),
         (
             ["evaluate", "--votes", "9", "--votes-stop", "likly"],
@@ -99,7 +101,10 @@ def data(folder: Path, *lines: object) -> str:
         (["search", "--compensation", "median", "--limit", "2"], "'median' is not known. Choose none, norm_ratio"),
         (["search", "--ranking", "cosin", "--limit", "2"], "--ranking cosin is not known. Choose from cosine"),
         (["rank", "--ranking", "cosin", "--limit", "2"], "--ranking cosin is not known. Choose from cosine"),
-        (["search", "--preset", "papers", "--limit", "2"], "--preset papers is not known. Choose paper or probed"),
+        (
+            ["search", "--preset", "papers", "--limit", "2"],
+            "--preset papers is not known. Did you mean paper? Choose paper or probed.",
+        ),
         (["quickstart", "--search-limit", "0"], "--search-limit 0"),
         (["quickstart", "--limit", "-5"], "--limit -5"),
         (["quickstart", "--exit", "5,0.5", "--no-exit"], "contradict"),
@@ -108,6 +113,12 @@ def data(folder: Path, *lines: object) -> str:
         (["evaluate", "--data", "[/tmp]", "--split", "dev"], "[/tmp]"),
         (["evaluate", "--task", "obqa", "--data", "hub:nope"], "hub:nope"),
         (["run", "Which floats?"], "needs its choices"),
+        (["run", "caf\udce9 (A) a (B) b"], "The question has half a character at 3, \\udce9. Type it again"),
+        (["rank", "--step", "0"], "--step 0: it should be greater"),
+        (["rank", "--step", "99", "--limit", "2"], "--step 99 would try nothing"),
+        (["rank", "--compensation", "lowrank:0"], "--compensation: compensation 'lowrank:0' is not known."),
+        (["rank", "--ranking", ","], "--ranking '' is not known."),
+        (["evaluate", "--quantise", "int3"], "Choose none, int8 or int4."),
         (["run", "Which? (A) a cork (C) a stone"], "lettered A, C"),
         (["run", "Which floats? (A) a cork"], "needs two choices or more, but this one has only 'a cork'"),
         (["run", "Which? (A) a cork (B) a stone", "--choice", "a key"], "Give them in one way"),
@@ -183,6 +194,31 @@ def test_a_folder_that_cannot_be_written_is_refused_before_work(
         assert "kept" not in err
 
 
+def test_a_folder_of_a_search_is_its_own(litestage: Run, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    for command in ("rank", "evaluate"):
+        code, _, err = litestage(command, "--limit", "2", "--out", str(tmp_path))
+        assert (code, err) == (
+            2, f"litestage: {tmp_path} holds a search, and this would change what it goes on with. "
+            f"Choose another --out, such as {tmp_path}/test.",
+        )  # fmt: skip
+
+
+def test_an_evaluation_says_where_prompts_had_no_room(litestage: Run, tmp_path: Path) -> None:
+    """The three-stage examples of another task, behind which this model has no room for what it writes."""
+    folder = data(tmp_path, *[GOOD | {"id": f"q{i}"} for i in range(2)])
+    code, shown, _ = litestage("evaluate", "--task", "obqa", "--data", folder, "--split", "dev", "--out", str(tmp_path))
+    assert code == 0
+    assert "With 2 of 2 answers some texts grew so long" in " ".join(shown.split())
+    assert "Fewer worked examples (--shots)" in " ".join(shown.split())
+
+
+def test_an_adapter_of_another_model_is_refused(litestage: Run) -> None:
+    code, _, err = litestage("evaluate", "--limit", "2", "--adapter", "obqa")
+    assert code == 2
+    assert "its matrices have other sizes than the model's. Give the folder of an adapter" in err
+
+
 def test_a_plan_that_lacks_a_stage_is_refused(litestage: Run, tmp_path: Path) -> None:
     from litestage.workflows import Options, Workbench
 
@@ -214,7 +250,45 @@ def test_ctrl_c_is_130(litestage: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("litestage.cli.options.open_workbench", interrupted)
     code, _, err = litestage("evaluate", "--limit", "2")
     assert code == 130
-    assert "run the same command again" in err
+    assert err == "What was done is kept: run the same command again to go on. litestage: stopped."
+
+
+def test_ctrl_c_while_others_load_says_so_in_a_line(tmp_path: Path) -> None:
+    """A terminal sends it to every process of the command."""
+    command = [sys.executable, "-m", "litestage", "evaluate", "--limit", "200", "--workers", "2", "--out", "out"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and len(_children(process.pid)) < 2:  # the keeper of shared resources, a worker
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-2:] == [
+        "What was done is kept: run the same command again to go on.",
+        "litestage: stopped.",
+    ]
+
+
+def _children(process: int) -> list[str]:
+    path = Path(f"/proc/{process}/task/{process}/children")
+    return path.read_text().split() if path.exists() else []
+
+
+def test_ctrl_c_while_libraries_load_says_so_in_a_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "litestage", "evaluate"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while "litestage" not in Path(f"/proc/{process.pid}/cmdline").read_text():
+        time.sleep(0.01)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "litestage: stopped.\n"
 
 
 def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:

@@ -135,7 +135,10 @@ def change(*path: str, to: Any) -> dict[str, Any]:
         (change("schema_version", to=2), "has schema version 2; this litestage reads version 1.*Search the plan again"),
         (change("schema_version", to=None), "has schema version None"),
         ({}, "has schema version None"),
-        ([], "has schema version None"),
+        ([], "is not a plan: a plan is one object"),
+        (change(*SEGMENTS, to=[{"skipped": ["1.ffn", "1.ffn"]}]), r"1\.ffn is there twice"),
+        (change(*SEGMENTS, to=[{"skipped": ["\u0661.ffn"]}]), "is not a sub-layer"),
+        (change(*SEGMENTS, to=[{"skipped": ["9" * 5000 + ".ffn"]}]), "is not a sub-layer"),
         (change("speed", to=9), "speed is not a field there. The fields are schema_version, model"),
         (change("stages", "recall", "turbo", to=True), r"recall\.turbo is not a field there. The fields are sch"),
         (change(*SEGMENTS, to=[]), r"stages\.recall\.schedule\.segments: .*start at decode step 0"),
@@ -161,6 +164,13 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: Any, sentenc
 def test_what_is_not_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(content)
     with pytest.raises(PlanError, match=r"plan\.json is not JSON"):
+        Plan.from_pretrained(tmp_path)
+
+
+def test_a_stage_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    text = PLAN.model_dump_json()
+    (tmp_path / "plan.json").write_text(text.replace('"stages":{', '"stages":{"recall":{},'))
+    with pytest.raises(PlanError, match=r"plan\.json: recall is there twice\. Leave one out\."):
         Plan.from_pretrained(tmp_path)
 
 

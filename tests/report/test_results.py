@@ -59,10 +59,10 @@ def test_what_cannot_be_read_is_said(results: Results, tmp_path: Path) -> None:
         Results.load(tmp_path)
     path = tmp_path / "results.json"
     path.write_text("{")
-    with pytest.raises(DataError, match="the whole file: Invalid JSON"):
+    with pytest.raises(DataError, match=r"it is not JSON \(EOF while"):
         Results.load(tmp_path)
     path.write_text(json.dumps(changed(results, schema_version=2)))
-    with pytest.raises(DataError, match=r"schema_version: .*Run the job again"):
+    with pytest.raises(DataError, match=r"schema_version should be 1.*Run the job again"):
         Results.load(tmp_path)
     path.write_text(json.dumps(changed(results, surprise=1)))
     with pytest.raises(DataError, match="surprise"):

@@ -237,7 +237,7 @@ def stage(**change: Any) -> dict[str, Any]:
         ({"name": "t"}, "stages is missing"),
         ({"name": "t", "stages": []}, "stages is empty"),
         ({"name": "t", "stages": {"name": "x"}}, "stages should be a list, but is {'name': 'x'}"),
-        ({"name": "a task", "stages": SMALL["stages"]}, "name should match pattern"),
+        ({"name": "a task", "stages": SMALL["stages"]}, "name is 'a task', which does not look as it should"),
         ({**SMALL, "stage": 1}, "stage is not a field there. Did you mean stages? The fields are extends, name,"),
         ({**SMALL, "shots": 3}, "shots is not a field there. Write examples as [[examples]]"),
         ({**SMALL, "answer_pattern": "is ("}, "answer_pattern: 'is (' is not a regular expression: missing )"),

@@ -104,6 +104,8 @@ def test_repeated_choices_line_separators_and_byte_order_marks_are_read(tmp_path
         (ROW | {"analysis": ["x", None, "z"]}, "analysis should be a list of texts"),
         (ROW | {"analysis": ["x", "y"]}, "analysis has 2 texts, but there are 3 choices: it needs one for each"),
         (ROW | {"id": "q0"}, "id 'q0' stands in "),
+        (json.dumps(ROW)[:-1] + ', "answer": 0}', "answer is there twice. Leave one out."),
+        (json.dumps(ROW | {"question": "bad \ud800 char"}), "question has half a character at 4, \\ud800"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: Any, message: str) -> None:

@@ -22,7 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def prepared(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Ways:
     out = tmp_path_factory.mktemp("ways")
-    ground = lay_ground(bench, bench.questions("dev", 12), out)
+    ground = lay_ground(bench, bench.questions("dev", 8), out)
     return Ways(bench, ground.full, ways_of(list(RANKINGS), ["none", "mean", "lowrank:4"]), out)
 
 
@@ -56,7 +56,7 @@ def test_sets_are_judged_on_questions_that_nothing_was_fitted_on(prepared: Ways)
     """By hand: the texts of every other question, the skip set of a way, a probe."""
     bench, way = prepared.bench, Way("probe", "mean")
     judged = stage_texts(bench, prepared.traces[1::2], 1)
-    assert len(judged) == 6 * 4
+    assert len(judged) == 4 * 4
     assert all(isinstance(text, Text) and text.written for text in judged)
     stand = bench.engine.stands[prepared.compensation("analysis", "mean").content or ""]
     by_hand = Probe(bench.engine, judged).effect(prepared.skip_set("analysis", 6, way), stand)

@@ -25,7 +25,7 @@ app = typer.Typer(
 def decode(
     model: o.Model = "smollm2-135m",
     rows: str = typer.Option("1,8,32", metavar="N,...", help="Rows that decode together.", rich_help_panel=o.WHAT),
-    context: int = typer.Option(128, min=1, help="Tokens of each row's prompt.", rich_help_panel=o.WHAT),
+    context: int = typer.Option(128, metavar="N", min=1, help="Tokens of each row's prompt.", rich_help_panel=o.WHAT),
     peers: str = typer.Option(
         "all",
         metavar="NAME,...",
@@ -39,7 +39,9 @@ def decode(
         help="Also time blocks that something stands in for: norm_ratio,mean,affine,lowrank:16.",
         rich_help_panel=o.WHAT,
     ),
-    repeats: int = typer.Option(9, min=1, help="Samples of each setting, taken in turn.", rich_help_panel=o.HOW),
+    repeats: int = typer.Option(
+        9, metavar="N", min=1, help="Samples of each setting, taken in turn.", rich_help_panel=o.HOW
+    ),
     device: o.Device = "auto",
     out: o.Out = None,
     json: o.Json = False,
@@ -86,7 +88,9 @@ def pipeline(
     votes: int | None = typer.Option(
         None, min=1, help="Sampled runs of each question; greedy without.", rich_help_panel=o.HOW
     ),
-    at_once: int = typer.Option(4, min=1, help="Questions that go through the stages together.", rich_help_panel=o.HOW),
+    at_once: int = typer.Option(
+        4, metavar="N", min=1, help="Questions that go through the stages together.", rich_help_panel=o.HOW
+    ),
     peer_questions: int = typer.Option(
         4,
         min=0,
@@ -192,7 +196,9 @@ def memory(
     split: o.Split = "test",
     limit: o.Limit = 100,
     shots: o.Shots = None,
-    rounds: int = typer.Option(2, min=1, help="Times that the questions are answered.", rich_help_panel=o.HOW),
+    rounds: int = typer.Option(
+        2, metavar="N", min=1, help="Times that the questions are answered.", rich_help_panel=o.HOW
+    ),
     at_once: int = typer.Option(
         16, min=1, help="Questions that go through the stages together.", rich_help_panel=o.HOW
     ),

@@ -37,12 +37,15 @@ def command(
     split: str = typer.Option(
         "test",
         metavar="test|dev|train",
+        callback=o.listed,
         help="Questions that all systems answer; of dev those that the search leaves.",
         rich_help_panel=o.WHAT,
     ),
-    search_limit: int = typer.Option(150, help="Dev questions that LiteStage searches on.", rich_help_panel=o.WHAT),
-    limit: int = typer.Option(200, help="How many of them.", rich_help_panel=o.WHAT),
-    wall: int = typer.Option(6, help="Of them, questions timed by the wall clock.", rich_help_panel=o.HOW),
+    search_limit: int = typer.Option(
+        150, metavar="N", min=1, help="Dev questions that LiteStage searches on.", rich_help_panel=o.WHAT
+    ),
+    limit: int = typer.Option(200, metavar="N", min=1, help="How many of them.", rich_help_panel=o.WHAT),
+    wall: int = typer.Option(6, metavar="N", help="Of them, questions timed by the wall clock.", rich_help_panel=o.HOW),
     full: bool = typer.Option(
         False,
         "--full",

@@ -65,7 +65,7 @@ class Bars:
             self._finish()
         self._bars.stop()
         if kind is KeyboardInterrupt:
-            ERR.print("Stopped. What was done is kept: run the same command again to go on.")
+            ERR.print("What was done is kept: run the same command again to go on.")
 
     def start(self, what: str, total: int | None = None) -> None:
         """A new part of the job begins."""

@@ -16,12 +16,20 @@ def command(
     split: o.Split = "dev",
     limit: o.Limit = 100,
     shots: o.Shots = None,
-    step: int = typer.Option(4, help="Sub-layers between two budgets tried.", rich_help_panel=o.HOW),
+    step: int = typer.Option(
+        4, metavar="N", min=1, help="Sub-layers between two budgets tried.", rich_help_panel=o.HOW
+    ),
     budgets_up_to: int | None = typer.Option(
-        None, help="Largest budget. Default: all sub-layers but four, and at most six steps.", rich_help_panel=o.HOW
+        None,
+        metavar="N",
+        help="Largest budget. Default: all sub-layers but four, and at most six steps.",
+        rich_help_panel=o.HOW,
     ),
     stage: str | None = typer.Option(
-        None, help="Whose texts to follow token by token. Default: the slowest stage.", rich_help_panel=o.HOW
+        None,
+        metavar="NAME",
+        help="Whose texts to follow token by token. Default: the slowest stage.",
+        rich_help_panel=o.HOW,
     ),
     exit_rule: str = typer.Option(
         "5,0.5", "--exit", metavar="WINDOW,THRESHOLD", help="The exit rule that is looked at.", rich_help_panel=o.HOW

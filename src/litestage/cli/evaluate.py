@@ -28,7 +28,7 @@ def command(
     exit_rule: o.Exit = None,
     no_exit: o.NoExit = False,
     votes: int | None = typer.Option(
-        None, help="Sampled runs of each question; greedy without.", rich_help_panel=o.HOW
+        None, metavar="N", min=1, help="Sampled runs of each question; greedy without.", rich_help_panel=o.HOW
     ),
     votes_stop: str | None = typer.Option(
         None,
@@ -58,6 +58,7 @@ def command(
     from litestage.core.files import write_text
     from litestage.report import System, tables
     from litestage.workflows import Options, evaluate
+    from litestage.workflows.evaluate import NO_ROOM_NOTE, no_room
 
     stop = _vote_stop(votes, votes_stop, votes_confidence)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
@@ -76,6 +77,12 @@ def command(
     else:
         system = System.of(result.interval, result.usage, result.price, result.wall_seconds)
         OUT.print(tables.evaluation(system, f"{bench.engine.identity.id} on {bench.task.name}, {split}"))
+        if cramped := sum(map(no_room, result.questions)):
+            OUT.print(
+                f"With {cramped} of {len(result.questions)} answers {NO_ROOM_NOTE} Fewer worked examples (--shots) or "
+                "a model that reads more tokens make room.",
+                highlight=False,
+            )
         if result.votes:
             OUT.print(tables.votes(result.votes))
         ERR.print(f"Every prompt, text and count is in {folder / 'evaluation.json'}.", style="dim", highlight=False)

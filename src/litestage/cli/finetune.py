@@ -14,10 +14,16 @@ from litestage.core.errors import OptionError
 
 def command(
     model: str | None = typer.Option(
-        None, help="Model to fine-tune: short name, folder, .gguf file or hub id.", rich_help_panel=o.WHAT
+        None,
+        metavar="NAME",
+        help="Model to fine-tune: short name, folder, .gguf file or hub id.",
+        rich_help_panel=o.WHAT,
     ),
     adapter: str | None = typer.Option(
-        None, help="An adapter of the model's that learns on: short name or folder.", rich_help_panel=o.WHAT
+        None,
+        metavar="NAME",
+        help="An adapter of the model's that learns on: short name or folder.",
+        rich_help_panel=o.WHAT,
     ),
     plan: str | None = typer.Option(
         None,
@@ -36,14 +42,22 @@ def command(
         None, metavar="DIR", help="Folder with train.jsonl and dev.jsonl.", rich_help_panel=o.WHAT
     ),
     limit: o.Limit = None,
-    epochs: float | None = typer.Option(None, help="Overrides the recipe's length.", rich_help_panel=o.HOW),
+    epochs: float | None = typer.Option(
+        None, metavar="X", help="Overrides the recipe's length.", rich_help_panel=o.HOW
+    ),
     order: str | None = typer.Option(
         None, metavar="packed|cycles", help="Overrides the recipe's.", rich_help_panel=o.HOW
     ),
-    validation: int = typer.Option(100, help="Dev questions answered at each validation.", rich_help_panel=o.HOW),
-    checkpoint_every: int = typer.Option(50, min=1, help="Steps that a kill may cost.", rich_help_panel=o.HOW),
-    threads: int | None = typer.Option(None, min=1, help="Processor threads; all without.", rich_help_panel=o.HOW),
-    seed: int | None = typer.Option(None, min=0, help="Overrides the recipe's.", rich_help_panel=o.HOW),
+    validation: int = typer.Option(
+        100, metavar="N", help="Dev questions answered at each validation.", rich_help_panel=o.HOW
+    ),
+    checkpoint_every: int = typer.Option(
+        50, metavar="N", min=1, help="Steps that a kill may cost.", rich_help_panel=o.HOW
+    ),
+    threads: int | None = typer.Option(
+        None, metavar="N", min=1, help="Processor threads; all without.", rich_help_panel=o.HOW
+    ),
+    seed: int | None = typer.Option(None, metavar="N", min=0, help="Overrides the recipe's.", rich_help_panel=o.HOW),
     device: o.Device = "auto",
     out: Path = typer.Option(..., metavar="DIR", help="Where the model or adapter goes.", rich_help_panel=o.WHERE),
     json: o.Json = False,

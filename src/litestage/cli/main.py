@@ -32,6 +32,9 @@ from litestage.core.errors import LitestageError
 M_MMAP_THRESHOLD = -3
 """As glibc numbers its options."""
 
+STOPPED = 130
+"""What typer makes of Ctrl-C, as other programs do."""
+
 app = typer.Typer(
     name="litestage",
     help="Find, for each stage of a reasoning task, the sub-layers a small language model can leave out while "
@@ -76,9 +79,12 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _give_memory_back()
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="litestage", standalone_mode=False))
+        code = app(sys.argv[1:] or ["--help"], prog_name="litestage", standalone_mode=False)
+        if code == STOPPED:
+            _fail("stopped.", STOPPED)
+        sys.exit(code)
     except typer.Abort:
-        _fail("stopped.", 130)
+        _fail("stopped.", STOPPED)
     except typer.TyperException as error:
         _fail(_usage(error), error.exit_code)
     except LitestageError as error:
@@ -95,7 +101,8 @@ def main() -> None:
 def _usage(error: typer.TyperException) -> str:
     """A command line that cannot be read, in one sentence."""
     context = getattr(error, "ctx", None)
-    return f"{error.format_message().rstrip('.')}." + (f" {where_help_is(context)}" if context else "")
+    message = error.format_message().rstrip(".")
+    return message + ("" if message.endswith("?") else ".") + (f" {where_help_is(context)}" if context else "")
 
 
 def _give_memory_back() -> None:

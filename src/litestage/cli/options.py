@@ -12,6 +12,7 @@ import typer
 
 from litestage.core.errors import OptionError
 from litestage.core.plan import content_hash
+from litestage.core.wording import did_you_mean
 
 if TYPE_CHECKING:
     from litestage.workflows import Options, Workbench
@@ -21,18 +22,47 @@ Number = TypeVar("Number", int, float)
 
 WHAT, HOW, WHERE = "What to run", "How to run it", "What comes out"
 
-Model = Annotated[str, typer.Option(help="Short name, folder, .gguf file or hub id.", rich_help_panel=WHAT)]
-Adapter = Annotated[str | None, typer.Option(help="LoRA adapter: short name or folder.", rich_help_panel=WHAT)]
-Task = Annotated[str, typer.Option(help="Built-in task, or a .toml or .yaml file.", rich_help_panel=WHAT)]
-Data = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Folder with dev.jsonl and test.jsonl.", rich_help_panel=WHAT)
+
+def listed(param: typer.CallbackParam, value: str) -> str:
+    """Refuse what the option's metavar does not list, before a model is loaded."""
+    known = (param.metavar or "").split("|")
+    if value not in known:
+        near = did_you_mean(value, known)
+        raise OptionError(f"{param.opts[0]} {value} is not known.{near} Choose {', '.join(known[:-1])} or {known[-1]}.")
+    return value
+
+
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="Short name, folder, .gguf file or hub id.", rich_help_panel=WHAT)
 ]
-Split = Annotated[str, typer.Option(metavar="dev|test|train", help="Which questions.", rich_help_panel=WHAT)]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many questions.", rich_help_panel=WHAT)]
+Adapter = Annotated[
+    str | None, typer.Option(metavar="NAME", help="LoRA adapter: short name or folder.", rich_help_panel=WHAT)
+]
+Task = Annotated[
+    str, typer.Option(metavar="NAME", help="Built-in task, or a .toml or .yaml file.", rich_help_panel=WHAT)
+]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Folder with dev.jsonl and test.jsonl, or one .jsonl file.", rich_help_panel=WHAT),
+]
+Split = Annotated[
+    str,
+    typer.Option(
+        metavar="dev|test|train",
+        callback=listed,
+        help="Which questions.",
+        rich_help_panel=WHAT,
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Only the first so many questions.", rich_help_panel=WHAT)
+]
 Shots = Annotated[
     int | None,
     typer.Option(
-        help="Worked examples in each prompt. Default: 3, none for a model trained on the task.", rich_help_panel=WHAT
+        metavar="N",
+        help="Worked examples in each prompt. Default: 3, none for a model trained on the task.",
+        rich_help_panel=WHAT,
     ),
 ]
 PlanFolder = Annotated[
@@ -64,11 +94,14 @@ NoExit = Annotated[bool, typer.Option("--no-exit", help="Never end a text early.
 MaxDrop = Annotated[
     float, typer.Option(metavar="POINTS", help="Accuracy points the plan may lose (epsilon).", rich_help_panel=HOW)
 ]
-Step = Annotated[int, typer.Option(help="Sub-layers between two budgets tried.", rich_help_panel=HOW)]
+Step = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Sub-layers between two budgets tried.", rich_help_panel=HOW)
+]
 Preset = Annotated[
     str,
     typer.Option(
         metavar="paper|probed",
+        callback=listed,
         help="How sub-layers are left out: as in the paper, or by the best of several rankings and stand-ins.",
         rich_help_panel=HOW,
     ),
@@ -76,7 +109,10 @@ Preset = Annotated[
 Rankings = Annotated[
     str | None,
     typer.Option(
-        "--ranking", metavar="NAME,...", help="Rankings to try, such as cosine,probe,greedy.", rich_help_panel=HOW
+        "--ranking",
+        metavar="NAME,...",
+        help="Rankings to try: cosine, cosine_by_stage, cosine_decoded, probe, probe_pooled, greedy, greedy_pooled.",
+        rich_help_panel=HOW,
     ),
 ]
 Compensations = Annotated[
@@ -84,31 +120,49 @@ Compensations = Annotated[
     typer.Option(
         "--compensation",
         metavar="KIND,...",
-        help="What to try in place of a skipped sub-layer: none,norm_ratio,mean,affine,lowrank:16.",
+        help="What to try in place of a skipped sub-layer: none, norm_ratio, mean, affine, lowrank:16.",
         rich_help_panel=HOW,
     ),
 ]
 Latency = Annotated[
-    str, typer.Option(metavar="priced|wall", help="Price counted work, or time every run.", rich_help_panel=HOW)
+    str,
+    typer.Option(
+        metavar="priced|wall",
+        callback=listed,
+        help="Price counted work, or time every run.",
+        rich_help_panel=HOW,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=HOW)]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=HOW)]
 Dtype = Annotated[
-    str, typer.Option(metavar="fp32|bf16", help="Number format of weights and cache.", rich_help_panel=HOW)
+    str,
+    typer.Option(
+        metavar="fp32|bf16",
+        callback=listed,
+        help="Number format of weights and cache.",
+        rich_help_panel=HOW,
+    ),
 ]
 Quantise = Annotated[
     str,
-    typer.Option(metavar="none|int8|int4", help="Round weights to 8 or 4 bits (CPU, CUDA).", rich_help_panel=HOW),
+    typer.Option(
+        metavar="none|int8|int4",
+        callback=listed,
+        help="Round weights to 8 or 4 bits (CPU, CUDA).",
+        rich_help_panel=HOW,
+    ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Rows that decode together.", rich_help_panel=HOW)]
+BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Rows that decode together.", rich_help_panel=HOW)]
 Workers = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         help="Processes that answer side by side on a processor. Default: two for a small model.",
         rich_help_panel=HOW,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="For all that is drawn at random.", rich_help_panel=HOW)]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="For all that is drawn at random.", rich_help_panel=HOW)]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where results go. Default: under runs/.", rich_help_panel=WHERE)
 ]

@@ -18,9 +18,13 @@ def command(
     shots: o.Shots = None,
     max_drop: o.MaxDrop = 1.0,
     step: o.Step = 2,
-    search_limit: int = typer.Option(200, help="Dev questions that the search uses.", rich_help_panel=o.WHAT),
-    limit: int = typer.Option(300, help="Test questions that the result is shown on.", rich_help_panel=o.WHAT),
-    wall: int = typer.Option(30, help="Test questions timed by the wall clock.", rich_help_panel=o.HOW),
+    search_limit: int = typer.Option(
+        200, metavar="N", min=1, help="Dev questions that the search uses.", rich_help_panel=o.WHAT
+    ),
+    limit: int = typer.Option(
+        300, metavar="N", min=1, help="Test questions that the result is shown on.", rich_help_panel=o.WHAT
+    ),
+    wall: int = typer.Option(30, metavar="N", help="Test questions timed by the wall clock.", rich_help_panel=o.HOW),
     exit_rule: o.TriedExit = None,
     no_exit: o.NoExit = False,
     device: o.Device = "auto",

@@ -32,7 +32,9 @@ def command(
     skip: o.Skip = None,
     exit_rule: o.Exit = None,
     no_exit: o.NoExit = False,
-    explain: bool = typer.Option(False, help="Say what was skipped and where texts ended.", rich_help_panel=o.WHERE),
+    explain: bool = typer.Option(
+        False, "--explain", help="Say what was skipped and where texts ended.", rich_help_panel=o.WHERE
+    ),
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",

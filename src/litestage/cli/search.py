@@ -26,14 +26,16 @@ def command(
     max_drop: o.MaxDrop = 1.0,
     step: o.Step = 2,
     exhaustive: bool = typer.Option(
-        False, help="Profile every budget, also after three misses in a row.", rich_help_panel=o.HOW
+        False, "--exhaustive", help="Profile every budget, also after three misses in a row.", rich_help_panel=o.HOW
     ),
     preset: o.Preset = "paper",
     ranking: o.Rankings = None,
     compensation: o.Compensations = None,
     exit_rule: o.TriedExit = None,
     no_exit: o.NoExit = False,
-    search_exit: bool = typer.Option(False, help="Profile with exit on already.", rich_help_panel=o.HOW),
+    search_exit: bool = typer.Option(
+        False, "--search-exit", help="Profile with exit on already.", rich_help_panel=o.HOW
+    ),
     latency: o.Latency = "priced",
     device: o.Device = "auto",
     dtype: o.Dtype = "fp32",

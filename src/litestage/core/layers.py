@@ -16,6 +16,10 @@ Kind = Literal["attention", "ffn"]
 KINDS: tuple[Kind, Kind] = ("attention", "ffn")
 
 
+DIGITS = 6
+"""Most of a block's number."""
+
+
 class Record(PydanticModel):
     """A frozen, hashable value that refuses unknown keys and round-trips through JSON."""
 
@@ -38,7 +42,7 @@ class SubLayer:
         if isinstance(name, SubLayer):
             return name
         block, _, kind = str(name).strip().partition(".")
-        if not block.isdecimal() or kind not in KINDS:
+        if not (block.isascii() and block.isdecimal() and len(block) <= DIGITS) or kind not in KINDS:
             raise OptionError(
                 f"{name!r} is not a sub-layer. Write the block's number, a dot and its part, "
                 "for example 7.attention or 7.ffn."
@@ -80,9 +84,12 @@ def _read_skip_set(value: Any) -> SkipSet:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"{value!r} is not a list of sub-layers such as ['7.attention', '7.ffn']")
     try:
-        return parse_skip_set(value)
+        listed = [SubLayer.parse(name) for name in value]
     except OptionError as error:
         raise ValueError(str(error)) from None
+    if twice := [layer for layer in listed if listed.count(layer) > 1]:
+        raise ValueError(f"{twice[0]} is there twice")
+    return frozenset(listed)
 
 
 SkipSetField = Annotated[SkipSet, BeforeValidator(_read_skip_set), PlainSerializer(names, return_type=list[str])]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from litestage.core.errors import OptionError, PlanError
 from litestage.core.files import write_text
 from litestage.core.layers import Record, Segment, SkipSchedule, SkipSet, num_runs
-from litestage.core.wording import problem
+from litestage.core.wording import RepeatedError, once, problem
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
@@ -41,7 +41,9 @@ _OPERATIONS = {"none": 0, "norm_ratio": 1, "mean": 1, "affine": 2, "lowrank": 4}
 def check_compensation(kind: str) -> str:
     """The kind; raises `OptionError` for one that is not known."""
     name, _, rank = kind.partition(":")
-    if kind not in COMPENSATIONS[:-1] and not (name == "lowrank" and rank.isdecimal() and int(rank) > 0):
+    if kind not in COMPENSATIONS[:-1] and not (
+        name == "lowrank" and rank.isascii() and rank.isdecimal() and int(rank) > 0
+    ):
         raise OptionError(
             f"compensation {kind!r} is not known. Choose {', '.join(COMPENSATIONS)}, where R is a rank such as 16."
         )
@@ -62,7 +64,7 @@ class Compensation(Record):
     """What stands in for skipped sub-layers, named by kind and content; the numbers lie beside the plan."""
 
     kind: CompensationKind = "none"
-    content: str | None = None
+    content: str | None = Field(default=None, pattern="^[0-9a-z_:]+$")
     """SHA-256 of the numbers; None for ``none``."""
 
     @model_validator(mode="after")
@@ -169,9 +171,11 @@ class Plan(Record):
         path = path / PLAN_FILE if path.is_dir() else path
         try:
             text = path.read_text(encoding="utf-8")
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=once)
         except OSError as error:
             raise PlanError(f"No plan at {path} ({error.strerror}). `litestage search --out DIR` writes one.") from None
+        except RepeatedError as error:
+            raise PlanError(f"{path}: {error}. Leave one out.") from None
         except ValueError as error:
             raise PlanError(
                 f"{path} is not JSON ({error}), so no plan can be read from it. Search the plan again."
@@ -180,7 +184,9 @@ class Plan(Record):
 
     @classmethod
     def _parse(cls, text: str, content: Any, path: Path) -> Plan:
-        version = content.get("schema_version") if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            raise PlanError(f"{path} is not a plan: a plan is one object. `litestage search --out DIR` writes one.")
+        version = content.get("schema_version")
         if version != SCHEMA_VERSION:
             raise PlanError(
                 f"{path} has schema version {version!r}; this litestage reads version {SCHEMA_VERSION}. "

@@ -20,6 +20,19 @@ PLAIN_WORDS = (
 )
 
 
+class RepeatedError(ValueError):
+    """A field stands twice in one JSON object, of which a reader would take the last without a word."""
+
+
+def once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose fields stand there once, as ``object_pairs_hook`` of a reader; else `RepeatedError`."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        names = [name for name, _ in fields]
+        raise RepeatedError(f"{next(name for name in names if names.count(name) > 1)} is there twice")
+    return found
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean X?`` for the known name that looks most like this one, or nothing."""
     close = get_close_matches(name, list(known), n=1)
@@ -79,12 +92,16 @@ def _complaint(where: str, error: ErrorDetails) -> str:
         case "value_error":
             sentence = str(context["error"]).rstrip(".")
             return f"{where}: {sentence}" if where else sentence
+        case "json_invalid":
+            return f"it is not JSON ({context['error']})"
         case "missing":
             return f"{where} is missing"
         case "too_short":
             return _few(where, context["actual_length"], context["min_length"])
         case "too_long":
             return f"{where} has {context['actual_length']} entries, but there are {context['max_length']} letters"
+        case "string_pattern_mismatch":
+            return f"{where} is {shown(error['input'])}, which does not look as it should ({context['pattern']})"
     return f"{where} {expectation(error['msg'])}, but is {shown(error['input'])}"
 
 
@@ -99,6 +116,8 @@ def expectation(message: str) -> str:
 def _unknown(where: str, loc: Place, fields: Mapping[str, Iterable[str]]) -> str:
     part = next((step for step in reversed(loc[:-1]) if isinstance(step, str)), "")
     known = list(fields.get(part, ()))
+    if not known:
+        return f"{where} is not a field there"
     return f"{where} is not a field there.{did_you_mean(str(loc[-1]), known)} The fields are {', '.join(known)}"
 
 

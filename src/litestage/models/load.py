@@ -42,6 +42,7 @@ NEEDED = {
 """What a model folder must hold, and the files that may be it."""
 DERIVED = ("rotary_emb.inv_freq",)
 """Tensors of older files that are computed from the config."""
+DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -175,6 +176,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(device.type)
         torch.empty(0, device=device)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # graphs and kernels run on the current one
@@ -284,9 +287,13 @@ def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -
             return PeftModel.from_pretrained(model, str(place), is_trainable=learning)
     except Exception as error:  # as in `_read`
         raise ModelError(
-            f"The adapter {adapter!r} could not be put on this model: {_first_line(error)} "
+            f"The adapter {adapter!r} could not be put on this model: {_why_not(error)} "
             "Give the folder of an adapter that was trained on this model."
         ) from error
+
+
+def _why_not(error: Exception) -> str:
+    return "its matrices have other sizes than the model's." if "size mismatch" in str(error) else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

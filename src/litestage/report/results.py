@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from litestage.core import DataError, FinishReason, ModelIdentity, StagePlan, StageTrace, SubLayer, Trace
 from litestage.core.files import write_text
 from litestage.core.layers import Record
+from litestage.core.wording import problem
 from litestage.evaluation import Accuracy, FitError, Paired, Price, PriceError, Speedup, StagePrice, StageUsage, Usage
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -299,10 +300,8 @@ class Kept(Record):
                 "Give the folder that a job wrote with --out."
             ) from None
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole file"
             raise DataError(
-                f"{path}: {where}: {first['msg']}. These results were not written by this version of litestage, "
+                f"{path}: {problem(error, None, {})}. These results were not written by this version of litestage, "
                 "or were changed. Run the job again."
             ) from None
 

@@ -1,7 +1,7 @@
 """Stages, tasks and question sets as data: what is asked of the model, in which words, and how its answer is read."""
 
 from litestage.tasks.load import list_tasks, load_task
-from litestage.tasks.question import LETTERS, Question
+from litestage.tasks.question import LETTERS, Question, check_text
 from litestage.tasks.questions import SPLITS, Split, load_questions
 from litestage.tasks.targets import trainable, with_targets
 from litestage.tasks.task import Stage, Task, list_choices
@@ -13,6 +13,7 @@ __all__ = [
     "Split",
     "Stage",
     "Task",
+    "check_text",
     "list_choices",
     "list_tasks",
     "load_questions",

@@ -11,6 +11,16 @@ from litestage.core.layers import Record
 LETTERS = string.ascii_uppercase
 
 
+def check_text(name: str, text: str) -> None:
+    """Raise ValueError for a text that is empty or holds what no tokenizer reads: half of a character."""
+    if not text.strip():
+        raise ValueError(f"{name} is empty")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has half a character at {error.start}, \\u{ord(text[error.start]):04x}") from None
+
+
 class Question(Record):
     """A multiple-choice question. ``answer`` and ``targets`` are for scoring and training; prompts never see them."""
 

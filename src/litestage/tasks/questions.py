@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import ValidationError
 
 from litestage.core.errors import DataError, OptionError
-from litestage.core.wording import did_you_mean, problem, shown
+from litestage.core.wording import RepeatedError, did_you_mean, once, problem, shown
 from litestage.tasks import everyday
 from litestage.tasks.hub import HUB, hub_rows
-from litestage.tasks.question import Question
+from litestage.tasks.question import Question, check_text
 from litestage.tasks.task import Stage, Task
 
 T = TypeVar("T")
@@ -121,7 +121,9 @@ def _what_is_there(path: Path) -> str:
 
 def _parse(line: str, where: str) -> object:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=once)
+    except RepeatedError as error:
+        raise DataError(f"{where}: {error}. Leave one out.") from None
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(
@@ -160,11 +162,9 @@ def _extra(row: Mapping[str, object], task: Task) -> dict[str, object]:
 
 
 def _check_texts(question: Question) -> None:
-    if not question.question.strip():
-        raise ValueError("question is empty")
+    check_text("question", question.question)
     for index, choice in enumerate(question.choices):
-        if not choice.strip():
-            raise ValueError(f"choices[{index}] is empty")
+        check_text(f"choices[{index}]", choice)
 
 
 def _target(row: Mapping[str, object], stage: Stage, question: Question) -> str | tuple[str, ...]:

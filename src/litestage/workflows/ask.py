@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from litestage.core import DataError, Plan, StageTrace, Trace
 from litestage.runner import run
-from litestage.tasks import LETTERS, Question
+from litestage.tasks import LETTERS, Question, check_text
 from litestage.workflows.workbench import Workbench
 
 OnText = Callable[[str, int, str], None]
@@ -33,6 +33,11 @@ def read_question(text: str, choices: Sequence[str]) -> Question:
         raise DataError(f"A question needs two choices or more, but this one has only {choices[0].strip()!r}.")
     if len(choices) > len(LETTERS):
         raise DataError(f"{len(choices)} choices are more than there are letters for.")
+    try:
+        for name, part in (("The question", text), *(("A choice", choice) for choice in choices)):
+            check_text(name, part)
+    except ValueError as error:
+        raise DataError(f"{error}. Type it again; is the terminal set to UTF-8?") from None
     return Question(id="typed", question=text.strip(), choices=tuple(choice.strip() for choice in choices))
 
 

@@ -43,10 +43,11 @@ def claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: 
 
 
 def refuse_search(out: Path) -> None:
-    """Raise `OptionError` where a search lives: other work would replace the prices that it goes on with."""
+    """Raise `OptionError` where a search lives: other work would replace its ranking or its prices."""
     if (out / SETTINGS_FILE).is_file():
         raise OptionError(
-            f"{out} holds a search, and this would change its prices. Choose another --out, such as {out / 'test'}."
+            f"{out} holds a search, and this would change what it goes on with. "
+            f"Choose another --out, such as {out / 'test'}."
         )
 
 

@@ -179,6 +179,8 @@ def _given(bench: Workbench, folders: Sequence[Path], methods: Sequence[str], ou
     plans: dict[float, Plan] = {}
     if folders and "litestage" not in methods:
         raise OptionError("--plans are LiteStage's, which --methods leaves out. Add litestage there.")
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise OptionError(f"--plans names {twice[0]} twice. Leave one out.")
     for folder in folders:
         plan = bench.load_plan(folder)
         drop = plan.target.get("max_drop")

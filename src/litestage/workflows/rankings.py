@@ -9,9 +9,10 @@ from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.evaluation import Accuracy, Paired, compare, question_scores, score
 from litestage.runner import CachedEngine
-from litestage.search import budgets
+from litestage.search import SearchOptions, budgets
 from litestage.skipping import INDISPENSABLE, RANKINGS, Ranking
 from litestage.tasks import Question
+from litestage.workflows.claim import refuse_search
 from litestage.workflows.evaluate import answer
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.ways import Way, Ways
@@ -92,6 +93,8 @@ def compare_rankings(
     Budgets are judged by the tokens that they change, and with ``answers`` by the answers as well, which costs a run
     over half the questions for each.
     """
+    SearchOptions(step=step).check_fits(bench.engine.identity.num_blocks)
+    refuse_search(out)
     engine = bench.cached(out)
     full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
     prepared = Ways(bench, full, ways, out, progress)

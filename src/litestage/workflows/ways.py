@@ -61,9 +61,12 @@ def ways_of(rankings: Sequence[str], compensations: Sequence[str]) -> tuple[Way,
     """Every pair; raises `OptionError` for a name that is not known."""
     for name in rankings:
         if name not in RANKINGS:
-            raise OptionError(f"--ranking {name} is not known. Choose from {', '.join(RANKINGS)}.")
+            raise OptionError(f"--ranking {name or repr(name)} is not known. Choose from {', '.join(RANKINGS)}.")
     for kind in compensations:
-        check_compensation(kind)
+        try:
+            check_compensation(kind)
+        except OptionError as error:
+            raise OptionError(f"--compensation: {error}") from None
     return tuple(Way(ranking, kind) for ranking in rankings for kind in compensations)
 
 

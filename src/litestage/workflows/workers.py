@@ -83,7 +83,8 @@ class Other:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, load, threads), daemon=True)
-        self._process.start()
+        with _ignoring_ctrl_c():
+            self._process.start()
         theirs.close()
         self._ready = False
         self._stands: set[str] = set()
@@ -146,9 +147,21 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """A process started inside the block ignores it from its first moment on: the parent ends its workers."""
+    if threading.current_thread() is not threading.main_thread():  # no other may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(connection: Connection, load: Load, threads: int) -> None:
     """Answer what the parent asks until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     engine = load()
