@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,13 @@ def test_plans_that_were_found_are_compared_without_a_search(
     sizes = Sizes(search=4, test=6, wall=2, blocks=(1,))
     with pytest.raises(OptionError, match=r"--methods leaves out\. Add litestage"):
         compare_methods(bench, tmp_path, methods=["adaskip"], plans=[out / "plan-20"], sizes=sizes)
+    with pytest.raises(OptionError, match=r"--plans names .*plan-20 twice\. Leave one out"):
+        compare_methods(bench, tmp_path, plans=[out / "plan-20", out / "plan-20"], sizes=sizes)
+    shutil.copytree(out / "plan-20", tmp_path / "again")
     with pytest.raises(
         OptionError, match=r"may lose 20 points, as another one does. Give plans that `litestage search"
     ):
-        compare_methods(bench, tmp_path, plans=[out / "plan-20", out / "plan-20"], sizes=sizes)
+        compare_methods(bench, tmp_path, plans=[out / "plan-20", tmp_path / "again"], sizes=sizes)
     found = compare_methods(bench, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes)
     assert found.system("litestage-20").answers == comparison.system("litestage-20").answers
     assert found.searched_on.used == SIZES.search, "what the plan was searched on"
