@@ -54,7 +54,7 @@ def killed(arguments: list[str], out: Path, after: int) -> int:
 @pytest.mark.parametrize(
     ("name", "arguments", "after"),
     [
-        ("evaluate", ["--split", "dev", "--limit", "24", "--batch-size", "8"], 60),
+        ("evaluate", ["--split", "dev", "--limit", "12", "--batch-size", "8"], 30),
         ("search", ["--limit", "8", "--batch-size", "4", "--max-drop", "20", "--step", "8"], 100),
     ],
 )

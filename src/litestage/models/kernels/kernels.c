@@ -659,7 +659,7 @@ void litestage_attend(float *states, long tokens, long per_row, const int64_t *p
     const long width = 2L * kv_heads * size;
     /* one query head at a time where there are few, so that all cores have work */
     const int unit = tokens * kv_heads >= 8 ? heads / kv_heads : 1, units = heads / unit;
-    const long share = unit == 1 ? 1 : tokens * units / (4 * omp_get_max_threads());
+    const long share = unit == 1 ? 1 : tokens * units / (2 * omp_get_max_threads());
     Group *groups = malloc(tokens * sizeof(Group));
     const long count = group_tokens(&s, tokens, per_row, positions, rows, leaders, alike,
                                     share < 1 ? 1 : share < MEMBERS ? share : MEMBERS, groups);
