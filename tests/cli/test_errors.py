@@ -284,11 +284,12 @@ def test_ctrl_c_while_libraries_load_says_so_in_a_line(tmp_path: Path) -> None:
     )
     while "litestage" not in Path(f"/proc/{process.pid}/cmdline").read_text():
         time.sleep(0.01)
-    time.sleep(0.4)
+    time.sleep(0.8)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "litestage: stopped.\n"
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "litestage: stopped."
 
 
 def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
