@@ -16,7 +16,7 @@ from litestage.models.kernels.kernels import FORMATS, PLAIN, Alike, Heads
 from litestage.models.kernels.rounding import GROUP, quantise
 
 PANEL = 16
-"""Output rows are padded to a multiple of it."""
+"""Output rows that lie together; their number is padded to a multiple of it."""
 _SIGNATURES = {
     "linear": (
         *(c_void_p, c_long, c_int, c_int, c_void_p, c_float),
@@ -137,11 +137,11 @@ def pack(weight: Float[Tensor, "O I"], kind: str) -> UInt8[Tensor, " Z"]:
     missing = -weight.shape[0] % PANEL
     padded = torch.nn.functional.pad(weight, (0, 0, 0, missing))
     if kind == "bf16":
-        pairs = padded.bfloat16().view(-1, 8, padded.shape[1] // 2, 2)
+        pairs = padded.bfloat16().view(-1, PANEL, padded.shape[1] // 2, 2)
         return pairs.transpose(1, 2).contiguous().view(torch.uint8).flatten()
     values, scale, minimum = quantise(padded, kind)
     # panels, groups, fours, rows, 4
-    fours = values.view(-1, 8, values.shape[1], GROUP // 4, 4).permute(0, 2, 3, 1, 4)
+    fours = values.view(-1, PANEL, values.shape[1], GROUP // 4, 4).permute(0, 2, 3, 1, 4)
     if minimum is None:
         return _records(fours.reshape(*fours.shape[:2], -1), [scale])
     both = fours[:, :, ::2] | fours[:, :, 1::2] << 4
@@ -150,5 +150,5 @@ def pack(weight: Float[Tensor, "O I"], kind: str) -> UInt8[Tensor, " Z"]:
 
 def _records(content: Tensor, halves: list[Tensor]) -> UInt8[Tensor, " Z"]:
     """Each group's halves in front of its content [P, G, bytes]."""
-    heads = [half[..., 0].view(-1, 8, half.shape[1]).transpose(1, 2).contiguous().view(torch.uint8) for half in halves]
+    heads = [half[..., 0].view(-1, PANEL, half.shape[1]).mT.contiguous().view(torch.uint8) for half in halves]
     return torch.cat([*heads, content.view(torch.uint8)], dim=-1).flatten()

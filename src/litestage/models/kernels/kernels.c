@@ -5,10 +5,10 @@
  * told not to fuse products and sums by itself, which it would do here and not there.
  *
  * Packed weights [O, I]: a panel is PANEL output rows, a record what a panel holds of GROUP columns:
- *   int4  8 scales and 8 minima (fp16), then 4 vectors of 32 bytes. Byte r * 4 + b of vector j holds, of output row r,
+ *   int4  16 scales and 16 minima (fp16), then 4 vectors of 64 bytes. Byte r * 4 + b of vector j holds, of output row r,
  *         column 8j + b in its low bits and column 8j + 4 + b in its high bits. weight = scale * bits + minimum
- *   int8  8 scales (fp16), then 8 vectors of 32 bytes; byte r * 4 + b of vector j is column 4j + b. weight = scale * byte
- *   bf16  16 vectors of 16 halves; half 2r + b of vector j is column 2j + b
+ *   int8  16 scales (fp16), then 8 vectors of 64 bytes; byte r * 4 + b of vector j is column 4j + b. weight = scale * byte
+ *   bf16  16 vectors of 32 halves; half 2r + b of vector j is column 2j + b
  */
 #include <math.h>
 #include <omp.h>
@@ -21,8 +21,18 @@
 #else
 #define VECTORS 0
 #endif
+#if VECTORS && defined(__linux__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512F__) \
+    && !defined(LITESTAGE_NO_TILES)
+#include <sys/syscall.h>
+#include <unistd.h>
+#define TILES 1
+#else
+#define TILES 0
+#endif
 
-#define PANEL 8
+#define PANEL 16
+#define LANES 8      /* output rows of a vector: half a panel */
+#define VECTOR 64    /* bytes */
 #define GROUP 32
 #define TILE 4       /* rows of input that share unpacked weights */
 #define SHARING 3    /* query heads that share widened keys and values */
@@ -32,6 +42,8 @@
 #define CHUNK 64     /* so many at a time */
 #define AHEAD 12     /* cache slots */
 #define STRIP 64     /* rows of input that stay in the core's cache while a matrix goes by */
+#define BLOCK 16     /* rows of input in a tile register, at most */
+#define MANY 8       /* rows of bytes from which on tile registers pay */
 #define INLINE static inline __attribute__((always_inline))
 
 enum { BF16, INT8, INT4 };
@@ -39,10 +51,14 @@ enum { PLAIN, NORMED, SILU, GELU_TANH };
 
 static const int RECORD[] = {GROUP * PANEL * 2, PANEL * 2 + GROUP * PANEL, PANEL * 4 + GROUP * PANEL / 2};
 
-/* One row of input: fp32 for bf16 weights; else bytes with a scale, and the scaled sum of the bytes, a group. */
+/* One row of input: fp32 for bf16 weights, for tile registers as the sum of two bf16 parts; else bytes with a scale, and
+ * the scaled sum of the bytes, a group. */
 typedef struct {
     float *values;
-    int8_t *bytes;
+    union {
+        int8_t *bytes;
+        uint16_t *parts; /* [2, in] */
+    };
     float *scales, *sums, *squeezed;
 } Row;
 
@@ -183,7 +199,20 @@ static void squeeze(Row row, const float *down, int rank, int in) {
     }
 }
 
-/* ---- products: `count` rows of input with one panel, or with `panels` of them ---- */
+/* ---- products: `count` rows of input with one panel ---- */
+
+/* What a record holds of an output row, and of one of its columns. */
+INLINE float bf16_at(const uint8_t *record, int lane, int column) {
+    return from_bf16(((const uint16_t *)record)[column / 2 * VECTOR / 2 + lane * 2 + column % 2]);
+}
+
+INLINE int int8_at(const uint8_t *record, int lane, int column) {
+    return (int8_t)record[2 * PANEL + column / 4 * VECTOR + lane * 4 + column % 4];
+}
+
+INLINE int int4_at(const uint8_t *record, int lane, int column) {
+    return record[4 * PANEL + column / 8 * VECTOR + lane * 4 + column % 4] >> (column / 4 % 2 * 4) & 15;
+}
 
 #if VECTORS
 
@@ -200,13 +229,15 @@ INLINE __m256i dot_four(__m256i unsigned_bytes, __m256i signed_bytes) {
     return _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned_bytes, signed_bytes), _mm256_set1_epi16(1));
 }
 
-INLINE void int4_panel(const uint8_t *w, int groups, const Row *rows, int count, __m256 *acc) {
+/* `w` is a panel's first record, `half` its first eight output rows or the other eight. */
+INLINE void int4_half(const uint8_t *w, int half, int groups, const Row *rows, int count, __m256 *acc) {
     const __m256i low = _mm256_set1_epi8(15);
     for (int g = 0; g < groups; g++, w += RECORD[INT4]) {
-        __m256 scale = halves(w), minimum = halves(w + 16);
+        const uint8_t *content = w + 4 * PANEL + VECTOR / 2 * half;
+        __m256 scale = halves(w + 2 * LANES * half), minimum = halves(w + 2 * PANEL + 2 * LANES * half);
         __m256i bits[8];
         for (int j = 0; j < 4; j++) {
-            __m256i both = _mm256_loadu_si256((const __m256i *)(w + 32 + 32 * j));
+            __m256i both = _mm256_loadu_si256((const __m256i *)(content + VECTOR * j));
             bits[2 * j] = _mm256_and_si256(both, low);
             bits[2 * j + 1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
         }
@@ -229,13 +260,14 @@ INLINE void int4_panel(const uint8_t *w, int groups, const Row *rows, int count,
     }
 }
 
-INLINE void int8_panel(const uint8_t *w, int groups, const Row *rows, int count, __m256 *acc) {
+INLINE void int8_half(const uint8_t *w, int half, int groups, const Row *rows, int count, __m256 *acc) {
     for (int g = 0; g < groups; g++, w += RECORD[INT8]) {
-        __m256 scale = halves(w);
+        const uint8_t *content = w + 2 * PANEL + VECTOR / 2 * half;
+        __m256 scale = halves(w + 2 * LANES * half);
         __m256i sum[TILE];
         for (int r = 0; r < count; r++) sum[r] = _mm256_setzero_si256();
         for (int j = 0; j < 8; j++) {
-            __m256i bytes = _mm256_loadu_si256((const __m256i *)(w + 16 + 32 * j)), size = _mm256_abs_epi8(bytes);
+            __m256i bytes = _mm256_loadu_si256((const __m256i *)(content + VECTOR * j)), size = _mm256_abs_epi8(bytes);
             for (int r = 0; r < count; r++) {
                 __m256i x = _mm256_sign_epi8(four_bytes(rows[r].bytes + g * GROUP + 4 * j), bytes);
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
@@ -252,13 +284,13 @@ INLINE void int8_panel(const uint8_t *w, int groups, const Row *rows, int count,
     }
 }
 
-/* Two panels at once, so that sums do not wait for each other. */
-INLINE void bf16_panels(const uint8_t *w, long panel, int in, const Row *rows, int count, __m256 acc[][2]) {
+/* Both halves at once, so that sums do not wait for each other. */
+INLINE void bf16_panel(const uint8_t *w, int in, const Row *rows, int count, __m256 acc[][2]) {
     const __m256i high = _mm256_set1_epi32(0xffff0000);
-    for (int i = 0; i < in; i += 2, w += 32) {
+    for (int i = 0; i < in; i += 2, w += VECTOR) {
         __m256 even[2], odd[2];
         for (int p = 0; p < 2; p++) {
-            __m256i both = _mm256_loadu_si256((const __m256i *)(w + p * panel));
+            __m256i both = _mm256_loadu_si256((const __m256i *)(w + p * VECTOR / 2));
             even[p] = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
             odd[p] = _mm256_castsi256_ps(_mm256_and_si256(both, high));
         }
@@ -272,62 +304,204 @@ INLINE void bf16_panels(const uint8_t *w, long panel, int in, const Row *rows, i
     }
 }
 
-INLINE void tile(int format, const uint8_t *w, long panel, int in, const Row *rows, int count, float y[][2 * PANEL]) {
+INLINE void tile(int format, const uint8_t *w, int in, const Row *rows, int count, float y[][PANEL]) {
     if (format == BF16) {
         __m256 acc[TILE][2];
         for (int r = 0; r < count; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
-        bf16_panels(w, panel, in, rows, count, acc);
+        bf16_panel(w, in, rows, count, acc);
         for (int r = 0; r < count; r++)
-            for (int p = 0; p < 2; p++) _mm256_storeu_ps(y[r] + p * PANEL, acc[r][p]);
+            for (int p = 0; p < 2; p++) _mm256_storeu_ps(y[r] + p * LANES, acc[r][p]);
         return;
     }
     for (int p = 0; p < 2; p++) {
         __m256 acc[TILE];
         for (int r = 0; r < count; r++) acc[r] = _mm256_setzero_ps();
-        if (format == INT4) int4_panel(w + p * panel, in / GROUP, rows, count, acc);
-        else int8_panel(w + p * panel, in / GROUP, rows, count, acc);
-        for (int r = 0; r < count; r++) _mm256_storeu_ps(y[r] + p * PANEL, acc[r]);
+        if (format == INT4) int4_half(w, p, in / GROUP, rows, count, acc);
+        else int8_half(w, p, in / GROUP, rows, count, acc);
+        for (int r = 0; r < count; r++) _mm256_storeu_ps(y[r] + p * LANES, acc[r]);
     }
 }
 
 #else
 
 /* The same numbers for any processor; what the compiler makes of it. */
-INLINE void tile(int format, const uint8_t *w, long panel, int in, const Row *rows, int count, float y[][2 * PANEL]) {
+INLINE void tile(int format, const uint8_t *w, int in, const Row *rows, int count, float y[][PANEL]) {
     for (int r = 0; r < count; r++)
-        for (int o = 0; o < 2 * PANEL; o++) {
-            const uint8_t *at = w + o / PANEL * panel;
-            int lane = o % PANEL;
+        for (int lane = 0; lane < PANEL; lane++) {
+            const uint8_t *at = w;
             float acc = 0;
             for (int g = 0; g < in / GROUP; g++, at += RECORD[format]) {
                 const uint16_t *half = (const uint16_t *)at;
                 int sum = 0;
                 for (int i = 0; i < GROUP; i++) {
-                    int column = g * GROUP + i, place = lane * 4 + i % 4;
-                    if (format == BF16) acc += rows[r].values[column] * from_bf16(half[i / 2 * 16 + lane * 2 + i % 2]);
-                    else if (format == INT8) sum += (int8_t)at[16 + i / 4 * 32 + place] * rows[r].bytes[column];
-                    else sum += (at[32 + i / 8 * 32 + place] >> (i / 4 % 2 * 4) & 15) * rows[r].bytes[column];
+                    const int column = g * GROUP + i;
+                    if (format == BF16) acc += rows[r].values[column] * bf16_at(at, lane, i);
+                    else if (format == INT8) sum += int8_at(at, lane, i) * rows[r].bytes[column];
+                    else sum += int4_at(at, lane, i) * rows[r].bytes[column];
                 }
                 if (format == BF16) continue;
                 acc += sum * (from_fp16(half[lane]) * rows[r].scales[g]);
                 if (format == INT4) acc += from_fp16(half[PANEL + lane]) * rows[r].sums[g];
             }
-            y[r][o] = acc;
+            y[r][lane] = acc;
         }
 }
 
 #endif
 
-static void strip(int format, const uint8_t *w, long panel, int in, const Row *rows, int count, float y[][2 * PANEL]) {
-#define CASE(F)                                                            \
-    if (count == TILE) tile(F, w, panel, in, rows, TILE, y);               \
-    else if (count == 3) tile(F, w, panel, in, rows, 3, y);                \
-    else if (count == 2) tile(F, w, panel, in, rows, 2, y);                \
-    else tile(F, w, panel, in, rows, 1, y)
-    if (format == BF16) { CASE(BF16); }
-    else if (format == INT8) { CASE(INT8); }
-    else { CASE(INT4); }
+static void strip(int format, const uint8_t *w, int in, const Row *rows, long count, float y[][PANEL]) {
+#define CASE(F)                                         \
+    if (left >= TILE) tile(F, w, in, rows, TILE, y);    \
+    else if (left == 3) tile(F, w, in, rows, 3, y);     \
+    else if (left == 2) tile(F, w, in, rows, 2, y);     \
+    else tile(F, w, in, rows, 1, y)
+    for (long left = count; left > 0; left -= TILE, rows += TILE, y += TILE) {
+        if (format == BF16) { CASE(BF16); }
+        else if (format == INT8) { CASE(INT8); }
+        else { CASE(INT4); }
+    }
 }
+
+/* ---- the same by tile registers, where the processor has them: many rows of input with two panels ---- */
+
+/* Whether to use them, and whether this process may: Linux wants to be asked. Sums of bytes are exact, so few rows may go
+ * without; bf16's are not, so all go one way. */
+static int by_tiles(int format, long rows) {
+#if TILES
+    static int asked, allowed;
+    if (!asked) allowed = !syscall(SYS_arch_prctl, 0x1023, 18);
+    asked = 1;
+    return allowed && (format == BF16 || rows >= MANY);
+#else
+    return 0;
+#endif
+}
+
+/* 16 bits and a rest that has 16: together all but the last 8 bits of an fp32's 24. */
+static void to_parts(Row row, int in) {
+    for (int i = 0; i < in; i++) {
+        const uint16_t first = to_bf16(row.values[i]);
+        row.parts[i] = first;
+        row.parts[in + i] = to_bf16(row.values[i] - from_bf16(first));
+    }
+}
+
+#if TILES
+
+/* Tiles 0 to 3 hold sums, 4 and 5 GROUP columns of a panel, 6 and 7 the same columns of up to BLOCK rows of input. */
+static void set_tiles(int format, int high) {
+    struct {
+        uint8_t palette, start, none[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } __attribute__((aligned(64))) shape = {.palette = 1};
+    const int size = format == BF16 ? 2 : 1; /* bytes of a number */
+    for (int t = 0; t < 8; t++) {
+        shape.bytes[t] = t < 6 ? VECTOR : GROUP * size;
+        shape.rows[t] = t == 4 || t == 5 ? GROUP * size / 4 : high;
+    }
+    _tile_loadconfig(&shape);
+}
+
+/* Of one or two panels, `apart` bytes from each other, and one or two blocks of `high` rows, y[STRIP, PANEL] a panel.
+ * Each sum runs over ascending columns, first and second parts of a group in turn, however many rows there are. */
+INLINE void bf16_tiles(const uint8_t *w, long apart, int panels, int in, const uint16_t *x, long stride, int high,
+                       int blocks, float *y) {
+    const uint8_t *first = (const uint8_t *)x, *second = first + high * stride;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int g = 0; g < in / GROUP; g++, w += RECORD[BF16]) {
+        _tile_loadd(4, w, VECTOR);
+        if (panels == 2) _tile_loadd(5, w + apart, VECTOR);
+        for (int part = 0; part < 2; part++) {
+            const long at = 2L * (part * in + g * GROUP);
+            _tile_loadd(6, first + at, stride);
+            _tile_dpbf16ps(0, 6, 4);
+            if (panels == 2) _tile_dpbf16ps(1, 6, 5);
+            if (blocks == 1) continue;
+            _tile_loadd(7, second + at, stride);
+            _tile_dpbf16ps(2, 7, 4);
+            if (panels == 2) _tile_dpbf16ps(3, 7, 5);
+        }
+    }
+    _tile_stored(0, y, 4 * PANEL);
+    if (panels == 2) _tile_stored(1, y + STRIP * PANEL, 4 * PANEL);
+    if (blocks == 1) return;
+    _tile_stored(2, y + high * PANEL, 4 * PANEL);
+    if (panels == 2) _tile_stored(3, y + (STRIP + high) * PANEL, 4 * PANEL);
+}
+
+/* A panel's bits of all groups, as bytes [groups, 8, VECTOR]. */
+static void open_bits(const uint8_t *w, int groups, uint8_t *bytes) {
+    const __m512i low = _mm512_set1_epi8(15);
+    for (int g = 0; g < groups; g++, w += RECORD[INT4])
+        for (int j = 0; j < 4; j++, bytes += 2 * VECTOR) {
+            const __m512i two = _mm512_loadu_si512(w + 4 * PANEL + VECTOR * j);
+            _mm512_storeu_si512(bytes, _mm512_and_si512(two, low));
+            _mm512_storeu_si512(bytes + VECTOR, _mm512_and_si512(_mm512_srli_epi16(two, 4), low));
+        }
+}
+
+INLINE __m512 sixteen_halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+
+/* y[BLOCK, PANEL], by the sums that int4_half and int8_half take. `opened` are int4's bytes. */
+INLINE void byte_tiles(int format, const uint8_t *w, int groups, const uint8_t *opened, const Row *rows, long stride,
+                       float *y) {
+    __m512 acc[BLOCK];
+    for (int r = 0; r < BLOCK; r++) acc[r] = _mm512_setzero_ps();
+    const char *scales = (const char *)rows->scales, *added = (const char *)rows->sums;
+    for (int g = 0; g < groups; g++, w += RECORD[format]) {
+        int32_t sums[BLOCK][PANEL] __attribute__((aligned(64)));
+        _tile_loadd(4, format == INT4 ? opened + g * GROUP * PANEL : w + 2 * PANEL, VECTOR);
+        _tile_loadd(6, rows->bytes + g * GROUP, stride);
+        _tile_zero(0);
+        if (format == INT4) _tile_dpbsud(0, 6, 4);
+        else _tile_dpbssd(0, 6, 4);
+        _tile_stored(0, sums, 4 * PANEL);
+        const __m512 scale = sixteen_halves(w);
+#pragma GCC unroll 16
+        for (int r = 0; r < BLOCK; r++) {
+            const __m512 scaled = _mm512_mul_ps(scale, _mm512_set1_ps(*(const float *)(scales + r * stride + 4 * g)));
+            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums[r])), scaled, acc[r]);
+        }
+        if (format == INT8) continue;
+        const __m512 minimum = sixteen_halves(w + 2 * PANEL);
+#pragma GCC unroll 16
+        for (int r = 0; r < BLOCK; r++)
+            acc[r] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(*(const float *)(added + r * stride + 4 * g)), acc[r]);
+    }
+    for (int r = 0; r < BLOCK; r++) _mm512_storeu_ps(y + r * PANEL, acc[r]);
+}
+
+static void tile_strip(int format, const uint8_t *w, long apart, int panels, int in, const Row *rows, long count,
+                       int high, long stride, float y[][STRIP][PANEL]) {
+    if (format == BF16) {
+        for (long r = 0; r < count; r += 2 * BLOCK)
+            bf16_tiles(w, apart, panels, in, rows[r].parts, stride, high, count - r > BLOCK ? 2 : 1, y[0][r]);
+        return;
+    }
+    for (int p = 0; p < panels; p++, w += apart) {
+        uint8_t opened[format == INT4 ? PANEL * in : 1];
+        if (format == INT4) open_bits(w, in / GROUP, opened);
+        for (long r = 0; r < count; r += BLOCK) {
+            if (format == INT4) byte_tiles(INT4, w, in / GROUP, opened, rows + r, stride, y[p][r]);
+            else byte_tiles(INT8, w, in / GROUP, opened, rows + r, stride, y[p][r]);
+        }
+    }
+}
+
+static void leave_tiles(void) { _tile_release(); }
+
+#else
+
+static void set_tiles(int format, int high) {}
+static void tile_strip(int format, const uint8_t *w, long apart, int panels, int in, const Row *rows, long count,
+                       int high, long stride, float y[][STRIP][PANEL]) {}
+static void leave_tiles(void) {}
+
+#endif
 
 static _Thread_local char *scratch;
 static _Thread_local size_t scratch_size;
@@ -341,67 +515,84 @@ static void *reserve(size_t size) {
     return scratch;
 }
 
+/* What is added to a panel's sums: a bias or 0, and `rank` rows of a map, `apart` numbers from each other. */
+typedef struct {
+    const float *bias, *up;
+    int rank;
+    long apart;
+} Sum;
+
+INLINE void finish(const float *sums, const Sum *beside, const float *squeezed, int width, float *y) {
+    if (beside->bias)
+        for (int o = 0; o < width; o++) y[o] = sums[o] + beside->bias[o];
+    else memcpy(y, sums, width * sizeof(float));
+    for (int k = 0; k < beside->rank; k++)
+        for (int o = 0; o < width; o++) y[o] += squeezed[k] * beside->up[k * beside->apart + o];
+}
+
 /* y[rows, out] = what `kind` makes of x, times the weights' transpose, plus the bias if there is one, plus the same x
  * times `down` [rank, in] transposed times `up` [rank, out].
  * x is [rows, in], or for a gated kind [rows, 2 in]: gates, then values. `in` is a multiple of GROUP. */
 void litestage_linear(const float *x, long rows, int in, int kind, const float *norm, float eps, const uint8_t *weights,
                       int format, int out, const float *bias, const float *down, const float *up, int rank, float *y) {
     const int groups = in / GROUP, wide = kind == SILU || kind == GELU_TANH ? 2 * in : in;
-    const int pairs = (out + 2 * PANEL - 1) / (2 * PANEL);
-    const long panel = (long)groups * RECORD[format];
-    const size_t size = in * (sizeof(float) + 1) + (2 * groups + rank) * sizeof(float) + 64;
-    char *place = reserve(rows * (size + sizeof(Row)));
-    Row *all = (Row *)place;
-    place += rows * sizeof(Row);
-    for (long r = 0; r < rows; r++, place += size / 64 * 64) {
-        float *values = (float *)place, *scales = values + in;
-        float *squeezed = scales + 2 * groups;
-        all[r] = (Row){values, (int8_t *)(squeezed + rank), scales, scales + groups, squeezed};
+    const int all_panels = (out + PANEL - 1) / PANEL;
+    const long apart = (long)groups * RECORD[format];
+    const int tiles = by_tiles(format, rows), high = format == BF16 && rows < BLOCK ? rows : BLOCK;
+    const long padded = tiles ? (rows + high - 1) / high * high : rows; /* whole blocks */
+    const long stride = (in * 2 * sizeof(float) + (2 * groups + rank) * sizeof(float) + 63) / 64 * 64;
+    char *place = reserve(padded * (stride + sizeof(Row)));
+    Row *all = (Row *)(place + padded * stride);
+    for (long r = 0; r < padded; r++, place += stride) {
+        float *values = (float *)place, *scales = values + 2 * in;
+        all[r] = (Row){values, {(int8_t *)(values + in)}, scales, scales + groups, scales + 2 * groups};
     }
+    for (long r = rows; r < padded; r++) memset(all[r].scales, 0, 2 * groups * sizeof(float));
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
         for (long r = 0; r < rows; r++) {
             prologue(kind, x + r * wide, norm, eps, in, all[r].values);
             if (format != BF16) to_bytes(all[r], in);
+            else if (tiles) to_parts(all[r], in);
             squeeze(all[r], down, rank, in);
         }
+        if (tiles) set_tiles(format, high);
         for (long first = 0; first < rows; first += STRIP) {
             const long end = first + STRIP < rows ? first + STRIP : rows;
 #pragma omp for schedule(static) nowait
-            for (int p = 0; p < pairs; p++) {
-                const int from = p * 2 * PANEL, width = out - from < 2 * PANEL ? out - from : 2 * PANEL;
-                for (long r = first; r < end; r += TILE) {
-                    float sums[TILE][2 * PANEL];
-                    const int count = end - r < TILE ? end - r : TILE;
-                    strip(format, weights + (long)p * 2 * panel, panel, in, all + r, count, sums);
-                    for (int i = 0; i < count; i++) {
-                        float *to = y + (r + i) * out + from;
-                        for (int o = 0; o < width; o++) to[o] = sums[i][o] + (bias ? bias[from + o] : 0);
-                        for (int k = 0; k < rank; k++)
-                            for (int o = 0; o < width; o++)
-                                to[o] += all[r + i].squeezed[k] * up[(long)k * out + from + o];
+            for (int p = 0; p < all_panels; p += 2) {
+                const int panels = p + 1 < all_panels ? 2 : 1;
+                const uint8_t *w = weights + p * apart;
+                float sums[2][STRIP][PANEL] __attribute__((aligned(64)));
+                if (tiles) tile_strip(format, w, apart, panels, in, all + first, end - first, high, stride, sums);
+                for (int q = 0; q < panels; q++) {
+                    if (!tiles) strip(format, w + q * apart, in, all + first, end - first, sums[q]);
+                    const int from = (p + q) * PANEL;
+                    const Sum beside = {bias ? bias + from : 0, up + from, rank, out};
+                    for (long r = first; r < end; r++) {
+                        const float *sum = sums[q][r - first];
+                        if (out - from >= PANEL) finish(sum, &beside, all[r].squeezed, PANEL, y + r * out + from);
+                        else finish(sum, &beside, all[r].squeezed, out - from, y + r * out + from);
                     }
                 }
             }
         }
+        if (tiles) leave_tiles();
     }
 }
 
 /* y[count, in]: chosen output rows of packed weights, as an embedding needs them. */
 void litestage_rows(const uint8_t *weights, int format, int in, const int64_t *which, long count, float *y) {
-    const long panel = (long)in / GROUP * RECORD[format];
+    const long apart = (long)in / GROUP * RECORD[format];
     for (long n = 0; n < count; n++)
         for (int i = 0; i < in; i++) {
-            const int lane = which[n] % PANEL, c = i % GROUP, place = lane * 4 + c % 4;
-            const uint8_t *at = weights + which[n] / PANEL * panel + (long)(i / GROUP) * RECORD[format];
+            const int lane = which[n] % PANEL, column = i % GROUP;
+            const uint8_t *at = weights + which[n] / PANEL * apart + (long)(i / GROUP) * RECORD[format];
             const uint16_t *half = (const uint16_t *)at;
-            if (format == BF16) y[n * in + i] = from_bf16(half[c / 2 * 16 + lane * 2 + c % 2]);
-            else if (format == INT8) y[n * in + i] = from_fp16(half[lane]) * (int8_t)at[16 + c / 4 * 32 + place];
-            else {
-                const int bits = at[32 + c / 8 * 32 + place] >> (c / 4 % 2 * 4) & 15;
-                y[n * in + i] = from_fp16(half[lane]) * bits + from_fp16(half[PANEL + lane]);
-            }
+            if (format == BF16) y[n * in + i] = bf16_at(at, lane, column);
+            else if (format == INT8) y[n * in + i] = from_fp16(half[lane]) * int8_at(at, lane, column);
+            else y[n * in + i] = from_fp16(half[lane]) * int4_at(at, lane, column) + from_fp16(half[PANEL + lane]);
         }
 }
 
