@@ -167,6 +167,18 @@ def test_a_prompt_that_earlier_stages_made_too_long_is_a_wrong_answer(task: Task
         assert not list(passes(work_of(trace.stages[2]).rows, 4))
 
 
+def test_behind_a_stage_without_room_nothing_runs(task: Task) -> None:
+    """Though a last prompt that leaves the long text out would fit, and its text could hold an answer."""
+    used = engine()
+    rambling = [stage.model_copy(update={"max_new_tokens": 80}) for stage in task.stages]
+    verdict = rambling[2].model_copy(update={"name": "verdict", "prompt": "{question}"})
+    task = task.model_copy(update={"answer_pattern": r"([A-C])", "stages": (*rambling, verdict)})
+    for trace in run(used, task, QUESTIONS, full(used, task)):
+        assert [stage.no_room for stage in trace.stages] == [False, False, True, True]
+        assert not list(passes(work_of(trace.stages[3]).rows, 4))
+        assert (trace.answer, trace.correct) == (None, False)
+
+
 class TestCache:
     def test_equal_work_is_decoded_once_and_survives_the_process(self, task: Task, tmp_path: Path) -> None:
         first = CachedEngine(engine(), tmp_path / "c.sqlite")

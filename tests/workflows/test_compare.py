@@ -162,11 +162,23 @@ def test_results_that_name_a_system_that_is_not_there_are_refused(comparison: Co
 
 
 def test_dev_is_compared_on_what_the_search_leaves(bench: Workbench) -> None:
-    dev, tested = _splits(bench, "dev", 6)
+    dev, tested = _splits(bench, "dev", 6, {})
     assert (dev, tested) == (bench.questions("dev"), bench.questions("dev")[6:])
-    assert _splits(bench, "train", None)[1] == bench.questions("train")
+    assert _splits(bench, "train", None, {})[1] == bench.questions("train")
     with pytest.raises(OptionError, match="none are left to compare on"):
-        _splits(bench, "dev", None)
+        _splits(bench, "dev", None, {})
+
+
+def test_plans_are_not_compared_on_what_they_were_tuned_on(bench: Workbench) -> None:
+    plan = bench.full_plan()
+    plans = {
+        drop: plan.model_copy(update={"evidence": {"split": split, "n": n}})
+        for drop, split, n in ((1.0, "dev", 9), (3.0, "dev", 7), (5.0, "train", 20))
+    }
+    assert _splits(bench, "dev", 6, plans)[1] == bench.questions("dev")[9:]
+    assert _splits(bench, "test", 6, plans)[1] == bench.questions("test")
+    with pytest.raises(OptionError, match="--plans were searched on train questions, so --split train would flatter"):
+        _splits(bench, "train", 6, plans)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")

@@ -23,6 +23,11 @@ class StageTrace(Record):
     """What later stages see of this stage: the branches joined."""
     completions: tuple[Completion, ...]
 
+    @property
+    def no_room(self) -> bool:
+        """Whether its prompts were not run because earlier stages wrote too much, here or before."""
+        return any(done.finish_reason == "no_room" for done in self.completions)
+
 
 class Trace(Record):
     """One question, one vote: every stage and the answer that came of it."""
@@ -31,9 +36,14 @@ class Trace(Record):
     vote: int = 0
     stages: tuple[StageTrace, ...]
     answer: int | None
-    """Index of the chosen answer; None when the text did not parse."""
+    """Index of the chosen answer; None when the text did not parse, or a stage had no room."""
     gold: int | None = None
     """Index of the right answer; None when unknown."""
+
+    @property
+    def no_room(self) -> bool:
+        """Whether some stage had none."""
+        return any(stage.no_room for stage in self.stages)
 
     @property
     def correct(self) -> bool:

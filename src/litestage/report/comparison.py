@@ -108,6 +108,8 @@ class Comparison(Kept):
     task: str
     tested_on: Split
     searched_on: Split
+    searched_by: str = "priced"
+    """Latency, priced or by the wall clock."""
     question_ids: tuple[str, ...]
     gold: tuple[int | None, ...]
     systems: tuple[Compared, ...]

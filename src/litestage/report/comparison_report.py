@@ -208,8 +208,8 @@ def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
         ("Command", came.command),
         ("Model", f"{comparison.model.id}, {blocks} blocks, weights {comparison.model.fingerprint[:12]}"),
         ("Task", f"{comparison.task}, {came.shots} worked examples in the prompt"),
-        ("Tested on", f"{tested.used} of {tested.available} {tested.name} questions, greedy"),
-        ("Searched on", f"{searched.used} of {searched.available} {searched.name} questions, priced"),
+        ("Tested on", f"{tested}, greedy"),
+        ("Searched on", f"{searched}, {comparison.searched_by}"),
         *plan_report.machine_facts(came),
     )
 

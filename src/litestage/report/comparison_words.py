@@ -86,11 +86,10 @@ def _asked(comparison: Comparison) -> list[str]:
     """How much of what could be compared was."""
     amounts = _amounts(list(dict.fromkeys(system.requested for system in comparison.of_kind("rule"))))
     tested = comparison.tested_on
-    part = f" of {tested.available}" if tested.used < tested.available else ""
     if not amounts:
         return []
     return [
-        f"Every other method was asked for {amounts}, on {tested.used}{part} {tested.name} questions. All "
+        f"Every other method was asked for {amounts}, on {tested}. All "
         "questions, and every budget up to half the blocks: --full."
     ]
 

@@ -49,7 +49,7 @@ def sampled(diagnosis: Diagnosis) -> str:
     """How much of what there is was looked at."""
     split, budgets = diagnosis.measured_on, diagnosis.budgets
     return (
-        f"A sample: {split.used} of {split.available} {split.name} questions, and budgets of "
+        f"A sample: {split}, and budgets of "
         f"{words.listed([str(budget) for budget in budgets])} of {2 * diagnosis.model.num_blocks} sub-layers. What "
         "moves less than the intervals in the tables needs more questions to be seen, and what lies between two "
         "budgets a smaller step."
@@ -297,7 +297,7 @@ def _facts(diagnosis: Diagnosis) -> tuple[tuple[str, str], ...]:
         ("Command", came.command),
         ("Model", f"{model.id}, {model.num_blocks} blocks, weights {model.fingerprint[:12]}"),
         ("Task", f"{diagnosis.task}, {came.shots} worked examples in the prompt"),
-        ("Measured on", f"{split.used} of {split.available} {split.name} questions, greedy"),
+        ("Measured on", f"{split}, greedy"),
         ("Exit rule", f"a text ends {words.exit_rule(diagnosis.exit_rule)}"),
         *machine_facts(came),
     )

@@ -223,13 +223,11 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
         ("Command", came.command),
         ("Model", f"{results.model.id}, {results.model.num_blocks} blocks, weights {results.model.fingerprint[:12]}"),
         ("Task", f"{results.task}, {came.shots} worked examples in the prompt"),
-        ("Tested on", f"{tested.used} of {tested.available} {tested.name} questions"),
+        ("Tested on", str(tested)),
     ]
     if results.search:
         split = results.search.split
-        listed.append(
-            ("Searched on", f"{split.used} of {split.available} {split.name} questions, {results.search.latency}")
-        )
+        listed.append(("Searched on", f"{split}, {results.search.latency}"))
     return (*listed, *machine_facts(came))
 
 

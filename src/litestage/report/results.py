@@ -91,7 +91,12 @@ class Split(Record):
 
     name: str
     used: int
-    available: int
+    available: int | None = None
+    """None where that is not known."""
+
+    def __str__(self) -> str:
+        part = f" of {self.available}" if self.available not in (None, self.used) else ""
+        return f"{self.used}{part} {self.name} questions"
 
 
 class Group(Record):

@@ -48,10 +48,12 @@ def encode_prompts(
     header: TokenIds,
     kept: Iterable[TokenIds],
     votes: int,
+    room: bool = True,
 ) -> Prompts:
     """Render and encode a stage's prompts; ``kept`` are the beginnings that earlier stages had prefilled.
 
-    Raises `DataError` for a question that is too long by itself. A prompt that earlier stages made too long has no ids.
+    Raises `DataError` for a question that is too long by itself. A prompt that earlier stages made too long has no ids,
+    nor have those behind it, for which there is no ``room``.
     """
     prompts = tuple(task.prompts(stage, question, texts))
     ids = tuple(engine.encode(prompt, task.chat_template) for prompt in prompts)
@@ -61,7 +63,7 @@ def encode_prompts(
             f"Question {question.id}: its {stage.name} prompt has {longest} tokens, but {engine.identity.id} takes "
             f"{engine.max_context} with its answer. Shorten the question, or use fewer worked examples (--shots)."
         )
-    if longest >= engine.max_context:
+    if longest >= engine.max_context or not room:
         return Prompts(prompts, ((),) * len(prompts), (), (), ())
     shared = common_prefix(ids) if len(ids) > 1 else ids[0] if votes > 1 or _continued(task, stage) else ()
     first = shared or ids[0]

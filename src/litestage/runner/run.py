@@ -26,6 +26,10 @@ class _Path:
     """Prompt beginnings that were prefilled for this question."""
     stages: list[StageTrace] = field(default_factory=list)
 
+    @property
+    def no_room(self) -> bool:
+        return any(stage.no_room for stage in self.stages)
+
 
 def run(
     engine: Engine,
@@ -44,10 +48,11 @@ def run(
     """Answer questions stage by stage; traces in the order of the questions, a question's votes together.
 
     Without ``votes`` every stage is greedy; with k votes each question runs k times with its stages' sampling, or, with
-    ``stop``, until that rule has seen enough.
+    ``stop``, which brings a number of its own, until that rule has seen enough.
     ``questions_at_once`` go through a stage together, and ``on_traces`` gets each such group when it is done.
     """
     traces: list[Trace] = []
+    votes = stop.votes if stop else votes
     for group in _groups(questions, questions_at_once):
 
         def draw(paths: list[_Path]) -> list[Trace]:
@@ -96,7 +101,9 @@ def _run_paths(
     for stage in task.stages:
         header = header_of(engine, task, stage)
         prompts = [
-            encode_prompts(engine, task, stage, path.question, path.texts, header, path.kept, votes or 1)
+            encode_prompts(
+                engine, task, stage, path.question, path.texts, header, path.kept, votes or 1, room=not path.no_room
+            )
             for path in paths
         ]
         requests = [
@@ -173,6 +180,6 @@ def _trace(task: Task, path: _Path) -> Trace:
         question_id=path.question.id,
         vote=path.vote,
         stages=tuple(path.stages),
-        answer=task.parse(final, path.question),
+        answer=None if path.no_room else task.parse(final, path.question),
         gold=path.question.answer,
     )

@@ -10,7 +10,7 @@ from itertools import combinations
 from math import ceil
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from litestage.core import Compensation, CompensationKind, ExitRule, OptionError, Plan, SkipSchedule, Trace
 from litestage.core.wording import did_you_mean
@@ -31,7 +31,7 @@ from litestage.skipping import block_influence, rank_sub_layers, redundancy, sav
 from litestage.skipping.rules import RULES, Scores
 from litestage.tasks import Question
 from litestage.workflows.claim import refuse_other_results, refuse_search
-from litestage.workflows.evaluate import NO_ROOM_NOTE, Evaluation, answer, no_room, none_right, summarise
+from litestage.workflows.evaluate import NO_ROOM_NOTE, Evaluation, answer, none_right, summarise
 from litestage.workflows.latency import wall_clock
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
@@ -117,17 +117,17 @@ def compare_methods(
 ) -> Comparison:
     """Search LiteStage's plans on dev, run all systems on ``split``, and pair every outcome; resumes from ``out``.
 
-    Folders of ``plans`` that were found already take the place of the search. ``split`` dev is what the search leaves
-    of it.
+    Folders of ``plans`` that were found already take the place of the search. ``split`` dev is what the search, theirs
+    too, leaves of it.
     """
     check_methods(methods)
     sizes.check(bench.engine.identity.num_blocks)
     refuse_search(out)
     refuse_other_results(out, "comparison")
     started = time.perf_counter()
-    dev, tested = _splits(bench, split, sizes.search)
-    used = dev[: sizes.search], tested[: sizes.test]
     given = _given(bench, plans, methods, out)
+    dev, tested = _splits(bench, split, sizes.search, given)
+    used = dev[: sizes.search], tested[: sizes.test]
     ground = lay_ground(bench, used[0], out, progress)
     searching = "litestage" in methods and not given
     found = _plans(bench, ground, used[0], out, sizes, options, exit_rule, progress) if searching else given
@@ -150,15 +150,23 @@ def compare_methods(
     seconds = time.perf_counter() - started
     searched_on = _searched_on(given.values()) or Split(name="dev", used=len(used[0]), available=len(dev))
     tested_on = Split(name=split, used=len(used[1]), available=len(tested))
-    result = _comparison(bench, run, bouts, searched_on, tested_on, used[1], seconds)
+    latency = _latency_of(given.values())
+    result = _comparison(bench, run, bouts, searched_on, latency, tested_on, used[1], seconds)
     result.save(out)
     return result
 
 
-def _splits(bench: Workbench, split: str, searched: int | None) -> tuple[list[Question], list[Question]]:
+def _splits(
+    bench: Workbench, split: str, searched: int | None, given: Mapping[float, Plan]
+) -> tuple[list[Question], list[Question]]:
+    """Dev questions to search on, and those to test on: none that a plan was tuned on."""
+    tuned = {found["split"]: found["n"] for found in sorted(_evidence(given.values()), key=lambda found: found["n"])}
     if split != "dev":
+        if split in tuned:
+            raise OptionError(f"--plans were searched on {split} questions, so --split {split} would flatter them.")
         return bench.dev_and_test(split)
     dev = bench.questions("dev")
+    searched = None if searched is None else max(searched, tuned.get("dev", 0))
     if searched is None or searched >= len(dev):
         raise OptionError(
             f"The search takes all {len(dev)} dev questions, so none are left to compare on. Choose a smaller "
@@ -195,10 +203,18 @@ def _given(bench: Workbench, folders: Sequence[Path], methods: Sequence[str], ou
 
 
 def _searched_on(plans: Iterable[Plan]) -> Split | None:
-    """What plans that were found already say that they were searched on."""
-    evidence = [plan.evidence for plan in plans if plan.evidence]
-    fewest = min((found["n"] for found in evidence), default=None)
-    return None if fewest is None else Split(name=evidence[0]["split"], used=fewest, available=fewest)
+    """What plans that were found already say that they were searched on; the fewest of them."""
+    evidence = min(_evidence(plans), key=lambda found: found["n"], default=None)
+    return None if evidence is None else Split(name=evidence["split"], used=evidence["n"])
+
+
+def _latency_of(plans: Iterable[Plan]) -> str:
+    """What they were searched by."""
+    return ", ".join(sorted({found["latency"] for found in _evidence(plans)})) or "priced"
+
+
+def _evidence(plans: Iterable[Plan]) -> list[dict[str, Any]]:
+    return [plan.evidence for plan in plans if plan.evidence]
 
 
 def _plans(
@@ -295,6 +311,7 @@ def _comparison(
     run: _Run,
     bouts: Sequence[_Bout],
     searched_on: Split,
+    searched_by: str,
     tested_on: Split,
     questions: Sequence[Question],
     seconds: float,
@@ -311,6 +328,7 @@ def _comparison(
         task=bench.task.name,
         tested_on=tested_on,
         searched_on=searched_on,
+        searched_by=searched_by,
         question_ids=tuple(question.id for question in questions),
         gold=gold,
         systems=systems,
@@ -437,7 +455,9 @@ def _notes(bouts: Sequence[_Bout]) -> Iterator[str]:
     """What would make a reader trust the figures less."""
     yield from none_right(bouts[0].evaluation.questions)
     cramped = [
-        f"{bout.setup.title} ({bout.setup.requested})" for bout in bouts if any(map(no_room, bout.evaluation.questions))
+        f"{bout.setup.title} ({bout.setup.requested})"
+        for bout in bouts
+        if any(trace.no_room for trace in bout.evaluation.questions)
     ]
     if cramped:
         yield f"With {words.listed(cramped)} {NO_ROOM_NOTE}"

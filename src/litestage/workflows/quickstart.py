@@ -16,6 +16,7 @@ from litestage.report import Example, Group, Provenance, RankedLayer, Results, S
 from litestage.report import Search as SearchPart
 from litestage.search import SearchOptions
 from litestage.tasks import Question
+from litestage.workflows.claim import refuse_other_results
 from litestage.workflows.evaluate import Evaluation, answer, summarise
 from litestage.workflows.latency import wall_clock
 from litestage.workflows.progress import SILENT, Progress
@@ -52,6 +53,7 @@ def quickstart(
 ) -> Results:
     """Search on dev, compare full depth with the plan on test, leave plan, results and report in ``out``."""
     sizes.check()
+    refuse_other_results(out, "plan")
     durations: dict[str, float] = {}
     dev, test = bench.dev_and_test()
     used = (dev[: sizes.search], test[: sizes.test])

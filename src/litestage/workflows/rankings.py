@@ -7,7 +7,7 @@ from pathlib import Path
 
 from litestage.core.files import write_text
 from litestage.core.layers import Record
-from litestage.evaluation import Accuracy, Paired, compare, question_scores, score
+from litestage.evaluation import Accuracy, Paired, compare, question_scores, score, worse
 from litestage.runner import CachedEngine
 from litestage.search import SearchOptions, budgets
 from litestage.skipping import INDISPENSABLE, RANKINGS, Ranking
@@ -147,7 +147,7 @@ def _answers_of(ways: Ways, way: Way, asked: Sequence[Question], engine: CachedE
         traces = answer(bench, asked, plan, engine, what=what, progress=ways.progress)
         against_full = compare(question_scores(ways.judging), question_scores(traces))
         points.append(Answered(budget=budget, accuracy=score(traces), against_full=against_full))
-        if against_full.high < 0:
+        if worse(against_full):
             break
     return Answers(ranking=way.ranking, compensation=way.compensation, points=tuple(points))
 
