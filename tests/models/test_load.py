@@ -141,6 +141,16 @@ def test_a_missing_adapter_is_refused(folder: Path, name: str, sentence: str) ->
         load_model(str(folder), adapter=name, device="cpu")
 
 
+@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_folder_that_lacks_a_file_is_refused_without_asking_the_hub(
+    folder: Path, tmp_path: Path, missing: str
+) -> None:
+    place, _ = adapter(tmp_path / "adapter")
+    (place / missing).unlink()
+    with pytest.raises(ModelError, match=rf"has no {missing}.*Give the folder that"):
+        load_model(str(folder), adapter=str(place), device="cpu")
+
+
 def test_options_that_do_not_exist_are_refused(folder: Path) -> None:
     with pytest.raises(OptionError, match=r"--dtype fp8 is not known. Choose one of fp32, bf16"):
         load_transformers(str(folder), dtype="fp8")

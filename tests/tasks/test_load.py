@@ -281,6 +281,22 @@ def test_toml_that_ends_too_early_is_named_by_its_last_line(tmp_path: Path) -> N
         load_task(write(tmp_path, 'name = "t"\n\nstages = [\n', "t.toml"))
 
 
+def test_a_key_that_yaml_has_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"is not YAML: 'name' is there twice \(at line 2, column 1\)"):
+        load_task(write(tmp_path, "name: t\nname: u\n", "t.yaml"))
+
+
+def test_yaml_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"t\.yaml is nested too deeply, or holds itself"):
+        load_task(write(tmp_path, "name: t\nstages: &a [*a]\n", "t.yaml"))
+
+
+@pytest.mark.parametrize("name", ["t.toml", "t.yaml"])
+def test_a_mark_that_some_editors_put_in_front_is_passed_over(tmp_path: Path, name: str) -> None:
+    content = 'name = "t"\nextends = "obqa"\n' if name.endswith("toml") else "name: t\nextends: obqa\n"
+    assert load_task(write(tmp_path, "\ufeff" + content, name)).name == "t"
+
+
 def test_a_file_without_its_suffix_is_offered(tmp_path: Path) -> None:
     write(tmp_path, 'name = "t"\n', "own_task.toml")
     with pytest.raises(TaskError, match=r"no task '.*own_task'. Did you mean .*own_task\.toml\?"):

@@ -63,6 +63,13 @@ def test_a_recipe_of_ones_own_is_read_by_path(tmp_path: Path) -> None:
             r"tokenizer.vocab_size should be greater than or equal to 257, but is 12",
         ),
         (("vocab_size = 300", 'vocab_size = "300"'), r"tokenizer.vocab_size should be a whole number, but is '300'"),
+        (("[model]", "lora = 3\n[model]"), r"tokenizer.lora is not a field there"),
+        (
+            ("steps = 5", "steps = 5\nlearning_rate = inf"),
+            r"training.learning_rate should be a finite number, but is inf",
+        ),
+        (("steps = 5", "epochs = inf"), r"training.epochs should be a finite number, but is inf"),
+        (("steps = 5", f"steps = 5\nseed = {10**20}"), r"training.seed should be less than 9223372036854775808"),
         (("[model]", "[model"), r"is not TOML: .* line \d+"),
         (("steps = 5", "steps = ["), r"is not TOML: Invalid value \(at line \d+, the end of the file\)"),
     ],
@@ -73,6 +80,17 @@ def test_a_recipe_that_cannot_be_used_names_file_and_field(change, says, tmp_pat
     with pytest.raises(OptionError, match=says) as error:
         load_recipe(path)
     assert str(path) in str(error.value)
+
+
+def test_a_recipe_whose_parts_do_not_go_together_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for content, says in (
+        ('[lora]\n[training]\nsteps = 5\noptimizer = "muon"', "is for whole matrices, and .lora. has none"),
+        ("lora = 3\n[training]\nsteps = 5", "lora should be a table of fields, but is 3"),
+    ):
+        path.write_text(content)
+        with pytest.raises(OptionError, match=says):
+            load_recipe(path)
 
 
 def test_a_missing_recipe_names_those_at_hand(tmp_path: Path) -> None:

@@ -82,6 +82,13 @@ def _request(bench: Workbench) -> Request:
     return Request(prompt_ids=bench.engine.encode("a"), max_new_tokens=2)
 
 
+def test_a_worker_that_nobody_waits_for_any_more_ends_quietly(bench: Workbench) -> None:
+    """Its parent was done before it was ready."""
+    parent, worker = multiprocessing.Pipe()
+    parent.close()
+    workers._serve(worker, lambda: bench.engine, 1)
+
+
 def test_a_worker_that_dies_is_told(bench: Workbench, both: ParallelEngine) -> None:
     (child,) = multiprocessing.active_children()
     os.kill(child.pid or 0, signal.SIGKILL)

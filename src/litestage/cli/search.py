@@ -87,10 +87,10 @@ def command(
     used = Split(name=split, used=len(questions), available=len(bench.questions(split)))
     OUT.print(tables.search_profiles(Search.of(found.record, used, max_drop, latency)))
     OUT.print(tables.plan_map(found.plan.stages, bench.engine.identity.num_blocks))
-    _close(found.record, folder, o.spelled(options))
+    _close(found.record, folder, o.spelled(options), "dev" if split == "test" else "test")
 
 
-def _close(record: SearchRecord, folder: Path, options: str) -> None:
+def _close(record: SearchRecord, folder: Path, options: str, other_split: str) -> None:
     """What became of the exit rule, what the search cost, and where the plan is."""
     if record.exit_note:
         OUT.print(record.exit_note, highlight=False)
@@ -104,7 +104,7 @@ def _close(record: SearchRecord, folder: Path, options: str) -> None:
     )
     ERR.print(
         " ".join(
-            part for part in ("litestage evaluate", options, f"--plan {shlex.quote(str(folder))} --split test") if part
+            filter(None, ("litestage evaluate", options, f"--plan {shlex.quote(str(folder))} --split {other_split}"))
         ),
         style="dim",
         highlight=False,

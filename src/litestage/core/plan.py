@@ -176,7 +176,7 @@ class Plan(Record):
             raise PlanError(f"No plan at {path} ({error.strerror}). `litestage search --out DIR` writes one.") from None
         except RepeatedError as error:
             raise PlanError(f"{path}: {error}. Leave one out.") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(
                 f"{path} is not JSON ({error}), so no plan can be read from it. Search the plan again."
             ) from None

@@ -40,6 +40,8 @@ NEEDED = {
     "weights": ("*.safetensors", "*.bin"),
 }
 """What a model folder must hold, and the files that may be it."""
+ADAPTER_FILES = (("adapter_config.json",), ("adapter_model.safetensors", "adapter_model.bin"))
+"""What an adapter's folder must hold: one of each."""
 DERIVED = ("rotary_emb.inv_freq",)
 """Tensors of older files that are computed from the config."""
 DEVICES = ("cpu", "cuda", "mps")
@@ -281,6 +283,11 @@ def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -
     from peft import PeftModel
 
     place = catalog.resolve_adapter(adapter)
+    for names in ADAPTER_FILES if place.exists() else ():  # else peft would ask the hub for it
+        if not any((place / name).is_file() for name in names):
+            raise ModelError(
+                f"Adapter {adapter!r} has no {' or '.join(names)}. Give the folder that `litestage finetune` wrote."
+            )
     try:
         with warnings.catch_warnings():  # peft asks transformers under an old name
             warnings.simplefilter("ignore", FutureWarning)

@@ -14,6 +14,7 @@ from litestage.evaluation import FrontierPoint, Paired, Speedup
 from litestage.report.results import Example, Kept, Provenance, RankedLayer, Split, System
 
 SystemKind = Literal["full", "litestage", "rule", "ablation", "control"]
+DuelKind = Literal["budget", "speed", "exit", "control", "constant"]
 CONSTANT = "constant"
 """In a duel, in place of a system: always the same answer."""
 WORTH_DRAWING = 0.5
@@ -77,7 +78,7 @@ def most_common(gold: Sequence[int | None]) -> tuple[int, float]:
 class Duel(Record):
     """A plan of LiteStage against another system, on the same questions."""
 
-    by: Literal["budget", "speed", "exit", "control", "constant"]
+    by: DuelKind
     """The nearest budget of a uniform method; the best uniform system that is as fast; the same plan without exit; a
     control; always the same answer."""
     plan: str

@@ -39,6 +39,6 @@ def _kind(path: Path) -> Any:
         raise DataError(
             f"No results at {path} ({error.strerror}). Give the folder that quickstart, compare or diagnose wrote."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}). Run the job again.") from None
     return content.get("kind") if isinstance(content, dict) else None

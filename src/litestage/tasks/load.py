@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,15 @@ def _task(content: Content, path: Path) -> Task:
         return Task.model_validate(_frozen(content), strict=True)
     except ValidationError as error:
         raise TaskError(f"{path}: {problem(error, content, FIELDS)}. Correct it and run the command again.") from None
+    except RecursionError:
+        raise TaskError(f"{path} is nested too deeply, or holds itself. Write out what it repeats.") from None
 
 
 def _frozen(content: object) -> object:
-    """Lists as tuples: nothing else that a file holds is taken for something that it is not."""
+    """Lists as tuples: nothing else that a file holds is taken for something that it is not.
+
+    Raises `RecursionError` for YAML that holds itself.
+    """
     if isinstance(content, dict):
         return {name: _frozen(value) for name, value in content.items()}
     return tuple(map(_frozen, content)) if isinstance(content, list) else content
@@ -133,8 +139,8 @@ def _source(questions: object, path: Path) -> object:
 
 def _read(path: Path) -> Content:
     try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        text = path.read_text(encoding="utf-8-sig")
+        content = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, _Loader)
     except OSError as error:
         raise TaskError(f"No task could be read from {path} ({error.strerror}). Check the path.") from None
     except UnicodeDecodeError as error:
@@ -148,6 +154,18 @@ def _read(path: Path) -> Content:
     if not isinstance(content, dict):
         raise TaskError(f"{path} should hold the fields of a task (name, stages, ...), but holds {shown(content)}.")
     return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes no key twice, as TOML and our JSON do."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+            seen.update([key.value] if isinstance(key, yaml.ScalarNode) else ())
+        return super().construct_mapping(node, deep)
 
 
 def _one_line(error: yaml.YAMLError) -> str:

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from litestage.core.errors import OptionError
 from litestage.core.layers import Record
@@ -16,14 +16,18 @@ from litestage.core.wording import problem, toml_problem
 RECIPES = resources.files("litestage.training") / "recipes"
 
 
-class TokenizerRecipe(Record):
+class _Part(Record):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class TokenizerRecipe(_Part):
     """A byte-level BPE, learnt from the task's own prompts and targets."""
 
     vocab_size: int = Field(ge=257)
     """Tokens in all: 256 bytes, the end of text, and merges."""
 
 
-class ModelRecipe(Record):
+class ModelRecipe(_Part):
     """The shape of a new model, in the words of its transformers configuration."""
 
     model_type: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
@@ -45,7 +49,7 @@ class ModelRecipe(Record):
         return self
 
 
-class LoraRecipe(Record):
+class LoraRecipe(_Part):
     """An adapter: what peft puts beside which linear maps."""
 
     rank: int = Field(default=8, ge=1)
@@ -56,10 +60,10 @@ class LoraRecipe(Record):
     """Names of the linear maps; all but the output head without."""
 
 
-class TrainingRecipe(Record):
+class TrainingRecipe(_Part):
     """How long, how fast and in which order to learn (REFERENCE, section 5)."""
 
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=1e6)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     """Optimiser steps; give this or ``epochs``."""
     stop_after: Annotated[int, Field(ge=1)] | None = None
@@ -84,7 +88,7 @@ class TrainingRecipe(Record):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Autocast type of the forward pass, where the device multiplies in it; the weights that learn stay float32."""
     save_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     validate_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between generated validations; None validates at the end alone."""
 
@@ -107,6 +111,8 @@ class Recipe(Record):
     def _one_thing(self) -> Recipe:
         if (self.tokenizer is None) != (self.model is None):
             raise ValueError("a model from scratch needs both [tokenizer] and [model]")
+        if self.lora is not None and self.training.optimizer == "muon":
+            raise ValueError('optimizer = "muon" is for whole matrices, and [lora] has none: take "adamw"')
         if self.model is not None and self.lora is not None:
             raise ValueError("[lora] trains an adapter for a model that exists: leave out [tokenizer] and [model]")
         return self
@@ -130,11 +136,11 @@ def load_recipe(name: str | Path) -> Recipe:
     path = Path(name)
     try:
         named = RECIPES / f"{name}.toml"
-        text = named.read_text("utf-8") if named.is_file() else path.read_text("utf-8")
+        text = (named if named.is_file() else path).read_text("utf-8-sig")
         content = tomllib.loads(text)
-        modules = content.get("lora", {}).get("modules")
-        if isinstance(modules, list):  # strict validation takes no list for a tuple
-            content["lora"]["modules"] = tuple(modules)
+        lora = content.get("lora")
+        if isinstance(lora, dict) and isinstance(lora.get("modules"), list):  # strict: no list for a tuple
+            lora["modules"] = tuple(lora["modules"])
         return Recipe.model_validate(content, strict=True)
     except OSError as error:
         raise OptionError(

@@ -10,7 +10,7 @@ from itertools import combinations
 from math import ceil
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from litestage.core import Compensation, CompensationKind, ExitRule, OptionError, Plan, SkipSchedule, Trace
 from litestage.core.wording import did_you_mean
@@ -25,7 +25,7 @@ from litestage.evaluation import (
     speedup,
 )
 from litestage.report import Example, Provenance, RankedLayer, Split, System, words
-from litestage.report.comparison import CONSTANT, Compared, Comparison, Duel, Pair, most_common
+from litestage.report.comparison import CONSTANT, Compared, Comparison, Duel, DuelKind, Pair, most_common
 from litestage.search import SearchOptions
 from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
 from litestage.skipping.rules import RULES, Scores
@@ -47,7 +47,6 @@ UNREAD = 0.5
 """Share of answers that do not parse from which accuracy says little."""
 AMOUNTS = 4
 """Budgets of each method, unless they are asked for."""
-By = Literal["budget", "speed", "exit", "control", "constant"]
 
 
 @dataclass(frozen=True)
@@ -420,7 +419,7 @@ def pairs(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]
         yield Pair(one=one.name, other=other.name, paired=found, adjusted=p_value)
 
 
-def opponents(plan: Compared, systems: Sequence[Compared]) -> dict[By, list[Compared]]:
+def opponents(plan: Compared, systems: Sequence[Compared]) -> dict[DuelKind, list[Compared]]:
     """Whom a plan is held against: the same budget, the same speed, its own texts without exit, and the controls."""
     quick = _as_fast(plan, systems)
     amount = plan.name.removeprefix(plan.method)

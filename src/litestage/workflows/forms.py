@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from litestage.core import Trace
-from litestage.core.engine import Engine
 from litestage.engine import TorchEngine
-from litestage.engine.forcing import Text, forcings
+from litestage.engine.forcing import forcings
 from litestage.evaluation import score
 from litestage.evaluation.accuracy import question_scores
 from litestage.evaluation.paired import compare
@@ -18,6 +17,7 @@ from litestage.skipping.probe import effect_of
 from litestage.tasks import Question
 from litestage.workflows.bench import FORMS, forms_on, in_form
 from litestage.workflows.progress import Progress
+from litestage.workflows.ways import stage_texts
 from litestage.workflows.workbench import Workbench
 
 
@@ -57,7 +57,7 @@ def _record(
     reference: Sequence[Trace],
     traces: Sequence[Trace],
 ) -> FormAccuracy:
-    texts = list(_texts(bench.engine, reference, bench.task.chat_template))
+    texts = [text for index in range(len(bench.task.stages)) for text in stage_texts(bench, reference, index)]
     effect = effect_of(zip(forcings(bench.engine, texts), forcings(engine, texts), strict=True))
     return FormAccuracy(
         dtype=dtype,
@@ -68,10 +68,3 @@ def _record(
         kl=effect.kl,
         tokens=effect.tokens,
     )
-
-
-def _texts(engine: Engine, traces: Sequence[Trace], chat: bool) -> Iterator[Text]:
-    for trace in traces:
-        for stage in trace.stages:
-            for prompt, done in zip(stage.prompts, stage.completions, strict=True):
-                yield Text(engine.encode(prompt, chat), done.token_ids)

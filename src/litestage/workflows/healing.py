@@ -11,9 +11,10 @@ from litestage.core.plan import content_hash
 from litestage.engine import TorchEngine
 from litestage.models import Skips
 from litestage.models.decoder import Stand
-from litestage.skipping import load_stands, save_stand
+from litestage.skipping import save_stand
 from litestage.tasks import Task
 from litestage.training import Healing, TrainingReport
+from litestage.workflows.workbench import load_plan
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,13 @@ class Healed:
     def load(cls, folder: str, engine: TorchEngine, task: Task) -> Healed:
         """A plan folder; raises `PlanError` when it is of another model or task than ``engine`` has, `OptionError`
         for a plan that skips nothing, or more and more as a text grows."""
-        plan = Plan.from_pretrained(folder)
-        plan.check_fits(engine.identity, task.name, task.fingerprint, task.stage_names)
+        plan = load_plan(folder, engine, task)
         if any(len(stage.schedule.segments) > 1 for stage in plan.stages.values()):
             raise OptionError(
                 f"--plan {folder} skips other sub-layers as a text grows. Give a plan of `litestage search`."
             )
         if not any(stage.schedule.num_skipped for stage in plan.stages.values()):
             raise OptionError(f"--plan {folder} leaves no sub-layer out, so there is nothing to heal.")
-        place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-        load_stands(place, [stage.compensation for stage in plan.stages.values()], engine)
         return cls(plan, dict(engine.stands), task.stage_names)
 
     @property

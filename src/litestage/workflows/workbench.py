@@ -30,6 +30,15 @@ NARROW = 256
 """Widest residual stream whose products are too small to be worth sharing out among the threads of a process."""
 
 
+def load_plan(folder: str | Path, engine: TorchEngine, task: Task) -> Plan:
+    """Read a plan folder and load its stand-ins into the engine; raises `PlanError` for another model or task."""
+    plan = Plan.from_pretrained(folder)
+    plan.check_fits(engine.identity, task.name, task.fingerprint, task.stage_names)
+    place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+    load_stands(place, [stage.compensation for stage in plan.stages.values()], engine)
+    return plan
+
+
 @dataclass(frozen=True)
 class Options:
     """The options that commands share, by their names on the command line."""
@@ -96,12 +105,7 @@ class Workbench:
         )
 
     def load_plan(self, folder: str | Path) -> Plan:
-        """Read a plan folder, check that it fits, and load its compensation."""
-        plan = Plan.from_pretrained(folder)
-        plan.check_fits(self.engine.identity, self.task.name, self.task.fingerprint, self.task.stage_names)
-        place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-        load_stands(place, [stage.compensation for stage in plan.stages.values()], self.engine)
-        return plan
+        return load_plan(folder, self.engine, self.task)
 
     def plan_by_hand(
         self, base: Plan, skips: Iterable[str], exit_rule: str | None = None, no_exit: bool = False

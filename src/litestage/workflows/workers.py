@@ -165,8 +165,8 @@ def _serve(connection: Connection, load: Load, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     engine = load()
-    connection.send(READY)
-    with suppress(EOFError):  # the parent needs no more answers
+    with suppress(EOFError, ConnectionError):  # the parent needs no more answers, or needed none
+        connection.send(READY)
         while True:
             connection.send(_answer(engine, *connection.recv()))
 
