@@ -6,24 +6,28 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from typer.testing import CliRunner
 
 from litestage.cli.main import app
-from litestage.core import OptionError
+from litestage.core import Decode, OptionError, Prefill
 from litestage.engine import TorchEngine
 from litestage.models import load_transformers
 from litestage.report.bench import DecodeBench, full_depth
-from litestage.workflows import bench as bench_module
-from litestage.workflows import clock, peers
-from litestage.workflows.bench import GPU_STEPS, forms_on, skip_sets
-from litestage.workflows.peers import Steps
-from litestage.workflows.progress import Silent
+from litestage.runner import run
+from litestage.workflows import Options, Workbench, clock, peers
+from litestage.workflows.bench import STEPS, _ours, _times, forms_on, skip_sets
+from litestage.workflows.bench import _warm_up as warm_up_steps
+from litestage.workflows.pipeline import System, _systems
+from litestage.workflows.pipeline import _warm_up as warm_up_systems
+from litestage.workflows.progress import SILENT, Silent
 
 Run = Callable[..., tuple[int, str, str]]
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -118,26 +122,18 @@ def test_what_works_behind_is_waited_for_at_both_ends(monkeypatch: pytest.Monkey
     assert waited == [0, 4] * 2
 
 
-def test_a_device_warms_up_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, on a CPU that is taken for a device that works behind."""
-    for room in ("bench", "clock"):
-        monkeypatch.setattr(f"litestage.workflows.{room}.works_behind", lambda device: True)
-    monkeypatch.setattr("litestage.workflows.bench.COPY_BYTES", 1 << 20)
-    made: list[tuple[int, int]] = []
-    ours = bench_module._our_steps
-
-    def watched(engine: TorchEngine, rows: int, *others: Any) -> Steps:
-        steps = ours(engine, rows, *others)
-        return lambda count: (made.append((rows, count)), steps(count))[1]
-
-    monkeypatch.setattr(bench_module, "_our_steps", watched)
-    found = records(
-        *("decode", "--model", "everyday", "--device", "cpu", "--rows", "1,2", "--context", "8", "--repeats", "1"),
-        *("--peers", "none"),
-    )
-    subjects = len(found["steps"])
-    assert [rows for rows, _ in made[:subjects]] == sorted((rows for rows, _ in made[:subjects]), reverse=True)
-    assert made[subjects:] == [(step["rows"], GPU_STEPS) for step in found["steps"]]
+def test_no_step_is_left_to_be_made_while_others_are_timed() -> None:
+    """Of fixed shapes, as on a GPU, which captures each; a larger cache would take the place of those made before."""
+    engine = TorchEngine(replace(tiny.loaded("llama"), eos_ids=(-1,)), batch_size=4, fixed_steps=True)
+    subjects = list(_ours("fp32", "none", engine, (1, 4), 8, ()))
+    warm_up_steps(subjects, STEPS, SILENT)
+    assert engine._fixed is not None
+    made = dict(engine._fixed.made)
+    assert {(key.rows, key.skipped) for key in made} == {
+        (n, skipped) for n in (1, 4) for skipped in skip_sets(4).values()
+    }
+    _times(subjects, STEPS, 1, SILENT)
+    assert engine._fixed.made == made, "the very same steps"
 
 
 def test_forms_that_a_device_does_not_run_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,15 +171,25 @@ def test_all_systems_write_the_same_texts(tmp_path: Path) -> None:
     assert all(s["questions_per_s"] == pytest.approx(s["questions"] / s["seconds"]) for s in systems)
 
 
-def test_systems_warm_up_on_a_gpu_and_keep_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, on a CPU that is taken for a device that works behind."""
-    monkeypatch.setattr("litestage.workflows.pipeline.works_behind", lambda device: True)
-    forgot: list[TorchEngine] = []
-    monkeypatch.setattr(TorchEngine, "forget", lambda engine: forgot.append(engine))
-    found = records("pipeline", "--limit", "1", "--peer-questions", "0", "--device", "cpu")
-    assert [system["questions"] for system in found["systems"]] == [1, 1, 1]
-    assert found["conditions"]["device"] == "cpu"
-    assert len(set(forgot)) == 3
+def test_what_warms_up_keeps_nothing_of_its_prompts() -> None:
+    """A question that warmed up a system takes it the forwards that it takes one that is new."""
+    workbench = Workbench(Options())
+    (question,) = workbench.questions("test", 1)
+
+    def held_and_run(system: System) -> tuple[int, list[Prefill | Decode]]:
+        """The bytes of the system's cache, and the forwards of the question."""
+        assert isinstance(system.engine, TorchEngine)
+        held, done = system.engine.cache_bytes, []
+        system.engine.on_pass = done.append
+        run(system.engine, workbench.task, [question], system.plan)
+        return held, done
+
+    warm, new = (list(_systems(workbench, None, 1, 0)) for _ in range(2))
+    warm_up_systems(warm, workbench, [question], None, SILENT)
+    assert len(warm) == 3
+    for one, other in zip(map(held_and_run, warm), map(held_and_run, new), strict=True):
+        assert one[0] > other[0] == 0, "it did warm up"
+        assert one[1] == other[1]
 
 
 def test_votes_are_drawn_by_all_systems() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -9,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litestage.core import SkipSchedule, StagePlan, SubLayer, sub_layers
-from litestage.engine.forcing import Forcing, Text, forcings
+from litestage.engine.forcing import Forcing, Text, forcings, scan_decoded
 from litestage.models import Affine
-from litestage.models.decoder import Skips
+from litestage.models.cache import Cache
+from litestage.models.decoder import Decoder, Skips
 
 LAYERS = sub_layers(tiny.BLOCKS)
 TEXTS = [Text(tiny.prompt(n), tiny.prompt(m, seed=1)) for n, m in ((9, 7), (4, 2), (12, 5))]
@@ -93,3 +97,31 @@ def test_texts_without_a_decode_step_are_left_out() -> None:
     assert [len(group) for group in groups] == [1 + 4, 6]
     with pytest.raises(ValueError, match="no decode step"):
         Forcing(tiny.engine(), [Text(tiny.prompt(5), (3,))])
+
+
+def test_a_scan_holds_one_group_of_texts_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the next one takes its memory; all of them together could take more than there is."""
+    texts = [Text(tiny.prompt(4 + n), tiny.prompt(3 + n % 4, seed=n)) for n in range(30)]
+    alive: list[int] = []
+
+    def count() -> None:
+        alive.append(sum(type(one) is Forcing for one in gc.get_objects()))
+
+    def new_cache(decoder: Decoder, rows: int, slots: int, make: Any = Decoder.new_cache) -> Cache:
+        count()
+        return make(decoder, rows, slots)
+
+    def visit(layer: SubLayer, before: torch.Tensor, after: torch.Tensor) -> None:
+        if layer == LAYERS[-1]:
+            count()
+
+    monkeypatch.setattr(Decoder, "new_cache", new_cache)
+    engine = tiny.engine()
+    gc.collect()  # what other tests left
+    gc.disable()  # a group must go by itself, when it is done with
+    try:
+        tokens = scan_decoded(engine, texts, visit)
+    finally:
+        gc.enable()
+    assert alive == [1] * 8, "at the making and in the run of each of four groups"
+    assert tokens == sum(len(text.written) - 1 for text in texts)

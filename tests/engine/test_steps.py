@@ -26,7 +26,7 @@ from litestage.core import (
     whole_blocks,
 )
 from litestage.engine import TorchEngine
-from litestage.engine.steps import CONTEXT, FixedStep, FixedSteps, StepKey
+from litestage.engine.steps import CONTEXT, FixedStep, FixedSteps, Said, StepKey, decision
 from litestage.models import Affine, from_transformers
 from litestage.models.convert import to_decoder
 from litestage.models.decoder import Decoder, Skips
@@ -143,14 +143,18 @@ def test_the_last_steps_asked_for_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class OnTheDevice(TorchDispatchMode):
-    """Refuses what would wait for the device, or bring numbers to it, in the middle of a step."""
+    """Refuses what would wait for the device, or bring numbers to it, in the middle of a step, and what not every
+    device has: Apple's GPUs compute nothing in double."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert "_local_scalar_dense" not in str(func), "a number was read from the device"
         for value in torch.utils._pytree.tree_leaves((args, kwargs)):
             if isinstance(value, torch.Tensor) and value.dim():
                 assert value.device.type == "meta", f"{func} takes a tensor that is not there"
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves(found):
+            assert not isinstance(value, torch.Tensor) or value.dtype != torch.float64, f"{func} makes doubles"
+        return found
 
 
 def unreal_step(decoder: Decoder, sampling: Sampling) -> FixedStep:
@@ -170,6 +174,16 @@ def test_nothing_in_a_step_leaves_the_device(family: str, sampling: Sampling) ->
     assert (len(logits), numbers.shape) == (4, (2, 4))
 
 
+def test_a_decision_holds_any_token_and_the_confidence_as_it_is() -> None:
+    vocabulary = 2**18  # the largest there are
+    logits = torch.zeros(3, vocabulary)
+    chosen = [0, vocabulary // 2 + 1, vocabulary - 1]
+    logits[range(3), chosen] = torch.tensor([20.0, 11.0, 30.0])
+    tokens, confidences = Said(decision(logits, Sampling(), None, None), 3).wait()
+    assert tokens == chosen
+    assert confidences == logits.softmax(-1).amax(-1).tolist()
+
+
 class Reads(Affine):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return x * x.sum().item()
@@ -180,7 +194,12 @@ class Chooses(Affine):
         return x + x[x > 0].sum()
 
 
-@pytest.mark.parametrize("fault", [Reads(), Chooses(), Affine(scale=torch.ones(32))])
+class Doubles(Affine):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x.double().to(x.dtype)
+
+
+@pytest.mark.parametrize("fault", [Reads(), Chooses(), Doubles(), Affine(scale=torch.ones(32))])
 @torch.inference_mode()
 def test_what_leaves_the_device_is_noticed(fault: Affine) -> None:
     step = unreal_step(to_decoder(tiny.new_model("llama"), torch.device("meta")), Sampling())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from litestage.core import Trace
 from litestage.core.errors import DataError, OptionError
-from litestage.evaluation import accuracy_of, majority, majority_scores, question_scores, score, vote_accuracy
+from litestage.evaluation import accuracy_of, majority, question_scores, score, vote_accuracy
 from litestage.evaluation.accuracy import clustered_standard_error
 
 
@@ -91,8 +91,6 @@ def test_votes_mean_and_majorities() -> None:
     assert result.majority[1].percent == 50
     assert result.majority[1].none_percent == 25
     assert result.majority[3].percent == 50
-    assert majority_scores(votes, 1) == {"a": 1, "b": 1, "c": 0, "d": 0}
-    assert majority_scores(votes, 3) == {"a": 0, "b": 1, "c": 0, "d": 1}
     assert question_scores(votes) == pytest.approx({"a": 1 / 3, "b": 2 / 3, "c": 0, "d": 2 / 3})
 
 

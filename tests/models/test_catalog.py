@@ -107,8 +107,24 @@ def test_a_folder_says_what_it_was_trained_for(tmp_path: Path) -> None:
     assert catalog.tuned_for(str(tmp_path)) == ()
     (tmp_path / "training.json").write_text(json.dumps({"task": "obqa"}))
     assert catalog.tuned_for(str(tmp_path)) == ("obqa",)
-    (tmp_path / "training.json").write_text(json.dumps({"steps": 3}))
-    assert catalog.tuned_for(str(tmp_path)) == ()
+    for other in ({"steps": 3}, {"task": ["text-generation"]}):
+        (tmp_path / "training.json").write_text(json.dumps(other))
+        assert catalog.tuned_for(str(tmp_path)) == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'["obqa"]', "is not an object"),
+        (b"null", "is not an object"),
+        (b'{"task": ', "is not JSON"),
+        (b"\xff\xfe\xfd", "is not JSON"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_said(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"training.json {says}.*Copy the folder again"):
+        catalog.tuned_for(str(tmp_path))
 
 
 def test_an_adapter_is_a_folder_a_hub_id_or_a_known_name(tmp_path: Path) -> None:

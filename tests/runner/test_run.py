@@ -252,3 +252,19 @@ class TestCache:
             CachedEngine(engine(), path)
         with pytest.raises(sqlite3.DatabaseError):
             sqlite3.connect(path).execute("SELECT 1 FROM completions")
+
+    def test_a_file_that_is_damaged_behind_its_beginning_is_said(self, tmp_path: Path) -> None:
+        from litestage.core import LitestageError
+
+        path = tmp_path / "c.sqlite"
+        requests = [Request(prompt_ids=(1, 2, *divmod(i, 50)), max_new_tokens=4) for i in range(200)]
+        first = CachedEngine(engine(), path)
+        first.generate(requests)
+        first.close()
+        whole = path.read_bytes()
+        path.write_bytes(whole[:8192] + b"\xff" * (len(whole) - 8192))
+        with pytest.raises(LitestageError, match=r"c.sqlite cannot be used to keep completions \(.*malformed\)"):
+            CachedEngine(engine(), path).generate(requests)
+        path.write_bytes(whole.replace(b'"token_ids"', b'"taken_ids"'))
+        with pytest.raises(LitestageError, match=r"\(a completion there: taken_ids is not a field there\). Delete it"):
+            CachedEngine(engine(), path).generate(requests)

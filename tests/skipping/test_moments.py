@@ -34,6 +34,16 @@ def error(stand: Affine, x: Tensor, f: Tensor) -> float:
     return float((stand(x) - (x + f)).square().mean())
 
 
+def test_sums_for_a_device_without_double_are_taken_on_the_processor() -> None:
+    x, f = (part.float() for part in data(20, noise=1.0))
+    here, apple = seen(x, f), Moments(D, torch.device("mps"), products=True)
+    for start in range(0, len(x), 7):
+        apple.add(x[start : start + 7], f[start : start + 7])
+    assert apple.x.device.type == "cpu"
+    for part in ("x", "f", "xx", "xf", "ff", "products"):
+        assert torch.equal(getattr(apple, part), getattr(here, part))
+
+
 def test_many_tokens_give_the_plain_regressions() -> None:
     x, f = data(4000, noise=0.05)
     moments = seen(x, f)

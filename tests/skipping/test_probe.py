@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from litestage.core import OptionError, SkipSchedule, SubLayer, sub_layers
 from litestage.engine.forcing import Text
@@ -83,6 +86,22 @@ def test_greedy_ends_where_too_many_tokens_change_and_still_names_every_sub_laye
     assert order[len(seen) - 1][1].agreement < 0.95
     rest = [effect.kl for _, effect in order[len(seen) :]]
     assert rest == sorted(rest)
+
+
+class NoDoubles(TorchDispatchMode):
+    """Refuses what Apple's GPUs cannot do."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        assert getattr(found, "dtype", None) != torch.float64, f"{func} makes doubles"
+        return found
+
+
+def test_decoding_and_probing_make_no_doubles() -> None:
+    with NoDoubles():
+        probe(Probe(tiny.engine(), texts("llama")))
+        with pytest.raises(AssertionError, match="makes doubles"):
+            torch.ones(2).double()
 
 
 def test_no_decode_step_no_probe() -> None:

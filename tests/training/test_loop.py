@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from litestage.core import LitestageError, OptionError
+from litestage.models.catalog import EMBEDDED, embedded_adapters, embedded_folder
 from litestage.training import Progress, TrainingRecipe, TrainingReport, finetune
 from litestage.training.checkpoint import CHECKPOINT, trainable
 from litestage.training.initialise import new_model
-from litestage.training.loop import REPORT
+from litestage.training.loop import REPORT, Validation
 from litestage.training.packing import examples_of
 
 RECIPE = TrainingRecipe(steps=12, batch_size=4, learning_rate=3e-3, save_dtype="float32", seed=5)
@@ -90,15 +91,16 @@ def test_the_best_generated_validation_is_kept(fresh, tokenizer, task, questions
     accuracies = iter([20.0, 60.0, 40.0, 50.0])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def validate(model: PreTrainedModel) -> float:
+    def accuracy(model: PreTrainedModel) -> float:
         assert not model.training
         assert not torch.is_grad_enabled()
         seen.append({name: weight.clone() for name, weight in trainable(model).items()})
         return next(accuracies)
 
     model = fresh()
-    report = finetune(model, tokenizer, task, questions, recipe, tmp_path, validate=validate)
-    assert (report.best_step, report.best_accuracy) == (6, 60.0)
+    args = (model, tokenizer, task, questions, recipe, tmp_path)
+    report = finetune(*args, validation=Validation(accuracy, 5, "five questions"))
+    assert (report.best_step, report.best_accuracy, report.validation_questions) == (6, 60.0, 5)
     assert [(p.step, p.accuracy) for p in report.curve if p.accuracy] == [(3, 20), (6, 60), (9, 40), (12, 50)]
     saved = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(saved[name], seen[1][name]) for name in saved)
@@ -111,12 +113,34 @@ def test_a_kill_after_the_best_validation_does_not_lose_it(fresh, tokenizer, tas
 
     def run(on_progress=None) -> TrainingReport:
         args = (fresh(), tokenizer, task, questions, recipe, tmp_path)
-        return finetune(*args, validate=lambda _: next(accuracies), on_progress=on_progress, checkpoint_every=5)
+        judge = Validation(lambda _: next(accuracies), 10, "ten questions")
+        return finetune(*args, validation=judge, on_progress=on_progress, checkpoint_every=5)
 
     with pytest.raises(KilledError):
         run(kill_at(7))
     report = run()
     assert (report.best_step, report.best_accuracy) == (4, 70.0)
+
+
+def test_accuracies_on_other_questions_are_not_compared(fresh, tokenizer, task, questions, tmp_path) -> None:
+    """Neither in a run that is resumed, nor by the record of a finished one."""
+    recipe = RECIPE.model_copy(update={"validate_every": 4})
+    ten, other = (Validation(lambda _: 70.0, 10, name) for name in ("ten questions", "other questions"))
+
+    def run(validation: Validation | None, on_progress=None) -> TrainingReport:
+        args = (fresh(), tokenizer, task, questions, recipe, tmp_path)
+        return finetune(*args, validation=validation, on_progress=on_progress, checkpoint_every=5)
+
+    with pytest.raises(KilledError):
+        run(ten, kill_at(7))
+    for changed in (other, None):
+        with pytest.raises(OptionError, match=r"checkpoint.pt belongs to a run with another"):
+            run(changed)
+    report = run(ten)
+    for changed in (other, None):
+        with pytest.raises(OptionError, match=r"question set \(those of --validation count too\)"):
+            run(changed)
+    assert run(ten) == report
 
 
 def test_an_adapter_learns_and_its_base_does_not(fresh, tokenizer, task, questions, tmp_path) -> None:
@@ -151,8 +175,30 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(fresh, tokenizer, t
     before = (tmp_path / "model.safetensors").stat().st_mtime_ns
     assert finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path) == first
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(OptionError, match=r"finished run with another recipe, model or question set"):
+    with pytest.raises(OptionError, match=r"finished run with another recipe, model, plan or question set"):
         finetune(fresh(), tokenizer, task, questions[1:], RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"steps": 3}', "recipe is missing"),
+        (b"[]", "should be"),
+        (b'{"steps": ', "it is not JSON"),
+        (b"\xff\xfe", "it is not JSON"),
+    ],
+)
+def test_a_record_that_is_no_trainings_is_said(content, says, fresh, tokenizer, task, questions, tmp_path) -> None:
+    (tmp_path / REPORT).write_bytes(content)
+    with pytest.raises(OptionError, match=rf"training.json was not written by .*{says}.*Choose another --out") as error:
+        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
+    assert "\n" not in str(error.value)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [content], "it is left alone"
+
+
+@pytest.mark.parametrize("folder", [embedded_folder() / EMBEDDED, *embedded_adapters().values()], ids=lambda f: f.name)
+def test_records_of_before_are_read(folder: Path) -> None:
+    assert TrainingReport.model_validate_json((folder / REPORT).read_bytes()).best_accuracy
 
 
 def test_a_checkpoint_of_another_run_is_refused(fresh, tokenizer, task, questions, tmp_path) -> None:
@@ -161,6 +207,21 @@ def test_a_checkpoint_of_another_run_is_refused(fresh, tokenizer, task, question
     other = RECIPE.model_copy(update={"learning_rate": 1e-3})
     with pytest.raises(OptionError, match=r"checkpoint.pt belongs to a run with another recipe"):
         finetune(fresh(), tokenizer, task, questions, other, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk"])
+def test_a_damaged_checkpoint_is_named(fresh, tokenizer, task, questions, tmp_path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(OptionError, match=r"checkpoint.pt is damaged .* Delete that file to start again"):
+        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
+
+
+def test_weights_that_are_not_numbers_are_not_kept(fresh, tokenizer, task, questions, tmp_path) -> None:
+    """The last step may break them when its loss was still sound."""
+    once = RECIPE.model_copy(update={"learning_rate": float("inf"), "steps": 1, "epochs": None})
+    with pytest.raises(LitestageError, match="Weights are no longer numbers after the last step"):
+        finetune(fresh(), tokenizer, task, questions, once, tmp_path)
+    assert not (tmp_path / "training.json").exists()
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(fresh, tokenizer, task, questions, tmp_path) -> None:

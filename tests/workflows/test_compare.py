@@ -304,7 +304,7 @@ def test_sizes_that_compare_nothing_are_refused_at_once(
 
 def test_folders_and_questions_that_a_comparison_refuses(bench: Workbench, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"kind": "diagnosis"}')
-    with pytest.raises(OptionError, match="is of another job, and a comparison would write over it"):
+    with pytest.raises(OptionError, match="is of another job and would be spoilt by this comparison"):
         compare_methods(bench, tmp_path)
     one = tmp_path / "one.jsonl"
     one.write_text('{"id": "1", "question": "Is it?", "choices": ["a", "b"], "answer": 0}\n')

@@ -31,9 +31,11 @@ from litestage.core import (
 )
 from litestage.models.catalog import EMBEDDED, embedded_folder
 from litestage.runner import run
+from litestage.tasks import load_questions, load_task
 from litestage.training.checkpoint import CHECKPOINT
 from litestage.workflows import Options, Workbench
-from litestage.workflows.finetune import FinetuneOptions, train
+from litestage.workflows.finetune import FinetuneOptions, generated_validation, train
+from litestage.workflows.healing import Healed
 from litestage.workflows.ways import Way, Ways
 
 Run = Callable[..., tuple[int, str, str]]
@@ -145,6 +147,30 @@ def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: P
     assert bench.engine.identity.fingerprint != Workbench(Options(model=str(model))).engine.identity.fingerprint
 
 
+def test_the_card_counts_the_dev_questions_that_there_are(model: Path, lora: Path, tmp_path: Path) -> None:
+    task, data, out = load_task("everyday"), tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+
+    def write(split: str, first: int, last: int) -> None:
+        questions = load_questions(task, split, limit=last)[first:]
+        lines = [json.dumps(q.model_dump(mode="json", exclude={"targets"}) | q.targets) for q in questions]
+        (data / f"{split}.jsonl").write_text("\n".join(lines))
+
+    write("train", 0, 8)
+    write("dev", 0, 3)
+    options = FinetuneOptions(str(lora), str(model), data=str(data), validation=250, epochs=1)
+    report = train(options, out)
+    assert report.validation_questions == 3
+    card = (out / "README.md").read_text()
+    assert " %; 3 questions, greedy" in card.replace(f" (step {report.best_step})", "")
+    assert train(replace(options, validation=3), out) == report, "the same questions"
+    write("dev", 1, 4)
+    for changed in (options, replace(options, validation=2), replace(options, validation=0)):
+        with pytest.raises(OptionError, match=r"holds a finished run .*those of --validation count too"):
+            train(changed, out)
+    assert (out / "README.md").read_text() == card
+
+
 def test_all_weights_learn_without_lora(model: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "full.toml"
     recipe.write_text(FULL)
@@ -226,6 +252,21 @@ def test_healing_teaches_a_model_to_live_with_its_plan(plan: Path, tmp_path: Pat
     assert kept.stages == Plan.from_pretrained(plan).stages
     assert kept.evidence["healed_from"]["id"] == EMBEDDED
     assert "with the plan" in (out / "README.md").read_text()
+
+
+def test_accuracies_with_another_exit_rule_are_not_compared(plan: Path) -> None:
+    """Training alone does not depend on it."""
+    bench = Workbench(Options(model=EMBEDDED))
+    healed = Healed.load(str(plan), bench.engine, bench.task)
+    patient = {name: stage.model_copy(update={"exit": None}) for name, stage in healed.plan.stages.items()}
+    other = replace(healed, plan=healed.plan.model_copy(update={"stages": patient}))
+    assert healed.healing == other.healing
+    judges = [
+        generated_validation(bench.engine.model.tokenizer, bench.task, bench.questions("dev", count), one)
+        for count, one in ((4, healed), (4, other), (4, None), (3, None))
+    ]
+    assert len({judge.content for judge in judges}) == 4
+    assert [judge.questions for judge in judges] == [4, 4, 4, 3]
 
 
 def test_an_adapter_learns_on(plan: Path, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from litestage.core import ExitRule, OptionError, Plan, PlanError
 from litestage.evaluation import price
 from litestage.report import Results
 from litestage.search import Ask, SearchOptions, Setting
-from litestage.workflows import Workbench, evaluate, search
+from litestage.workflows import Options, Workbench, evaluate, search
 from litestage.workflows.ask import ask, read_question
 from litestage.workflows.diagnose import measure
+from litestage.workflows.finetune import FinetuneOptions, train
+from litestage.workflows.latency import wall_clock
 from litestage.workflows.progress import SILENT
 from litestage.workflows.quickstart import Sizes, quickstart
 from litestage.workflows.search import _Measure as Measure
@@ -74,13 +76,21 @@ def test_wall_latency_and_norm_ratio_search_to_the_end(bench: Workbench, tmp_pat
         exit_rule=ExitRule(window=4, threshold=0.4), ways=[Way("cosine", "norm_ratio")], latency="wall",
     )  # fmt: skip
     assert found.plan.evidence["latency"] == "wall"
+    assert sum(found.record.stage_seconds.values()) == pytest.approx(found.record.full.seconds, rel=0.1)
+    kept = wall_clock(
+        bench, {"plan": bench.full_plan()}, bench.questions("dev", 3), out=tmp_path,
+        threads=found.latency.conditions["threads"],
+    )  # fmt: skip
+    for stage, seconds in found.record.stage_seconds.items():
+        assert seconds == pytest.approx(sum(sample.stage_seconds[stage] for sample in kept) / 3)
     again = Workbench(bench.options)
     plan = again.load_plan(tmp_path)
     evaluation = evaluate(again, again.questions("dev", 3), plan, tmp_path / "check")
     assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
 
 
-def test_a_setting_slower_than_the_best_is_not_run_to_its_end(bench: Workbench, tmp_path: Path) -> None:
+def test_a_setting_slower_than_the_best_is_not_run_to_its_end(tmp_path: Path) -> None:
+    bench = Workbench(Options(batch_size=16))
     questions = bench.questions("dev", 16)
     ground = lay_ground(bench, questions, tmp_path)
     seconds = price(ground.latency, ground.full, bench.full_plan()).seconds
@@ -96,9 +106,24 @@ def test_a_setting_slower_than_the_best_is_not_run_to_its_end(bench: Workbench, 
     assert told.seconds_at_least is not None
     assert seconds / 8 < told.seconds_at_least < seconds
     assert measure(ask.model_copy(update={"too_slow": 2 * seconds})).seconds == pytest.approx(seconds)
-    wall = replace(measure, latency="wall")
-    wall._wall = lambda plan: 1.0
-    assert wall(ask.model_copy(update={"too_slow": seconds / 8})).seconds == 1.0
+    one_row = replace(measure, bench=Workbench(Options(batch_size=1)))
+    assert one_row(ask.model_copy(update={"too_slow": seconds / 8})).cut_short
+    by_clock = replace(measure, latency="wall", questions=questions[:2])
+    told = by_clock(ask.model_copy(update={"too_slow": seconds / 8, "order": (1, 0)}))
+    assert not told.cut_short
+    assert told.seconds is not None
+
+
+def test_the_number_of_processes_does_not_change_what_a_search_records(tmp_path: Path) -> None:
+    """Where one has answered, two have nothing left to decode: a larger group would ask for more."""
+    found = []
+    for workers in (1, 2):
+        bench = Workbench(Options(batch_size=4, workers=workers))
+        asked = SearchOptions(max_drop=0, step=10, patience=1, use_exit=False)
+        found.append(search(bench, bench.questions("dev", 8), tmp_path, asked))
+    assert found[0].record.spent.questions_saved > 0
+    assert found[1].record == found[0].record
+    assert found[1].plan == found[0].plan
 
 
 def test_a_skip_set_by_hand_is_what_runs(bench: Workbench) -> None:
@@ -121,4 +146,18 @@ def test_a_search_keeps_its_folder_to_itself(bench: Workbench, out: Path) -> Non
         evaluate(bench, bench.questions("dev", 2), bench.full_plan(), out)
     with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
         measure(bench, out, limit=2)
+    with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
+        train(FinetuneOptions(recipe="lora", model="everyday", plan=str(out)), out)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_search_leaves_the_folders_of_other_jobs_alone(bench: Workbench, tmp_path: Path) -> None:
+    for file, says in (("training.json", "holds a trained model or adapter"), ("results.json", "is of another job")):
+        folder = tmp_path / file.partition(".")[0]
+        folder.mkdir()
+        (folder / file).write_text('{"kind": "diagnosis"}')
+        with pytest.raises(OptionError, match=says):
+            search(bench, bench.questions("dev", 2), folder, SearchOptions())
+        assert [path.name for path in folder.iterdir()] == [file]
+    with pytest.raises(OptionError, match="spoilt by this evaluation"):
+        evaluate(bench, bench.questions("dev", 2), bench.full_plan(), tmp_path / "results")

@@ -58,7 +58,7 @@ def command(
     from litestage.core.files import write_text
     from litestage.report import System, tables
     from litestage.workflows import Options, evaluate
-    from litestage.workflows.evaluate import NO_ROOM_NOTE, no_room
+    from litestage.workflows.evaluate import NO_ROOM_NOTE
 
     stop = _vote_stop(votes, votes_stop, votes_confidence)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
@@ -76,8 +76,9 @@ def command(
         typer.echo(text)
     else:
         system = System.of(result.interval, result.usage, result.price, result.wall_seconds)
-        OUT.print(tables.evaluation(system, f"{bench.engine.identity.id} on {bench.task.name}, {split}"))
-        if cramped := sum(map(no_room, result.questions)):
+        of_a_run = "; latency and tokens of a run" if result.votes else ""
+        OUT.print(tables.evaluation(system, f"{bench.engine.identity.id} on {bench.task.name}, {split}{of_a_run}"))
+        if cramped := sum(trace.no_room for trace in result.questions):
             OUT.print(
                 f"With {cramped} of {len(result.questions)} answers {NO_ROOM_NOTE} Fewer worked examples (--shots) or "
                 "a model that reads more tokens make room.",

@@ -106,7 +106,20 @@ class Forcing:
         prefill(self.decoder, self._cache, 0, prompts, parents)
 
 
-def forcings(engine: TorchEngine, texts: Sequence[Text], at_once: int = 8) -> list[Forcing]:
-    """Texts in groups of about one length; those that no decode step ran are left out."""
+def forcings(engine: TorchEngine, texts: Sequence[Text], at_once: int = 8) -> Iterator[Forcing]:
+    """Texts in groups of about one length; those that no decode step ran are left out.
+
+    Each group is made when it is asked for, because it holds a cache: keep them only to run them again.
+    """
     decoded = sorted((text for text in texts if len(text.written) > 1), key=lambda t: (len(t.written), len(t.prompt)))
-    return [Forcing(engine, decoded[i : i + at_once]) for i in range(0, len(decoded), at_once)]
+    return (Forcing(engine, decoded[i : i + at_once]) for i in range(0, len(decoded), at_once))
+
+
+def scan_decoded(engine: TorchEngine, texts: Sequence[Text], visit: VisitDecoded) -> int:
+    """Show ``visit`` every sub-layer at full depth, at the tokens that decode steps ran; returns how many those are."""
+    tokens = 0
+    for group in forcings(engine, texts):
+        group.logits(visit=visit)
+        tokens += len(group)
+        del group  # its cache goes before the next one is made
+    return tokens

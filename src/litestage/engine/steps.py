@@ -29,13 +29,16 @@ class Decision(NamedTuple):
 
     logits: Float[Tensor, "B V"]
     numbers: Float[Tensor, "2 B"]
-    """Next tokens, and how probable each row's likeliest was: in fp64, which holds both, they are read at once."""
+    """Next tokens, and how probable each row's likeliest was: in fp32, which holds both, they are read at once.
+
+    It holds ids below 2 ** 24 exactly, and Apple's GPUs have nothing wider.
+    """
 
 
 def decision(
     logits: Float[Tensor, "B V"], sampling: Sampling, uniforms: Float[Tensor, " B"] | None, kernels: Kernels | None
 ) -> Decision:
-    return Decision(logits, torch.stack([part.double() for part in decide(logits, sampling, uniforms, kernels)]))
+    return Decision(logits, torch.stack([part.float() for part in decide(logits, sampling, uniforms, kernels)]))
 
 
 class Said:

@@ -163,13 +163,6 @@ def question_scores(traces: Sequence[Trace]) -> dict[str, float]:
     }
 
 
-def majority_scores(traces: Sequence[Trace], k: int) -> dict[str, float]:
-    """Whether maj@k is right (1 or 0) by question id; what `compare` pairs."""
-    return {
-        question: float(_majority(votes, k) == votes[0].gold) for question, votes in votes_by_question(traces).items()
-    }
-
-
 def votes_by_question(traces: Sequence[Trace]) -> dict[str, list[Trace]]:
     """Each question's traces in vote order; raises `DataError` for none, an unlabelled question or a repeated vote."""
     grouped: dict[str, list[Trace]] = defaultdict(list)

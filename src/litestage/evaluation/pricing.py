@@ -16,7 +16,7 @@ from litestage.evaluation.latency import LatencyModel
 
 
 class StagePrice(Record):
-    """One stage's seconds a question, by phase."""
+    """One stage's seconds a question (with votes: a run of a question), by phase."""
 
     name: str
     prefill_seconds: float
@@ -28,7 +28,11 @@ class StagePrice(Record):
 
 
 class Price(Record):
-    """Seconds a question at a stated batch, by stage and phase, and of each question in the traces' order."""
+    """Seconds a question at a stated batch, by stage and phase, and of each question in the traces' order.
+
+    With votes it is a run of a question wherever a question is said, priced as if it ran alone: what votes share and
+    what they gain side by side is not in it, nor what a stopping rule leaves undrawn.
+    """
 
     questions_at_once: int
     stages: tuple[StagePrice, ...]

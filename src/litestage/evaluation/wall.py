@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 
 import numpy as np
+from pydantic import Field
 from scipy.stats import t as student_t
 
 from litestage.core.errors import OptionError
@@ -21,6 +22,9 @@ class Sample(Record):
     system: str
     question_id: str
     seconds: float
+    """Of the whole question, all its votes together."""
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    """Of each of its stages."""
 
 
 class Speedup(Record):

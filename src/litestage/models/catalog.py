@@ -115,13 +115,29 @@ def resolve_adapter(name: str) -> Path:
 
 
 def tuned_for(name: str) -> tuple[str, ...]:
-    """Tasks that a model or adapter folder says it was trained on (``training.json``)."""
+    """Tasks that a model or adapter folder says it was trained on (``training.json``).
+
+    Raises `ModelError` where that cannot be read: what prompts show depends on it.
+    """
     path = embedded_adapters().get(name) or (embedded_folder() / name if name == EMBEDDED else Path(name).expanduser())
     record = path / "training.json"
     if not record.is_file():
         return ()
-    task = json.loads(record.read_text(encoding="utf-8")).get("task")
-    return (task,) if task else ()
+    try:
+        content = json.loads(record.read_bytes())
+    except ValueError as error:
+        raise _unreadable(record, f"is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise _unreadable(record, "is not an object")
+    task = content.get("task")
+    return (task,) if isinstance(task, str) and task else ()
+
+
+def _unreadable(record: Path, what: str) -> ModelError:
+    return ModelError(
+        f"{record} {what}, so it does not say what the model was trained on, which decides whether prompts show "
+        "worked examples. Copy the folder again, or delete that file if `litestage finetune` did not write it."
+    )
 
 
 def pull(name: str) -> Path:

@@ -57,11 +57,6 @@ class Sweep(Record):
         """The points that skip something."""
         return self.points[1:]
 
-    @property
-    def mean_change(self) -> float:
-        """Points of accuracy against full depth, the mean over the budgets above 0."""
-        return sum(point.paired.difference for point in self.skipping) / len(self.skipping)
-
     def point(self, budget: int) -> Point:
         return next(point for point in self.points if point.budget == budget)
 

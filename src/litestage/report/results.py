@@ -24,7 +24,7 @@ RESULTS_FILE = "results.json"
 
 
 class StageCost(Record):
-    """What one stage costs a question, its branches summed."""
+    """What one stage costs a question (with votes: a run of a question), its branches summed."""
 
     name: str
     """The stage's; ``all`` for all stages together."""
@@ -58,7 +58,7 @@ class System(Record):
     """In task order."""
     total: StageCost
     wall_seconds: float | None = None
-    """By the wall clock, one question at a time."""
+    """A question's by the wall clock, one question at a time with all its votes."""
     price_error: PriceError | None = None
     """The latency model's prices against the clock, on the timed questions."""
 

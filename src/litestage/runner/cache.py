@@ -6,9 +6,12 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from litestage.core import Completion, Engine, LitestageError, OnToken, Request, TokenIds
 from litestage.core.engine import EngineAround, beginning
 from litestage.core.plan import content_hash
+from litestage.core.wording import problem
 
 
 class CachedEngine(EngineAround):
@@ -25,7 +28,7 @@ class CachedEngine(EngineAround):
         """Requests that the engine really ran."""
         self.answered = 0
         """Requests answered from the cache."""
-        self._space = f"{engine.identity.fingerprint} {conditions}"
+        self._space, self._path = f"{engine.identity.fingerprint} {conditions}", path
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -33,10 +36,7 @@ class CachedEngine(EngineAround):
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
         except sqlite3.Error as error:
-            raise LitestageError(
-                f"{path} cannot be used to keep completions ({error}). Delete it if it is damaged, free some "
-                "space, or choose another place with --out, and run the command again."
-            ) from None
+            raise self._unusable(str(error)) from None
 
     def generate(
         self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
@@ -102,8 +102,19 @@ class CachedEngine(EngineAround):
         )
 
     def _find(self, key: str) -> Completion | None:
-        row = self._file.execute("SELECT value FROM completions WHERE key = ?", (key,)).fetchone()
-        return Completion.model_validate_json(row[0]) if row else None
+        try:
+            row = self._file.execute("SELECT value FROM completions WHERE key = ?", (key,)).fetchone()
+            return Completion.model_validate_json(row[0]) if row else None
+        except sqlite3.Error as error:  # of a damaged file the first pages may be whole
+            raise self._unusable(str(error)) from None
+        except ValidationError as error:
+            raise self._unusable(f"a completion there: {problem(error, None, {})}") from None
+
+    def _unusable(self, reason: str) -> LitestageError:
+        return LitestageError(
+            f"{self._path} cannot be used to keep completions ({reason}). Delete it if it is damaged, free some "
+            "space, or choose another place with --out, and run the command again."
+        )
 
     def close(self) -> None:
         self._file.close()

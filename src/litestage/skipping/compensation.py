@@ -14,7 +14,7 @@ from torch import Tensor
 from litestage.core import Compensation, OptionError, PlanError, SubLayer, TokenIds
 from litestage.core.files import write_bytes
 from litestage.engine import TorchEngine
-from litestage.engine.forcing import Text, forcings
+from litestage.engine.forcing import Text, scan_decoded
 from litestage.models.decoder import Affine, Stand
 from litestage.skipping.moments import Moments
 
@@ -32,8 +32,7 @@ def gather(engine: TorchEngine, texts: Sequence[Text], products: bool = False) -
         seen = moments.setdefault(layer, Moments(before.shape[-1], before.device, products))
         seen.add(before, after - before)
 
-    for group in forcings(engine, texts):
-        group.logits(visit=visit)
+    scan_decoded(engine, texts, visit)
     return moments
 
 

@@ -16,18 +16,19 @@ TINY = torch.finfo(torch.float64).tiny
 class Moments:
     """Sums over tokens of the residual stream x [N, D] and of what a sub-layer adds to it f [N, D], in double.
 
-    Cross products of channels ([D, D], for `low_rank`) are kept only when asked for.
+    They lie on ``device``, or on the processor for Apple's GPUs, which have no double. Cross products of channels
+    ([D, D], for `low_rank`) are kept only when asked for.
     """
 
     def __init__(self, width: int, device: torch.device, products: bool = False) -> None:
-        zeros = torch.zeros(width, dtype=torch.float64, device=device)
+        zeros = torch.zeros(width, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
         self.tokens = 0
         self.x, self.f, self.xx, self.xf, self.ff = (zeros.clone() for _ in range(5))
         self.products = zeros.new_zeros(2, width, width) if products else None
         """Sums of x x' and of x f'."""
 
     def add(self, x: Float[Tensor, "N D"], f: Float[Tensor, "N D"]) -> None:
-        x, f = x.double(), f.double()
+        x, f = (part.to(self.x.device).double() for part in (x, f))  # moved first, as what they come from has no double
         self.tokens += len(x)
         for total, term in ((self.x, x), (self.f, f), (self.xx, x * x), (self.xf, x * f), (self.ff, f * f)):
             total += term.sum(0)

@@ -36,7 +36,7 @@ class Probe:
 
     def __init__(self, engine: TorchEngine, texts: Sequence[Text], at_once: int = 8) -> None:
         self.layers = engine.model.decoder.layers
-        self.groups = forcings(engine, texts, at_once)
+        self.groups = list(forcings(engine, texts, at_once))
         if not self.groups:
             raise OptionError("None of these texts has a decode step, so nothing can be probed. Give more questions.")
 
@@ -103,8 +103,8 @@ def _least_harmful(effects: dict[SubLayer, Effect]) -> list[SubLayer]:
 def _effect(full: Float[Tensor, "N V"], skipped: Float[Tensor, "N V"]) -> Effect:
     log_full, log_skipped = (F.log_softmax(logits.float(), dim=-1) for logits in (full, skipped))
     kl = F.kl_div(log_skipped, log_full, log_target=True, reduction="sum")
-    same = full.argmax(-1) == skipped.argmax(-1)
-    return Effect(float(kl) / len(full), float(same.double().mean()), len(full))
+    same = int((full.argmax(-1) == skipped.argmax(-1)).sum())
+    return Effect(float(kl) / len(full), same / len(full), len(full))
 
 
 def _mean(effects: Sequence[Effect]) -> Effect:

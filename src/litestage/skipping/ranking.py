@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from litestage.core import OptionError, SkipSet, SubLayer, TokenIds
 from litestage.core.layers import Record
 from litestage.engine import TorchEngine
-from litestage.engine.forcing import Text, forcings
+from litestage.engine.forcing import Text, scan_decoded
 from litestage.skipping.probe import Effect
 
 
@@ -94,15 +95,12 @@ def rank_by_effect(effects: Sequence[tuple[SubLayer, Effect]], stage: str) -> Ra
 def decoded_redundancy(engine: TorchEngine, texts: Sequence[Text]) -> dict[SubLayer, float]:
     """As `redundancy`, at the tokens that decode steps ran."""
     totals: dict[SubLayer, float] = {}
-    groups = forcings(engine, texts)
 
     def visit(layer: SubLayer, before: Tensor, after: Tensor) -> None:
-        cosine = F.cosine_similarity(before.float(), after.float(), dim=-1)
-        totals[layer] = totals.get(layer, 0.0) + float(cosine.double().sum())
+        totals[layer] = totals.get(layer, 0.0) + _cosines(before, after)
 
-    for group in groups:
-        group.logits(visit=visit)
-    return {layer: total / sum(map(len, groups)) for layer, total in totals.items()}
+    tokens = scan_decoded(engine, texts, visit)
+    return {layer: total / tokens for layer, total in totals.items()}
 
 
 def redundancy(
@@ -115,8 +113,7 @@ def redundancy(
     totals: dict[SubLayer, float] = {}
 
     def visit(layer: SubLayer, before: Tensor, after: Tensor, weight: int) -> None:
-        cosine = F.cosine_similarity(before.float(), after.float(), dim=-1)
-        totals[layer] = totals.get(layer, 0.0) + weight * float(cosine.double().sum())
+        totals[layer] = totals.get(layer, 0.0) + weight * _cosines(before, after)
 
     engine.scan(prompts, prefixes, visit)
     tokens = sum(len(prompt) for prompt in prompts)
@@ -133,11 +130,15 @@ def block_influence(engine: TorchEngine, prompts: Sequence[TokenIds], prefixes: 
 
     def visit(layer: SubLayer, before: Tensor, after: Tensor, weight: int) -> None:
         if layer.kind == "attention":
-            entered[:] = [before.float()]
+            entered[:] = [before]
         else:
-            cosine = F.cosine_similarity(entered[0], after.float(), dim=-1)
-            totals[layer.block] += weight * float(cosine.double().sum())
+            totals[layer.block] += weight * _cosines(entered[0], after)
 
     engine.scan(prompts, prefixes, visit)
     tokens = sum(len(prompt) for prompt in prompts)
     return [1 - total / tokens for total in totals]
+
+
+def _cosines(before: Float[Tensor, "N D"], after: Float[Tensor, "N D"]) -> float:
+    """The sum over tokens of cos(before, after): each in fp32, summed in double, which Apple's GPUs do not have."""
+    return float(F.cosine_similarity(before.float(), after.float(), dim=-1).cpu().double().sum())

@@ -33,13 +33,20 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The saved state, or None; raises `OptionError` when it belongs to another run."""
+    """The saved state, or None; raises `OptionError` when it is damaged or belongs to another run."""
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["fingerprint"] != fingerprint:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["fingerprint"]
+    except Exception as error:  # torch raises whatever a broken archive makes of its reader
         raise OptionError(
-            f"{path} belongs to a run with another recipe, model or question set, so it cannot be resumed here. "
-            "Choose another --out, or delete that folder."
+            f"{path} is damaged ({type(error).__name__}), so this training cannot go on from it. Delete that file to "
+            "start again, or choose another --out."
+        ) from None
+    if found != fingerprint:
+        raise OptionError(
+            f"{path} belongs to a run with another recipe, model, plan or question set (those of --validation count "
+            "too), so it cannot be resumed here. Choose another --out, or delete that folder."
         )
     return state

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import broadcast_object_list, reduce
 from peft import PeftModel
+from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
@@ -25,6 +26,7 @@ from litestage.core.errors import LitestageError, OptionError
 from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.core.plan import content_hash
+from litestage.core.wording import problem
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 from litestage.training.checkpoint import CHECKPOINT, load, load_trainable, save, trainable
@@ -82,11 +84,23 @@ class TrainingReport(Record):
     curve: tuple[Point, ...]
     best_step: int
     best_accuracy: float | None
+    validation_questions: int | None = None
+    """Answered for each accuracy; None where none was measured, and in older records."""
     versions: dict[str, str]
 
 
-Validate = Callable[[PreTrainedModel], float]
 OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What judges a model in training, and so chooses the weights that are kept."""
+
+    accuracy: Callable[[PreTrainedModel], float]
+    """Percent of the questions that the model answers right, generated."""
+    questions: int
+    content: str
+    """A name for what is asked, and how, that changes with it: accuracies under two names cannot be compared."""
 
 
 @dataclass
@@ -111,26 +125,26 @@ def finetune(
     out: str | Path,
     *,
     healing: Healing | None = None,
-    validate: Validate | None = None,
+    validation: Validation | None = None,
     on_progress: OnProgress | None = None,
     checkpoint_every: int = 500,
 ) -> TrainingReport:
     """Train the weights that require gradients and leave model, tokenizer and ``training.json`` in ``out``.
 
     With ``healing`` it learns with a plan's sub-layers left out of what stages write. The same call resumes a killed
-    run from its last checkpoint and ends with the same weights. ``validate`` returns a
-    generated accuracy; the weights of the best one are kept, without it the last ones. A folder that holds a finished
-    run of the same kind is left as it is. Raises `OptionError` when ``out`` holds another run, `DataError` for a
-    question that cannot be trained on.
+    run from its last checkpoint and ends with the same weights. The weights that ``validation`` finds best
+    are kept, without it the last ones. A folder that holds a finished run of the same kind is left as it is. Raises
+    `OptionError` when ``out`` holds another run, or a report that cannot be read, `DataError` for a question that
+    cannot be trained on.
     """
     out = Path(out)
-    fingerprint = _fingerprint(model, tokenizer, task, questions, recipe, healing)
+    fingerprint = _fingerprint(model, tokenizer, task, questions, recipe, healing, validation)
     if (done := _finished(out, fingerprint)) is not None:
         return done
-    trainer = _Trainer(model, tokenizer, task, questions, recipe, healing, out, fingerprint)
+    trainer = _Trainer(model, tokenizer, task, questions, recipe, healing, validation, out, fingerprint)
     trainer.resume()
     while trainer.state.step < trainer.last:
-        progress = trainer.step(validate)
+        progress = trainer.step()
         if on_progress is not None:
             on_progress(progress)
         if progress.step % checkpoint_every == 0 or progress.step == trainer.last:
@@ -151,11 +165,12 @@ class _Trainer:
         questions: Sequence[Question],
         recipe: TrainingRecipe,
         healing: Healing | None,
+        validation: Validation | None,
         out: Path,
         fingerprint: str,
     ) -> None:
         self.model, self.recipe, self.out, self.fingerprint = model, recipe, out, fingerprint
-        self.causal, self.healing = causal_model(model), healing
+        self.causal, self.healing, self.validation = causal_model(model), healing, validation
         skipping = tuple(healing.stages) if healing else ()
         self.order = make_order(recipe, task, questions, tokenizer, _longest(self.causal.config), skipping)
         self.steps = recipe.steps or max(1, round((recipe.epochs or 0) * self.order.steps_per_epoch))
@@ -168,23 +183,20 @@ class _Trainer:
         self.crew = crew()
         model.train()
 
-    def step(self, validate: Validate | None) -> Progress:
+    def step(self) -> Progress:
         """One optimiser step, and a validation where one is due."""
         started = time.perf_counter()
         state, recipe = self.state, self.recipe
         packs = self.order.packs(state.step)
         value = self._backward(packs)
         if not math.isfinite(value):
-            raise LitestageError(
-                f"The loss became {value} at step {state.step + 1}, so nothing can be learnt from here on. "
-                "Lower learning_rate in the recipe, or give it more warmup, and start again with another --out."
-            )
+            raise _diverged(f"The loss became {value} at step {state.step + 1}")
         self._update(learning_rate(recipe, state.step, self.steps))
         state.step += 1
         tokens = sum(len(pack) for pack in packs)
         state.tokens += tokens
         state.recent = [*state.recent[1 - SMOOTHING :], (value, tokens, time.perf_counter() - started)]
-        accuracy = self._validate(validate)
+        accuracy = self._validate()
         state.seconds += time.perf_counter() - started
         return self._progress(accuracy)
 
@@ -216,6 +228,8 @@ class _Trainer:
         """Save the best weights with everything that loads beside them; ``training.json`` comes last."""
         if self.state.best is not None:
             load_trainable(self.model, self.state.best["weights"])
+        if not all(bool(weight.isfinite().all()) for weight in trainable(self.model).values()):
+            raise _diverged("Weights are no longer numbers after the last step")
         report = self._report(task, questions)
         if not self.crew.is_main_process:
             return report
@@ -253,23 +267,23 @@ class _Trainer:
             optimizer.step()
             optimizer.zero_grad()
 
-    def _validate(self, validate: Validate | None) -> float | None:
+    def _validate(self) -> float | None:
         every = self.recipe.validate_every or self.last
-        if validate is None or (self.state.step % every and self.state.step < self.last):
+        if self.validation is None or (self.state.step % every and self.state.step < self.last):
             return None
-        accuracy = self._judged(validate)
+        accuracy = self._judged(self.validation)
         if self.state.best is None or accuracy >= self.state.best["accuracy"]:
             weights = {name: weight.clone() for name, weight in trainable(self.model).items()}
             self.state.best = {"step": self.state.step, "accuracy": accuracy, "weights": weights}
         return accuracy
 
-    def _judged(self, validate: Validate) -> float:
+    def _judged(self, validation: Validation) -> float:
         """The main process measures, and the others are told."""
         told = [0.0]
         if self.crew.is_main_process:
             self.model.eval()
             with torch.no_grad():
-                told = [validate(self.model)]
+                told = [validation.accuracy(self.model)]
             self.model.train()
         if self.crew.num_processes > 1:
             broadcast_object_list(told)
@@ -306,6 +320,7 @@ class _Trainer:
             curve=tuple(Point(**point) for point in state.curve),
             best_step=best["step"],
             best_accuracy=best["accuracy"],
+            validation_questions=self.validation.questions if self.validation else None,
             versions={"litestage": __version__, "torch": torch.__version__, "transformers": transformers_version},
         )
 
@@ -362,12 +377,15 @@ def _fingerprint(
     questions: Sequence[Question],
     recipe: TrainingRecipe,
     healing: Healing | None,
+    validation: Validation | None,
 ) -> str:
+    """A name for all that decides which weights are kept: runs of the same one end alike."""
     base = causal_model(model).name_or_path  # its name; empty for a model from scratch, whose recipe says all
     return content_hash(
         {
             **({"base": base} if base else {}),
             **({"plan": healing.content} if healing else {}),
+            **({"validation": validation.content} if validation else {}),
             **({"adapter": _digest(model)} if isinstance(model, PeftModel) else {}),
             "weights": {name: list(weight.shape) for name, weight in trainable(model).items()},
             "vocabulary": tokenizer.get_vocab(),
@@ -384,6 +402,13 @@ def _digest(model: nn.Module) -> str:
     for weight in trained(model):
         digest.update(weight.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _diverged(what: str) -> LitestageError:
+    return LitestageError(
+        f"{what}, so nothing can be learnt from here on. "
+        "Lower learning_rate in the recipe, or give it more warmup, and start again with another --out."
+    )
 
 
 def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -413,10 +438,16 @@ def _finished(out: Path, fingerprint: str) -> TrainingReport | None:
     path = out / REPORT
     if not path.exists():
         return None
-    report = TrainingReport.model_validate_json(path.read_text("utf-8"))
+    try:
+        report = TrainingReport.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise OptionError(
+            f"{path} was not written by this version of litestage, or was changed ({problem(error, None, {})}), so it "
+            "does not say whether this run is finished there. Choose another --out, or delete that folder."
+        ) from None
     if report.fingerprint != fingerprint:
         raise OptionError(
-            f"{out} holds a finished run with another recipe, model or question set, which this one would overwrite. "
-            "Choose another --out, or delete that folder."
+            f"{out} holds a finished run with another recipe, model, plan or question set (those of --validation count "
+            "too), which this one would overwrite. Choose another --out, or delete that folder."
         )
     return report

@@ -24,6 +24,7 @@ from litestage.core import (
     TokenIds,
 )
 from litestage.engine import TorchEngine
+from litestage.evaluation import skip_efficiency
 from litestage.models import LoadedModel
 from litestage.models.decoder import Affine, Decoder, Linear, Stand
 from litestage.models.load import DTYPES, from_transformers, load_transformers
@@ -325,7 +326,6 @@ def _records(subjects: Sequence[Subject], times: Sequence[Sequence[float]], giga
     full = {one.full: taken for one, taken in zip(subjects, times, strict=True) if one.skipped == "nothing"}
     for subject, taken in zip(subjects, times, strict=True):
         seconds = statistics.median(taken)
-        saved = statistics.median(1 - own / whole for own, whole in zip(taken, full[subject.full], strict=True))
         low, high = (seconds, seconds) if len(taken) < 2 else statistics.quantiles(taken, n=4)[::2]
         yield StepTime(
             engine=subject.engine,
@@ -339,5 +339,12 @@ def _records(subjects: Sequence[Subject], times: Sequence[Sequence[float]], giga
             tokens_per_s=subject.rows / seconds,
             samples=len(taken),
             bound_share=subject.bytes_read / (gigabytes * 1e9) / seconds if subject.bytes_read else None,
-            efficiency=saved / subject.share_skipped if subject.share_skipped else None,
+            efficiency=_efficiency(full[subject.full], taken, subject.share_skipped) if subject.share_skipped else None,
         )
+
+
+def _efficiency(full: Sequence[float], skipping: Sequence[float], share_skipped: float) -> float:
+    """Of samples taken in turn, each held against its neighbour, so that a drift of the machine hits both."""
+    return statistics.median(
+        skip_efficiency(whole, step, share_skipped) for whole, step in zip(full, skipping, strict=True)
+    )

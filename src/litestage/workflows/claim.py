@@ -12,6 +12,7 @@ from litestage.core.files import read_kept, write_text
 from litestage.core.plan import content_hash
 from litestage.report.results import RESULTS_FILE
 from litestage.tasks import Question
+from litestage.training.loop import REPORT
 from litestage.workflows.workbench import Workbench
 
 SETTINGS_FILE = "settings.json"
@@ -30,6 +31,11 @@ def claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: 
         "device": bench.engine.model.decoder.device.type,
         "batch_size": bench.options.batch_size,
     }
+    refuse_other_results(out, "plan")
+    if (out / REPORT).is_file():
+        raise OptionError(
+            f"{out} holds a trained model or adapter, whose plan this would replace. Choose another --out."
+        )
     path = out / SETTINGS_FILE
     if path.is_file():
         before = _content(path)
@@ -42,20 +48,21 @@ def claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: 
         write_text(path, json.dumps(described, indent=2) + "\n")
 
 
-def refuse_search(out: Path) -> None:
-    """Raise `OptionError` where a search lives: other work would replace its ranking or its prices."""
+def refuse_other_jobs(out: Path, kind: str) -> None:
+    """Raise `OptionError` for a folder of another kind of job: its ranking, prices or results would be replaced."""
     if (out / SETTINGS_FILE).is_file():
         raise OptionError(
             f"{out} holds a search, and this would change what it goes on with. "
             f"Choose another --out, such as {out / 'test'}."
         )
+    refuse_other_results(out, kind)
 
 
 def refuse_other_results(out: Path, kind: str) -> None:
     """Raise `OptionError` for a folder that holds what another kind of job left."""
     path = out / RESULTS_FILE
     if path.is_file() and _content(path).get("kind") != kind:
-        raise OptionError(f"{path} is of another job, and a {kind} would write over it. Choose another --out.")
+        raise OptionError(f"{path} is of another job and would be spoilt by this {kind}. Choose another --out.")
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from litestage.search import SearchOptions
 from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
 from litestage.skipping.rules import RULES, Scores
 from litestage.tasks import Question
-from litestage.workflows.claim import refuse_other_results, refuse_search
+from litestage.workflows.claim import refuse_other_jobs
 from litestage.workflows.evaluate import NO_ROOM_NOTE, Evaluation, answer, none_right, summarise
 from litestage.workflows.latency import wall_clock
 from litestage.workflows.progress import SILENT, Progress
@@ -121,8 +121,7 @@ def compare_methods(
     """
     check_methods(methods)
     sizes.check(bench.engine.identity.num_blocks)
-    refuse_search(out)
-    refuse_other_results(out, "comparison")
+    refuse_other_jobs(out, "comparison")
     started = time.perf_counter()
     given = _given(bench, plans, methods, out)
     dev, tested = _splits(bench, split, sizes.search, given)

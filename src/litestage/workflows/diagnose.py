@@ -24,8 +24,8 @@ from litestage.report.diagnosis_report import write_report
 from litestage.runner import CachedEngine, run
 from litestage.skipping import Ranking
 from litestage.tasks import Question, Stage
-from litestage.workflows.claim import refuse_other_results, refuse_search
-from litestage.workflows.evaluate import NO_ROOM_NOTE, answer, no_room, none_right
+from litestage.workflows.claim import refuse_other_jobs
+from litestage.workflows.evaluate import NO_ROOM_NOTE, answer, none_right
 from litestage.workflows.latency import LATENCY_FILE, latency_model
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.rank import rank_traces
@@ -77,7 +77,6 @@ def diagnose(
     progress: Progress = SILENT,
 ) -> Diagnosis:
     """Measure all parts on the first questions of a split; leaves results and report in ``out``."""
-    refuse_other_results(out, "diagnosis")
     diagnosis = measure(bench, out, split=split, limit=limit, depths=depths, exit_rule=exit_rule, progress=progress)
     diagnosis.save(out)
     write_report(diagnosis, out)
@@ -96,7 +95,7 @@ def measure(
 ) -> Diagnosis:
     """All parts of a diagnosis; what is decoded, timed and ranked is kept in ``out``, so that a killed one goes on."""
     started = time.perf_counter()
-    refuse_search(out)
+    refuse_other_jobs(out, "diagnosis")
     budgets = depths.budgets(bench.engine.identity.num_blocks)
     if depths.stage is not None:
         bench.task.stage(depths.stage)
@@ -200,7 +199,8 @@ def next_token_entropies(
     for first in range(len(groups) * size, len(questions), size):
         some = questions[first : first + size]
         heard = _listen(bench, engine, some) or _listen(bench, bench.engine, some)
-        groups = (*groups, heard or {})
+        assert heard is not None, "an engine without a cache decides every token"
+        groups = (*groups, heard)
         write_text(path, _Kept(stamp=stamp, groups=groups).model_dump_json() + "\n")
         progress.advance(len(some))
     return {
@@ -299,6 +299,6 @@ def _exits(trace: Trace) -> int:
 def _notes(lab: _Lab) -> Iterator[str]:
     """What would make a reader trust the figures less."""
     yield from none_right(lab.traces(ALL, 0))
-    cramped = sorted({budget for (_, budget, _), traces in lab.done.items() if any(map(no_room, traces))})
+    cramped = sorted({budget for (_, budget, _), traces in lab.done.items() if any(t.no_room for t in traces)})
     if cramped:
         yield f"With {words.listed(list(map(str, cramped)))} sub-layers skipped {NO_ROOM_NOTE}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from litestage.core import OptionError, Plan, Trace
@@ -16,7 +17,6 @@ from litestage.evaluation import (
     Usage,
     VoteAccuracy,
     VoteStop,
-    medians,
     price,
     score,
     stopped_accuracy,
@@ -25,8 +25,15 @@ from litestage.evaluation import (
 )
 from litestage.runner import CachedEngine, run
 from litestage.tasks import Question, Task
-from litestage.workflows.claim import refuse_search
-from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_model, wall_clock
+from litestage.workflows.claim import refuse_other_jobs
+from litestage.workflows.latency import (
+    LATENCY_FILE,
+    best_threads,
+    check_latency,
+    decode_sizes,
+    latency_model,
+    wall_clock,
+)
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
 
@@ -51,8 +58,9 @@ class Evaluation(Record):
     """Share of answers that did not parse, 0 to 1."""
     usage: Usage
     price: Price
+    """Seconds a question; with several votes seconds a run, as if it ran alone."""
     wall_seconds: float | None
-    """Median seconds a question by the wall clock, one question at a time; None unless asked for."""
+    """Mean seconds a question by the wall clock, one question at a time with all its votes; None unless asked for."""
     plan: Plan
     conditions: dict[str, Any]
     questions: tuple[Trace, ...]
@@ -70,14 +78,15 @@ def evaluate(
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Answer the questions under ``plan`` and measure; a killed evaluation goes on from ``out``."""
+    votes = stop.votes if stop else votes
     if votes is not None:
         _check_votes(bench.task, votes)
     check_latency(latency)
-    refuse_search(out)
+    refuse_other_jobs(out, "evaluation")
     engine = bench.cached(out)
     traces = answer(bench, questions, plan, engine, votes=votes, stop=stop, what="answering", progress=progress)
     model = latency_model(bench, traces, out / LATENCY_FILE, progress)
-    wall = _wall(bench, questions, plan, model.conditions["threads"], progress) if latency == "wall" else None
+    wall = _wall(bench, questions, plan, traces, model, votes, stop, progress) if latency == "wall" else None
     return summarise(traces, plan, model, bench.conditions, votes, wall, stop)
 
 
@@ -155,14 +164,23 @@ def summarise(
     )
 
 
-def _wall(bench: Workbench, questions: Sequence[Question], plan: Plan, threads: int, progress: Progress) -> float:
-    seconds = medians(wall_clock(bench, {"plan": plan}, questions, threads=threads, progress=progress))["plan"]
-    return sum(seconds.values()) / len(seconds)
-
-
-def no_room(trace: Trace) -> bool:
-    """Whether a prompt of the question was not run because earlier stages made it too long."""
-    return any(done.finish_reason == "no_room" for stage in trace.stages for done in stage.completions)
+def _wall(
+    bench: Workbench,
+    questions: Sequence[Question],
+    plan: Plan,
+    traces: Sequence[Trace],
+    model: LatencyModel,
+    votes: int | None,
+    stop: VoteStop | None,
+    progress: Progress,
+) -> float:
+    """Mean seconds a question by the clock, its votes side by side."""
+    threads = model.conditions["threads"]
+    if votes and votes > 1:  # so many rows may be worth more threads than those of one run are
+        rows, contexts = decode_sizes(traces)
+        threads = best_threads(bench, min(votes * rows[-1], bench.options.batch_size), contexts[-1])
+    samples = wall_clock(bench, {"plan": plan}, questions, threads=threads, votes=votes, stop=stop, progress=progress)
+    return fmean(sample.seconds for sample in samples)
 
 
 def none_right(full: Sequence[Trace]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from litestage.core import DataError, OptionError, Plan
 from litestage.core.files import write_text
+from litestage.core.plan import content_hash
 from litestage.core.wording import problem
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
@@ -33,7 +34,8 @@ from litestage.training import (
     with_lora,
 )
 from litestage.training.crew import crew
-from litestage.training.loop import causal_model
+from litestage.training.loop import Validation, causal_model
+from litestage.workflows.claim import refuse_other_jobs
 from litestage.workflows.healing import Healed
 from litestage.workflows.progress import SILENT, Progress
 
@@ -78,6 +80,7 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     if not crew().is_main_process:  # of the processes of `accelerate launch` one talks
         progress = SILENT
     recipe = _recipe(options)
+    refuse_other_jobs(out, "training")
     torch.set_num_threads(options.threads or torch.get_num_threads())
     task = load_task(options.task)
     questions = _questions(task, options, progress)
@@ -93,7 +96,7 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
         recipe.training,
         out,
         healing=healed.healing if healed else None,
-        validate=generated_accuracy(tokenizer, task, dev, healed) if dev else None,
+        validation=generated_validation(tokenizer, task, dev, healed) if dev else None,
         on_progress=_teller(progress),
         checkpoint_every=options.checkpoint_every,
     )
@@ -112,7 +115,10 @@ def card(report: TrainingReport, options: FinetuneOptions) -> str:
     what = f"An adapter for {options.model}" if report.adapter else "A model"
     start = {"Starts from": f"adapter {options.adapter}"} if options.adapter else {}
     healed = {"Heals": f"{options.plan}: its sub-layers were left out of what stages write"} if options.plan else {}
-    best = "not measured" if report.best_accuracy is None else f"{report.best_accuracy:.1f} % (step {report.best_step})"
+    best = "not measured"
+    if report.best_accuracy is not None:
+        how = f"{report.validation_questions} questions, greedy{', with the plan' * bool(healed)}"
+        best = f"{report.best_accuracy:.1f} % (step {report.best_step}); {how}"
     facts = {
         "Trained": f"{report.trained_parameters:,} of {report.parameters:,} parameters",
         "Questions": f"{report.questions:,} of the train split",
@@ -120,7 +126,7 @@ def card(report: TrainingReport, options: FinetuneOptions) -> str:
         "Recipe": f"{options.recipe}, seed {report.recipe.seed}",
         **start,
         **healed,
-        "Generated dev accuracy": f"{best}; {options.validation} questions, greedy{', with the plan' * bool(healed)}",
+        "Generated dev accuracy": best,
         "Versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
     lines = [f"# {what}, trained on {report.task}", "", "| | |", "| --- | --- |"]
@@ -207,22 +213,25 @@ def _check_fits(task: Task, dev: Sequence[Question], tokenizer: PreTrainedTokeni
             )
 
 
-def generated_accuracy(
+def generated_validation(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     questions: Sequence[Question],
     healed: Healed | None = None,
     batch_size: int | None = None,
-) -> Callable[[PreTrainedModel], float]:
-    """A judge of models: percent of questions answered right, greedily, through all stages, with the plan if any."""
+) -> Validation:
+    """A judge of models: questions answered greedily, through all stages, with the plan and its exits if any."""
 
-    def judge(model: PreTrainedModel) -> float:
+    def accuracy(model: PreTrainedModel) -> float:
         engine = engine_of(model, tokenizer, "the model in training", batch_size)
         full = Plan.full_depth(engine.identity, task.name, task.fingerprint)
         plan = healed.plan_on(engine) if healed else full
         return score(run(engine, task, questions, plan, questions_at_once=engine.batch_size)).percent
 
-    return judge
+    stages = healed.plan.stages if healed else {}
+    asked = [question.model_dump(mode="json") for question in questions]
+    how = {name: stage.model_dump(mode="json") for name, stage in stages.items()}
+    return Validation(accuracy, len(questions), content_hash([asked, how]))
 
 
 def engine_of(

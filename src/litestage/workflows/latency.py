@@ -9,13 +9,13 @@ from statistics import median
 import torch
 from pydantic import TypeAdapter
 
-from litestage.core import Decode, OptionError, Plan, Prefill, Trace, passes
+from litestage.core import Decode, OptionError, Plan, Prefill, StageTrace, Trace, passes
 from litestage.core.files import read_kept, write_text
 from litestage.engine import time_passes
-from litestage.evaluation import LatencyModel, Sample, fit
+from litestage.evaluation import LatencyModel, Sample, VoteStop, fit
 from litestage.evaluation.pricing import work_of
 from litestage.runner import header_of, run
-from litestage.tasks import Question, Task
+from litestage.tasks import Question, Stage, Task
 from litestage.workflows.clock import now
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.workbench import Workbench
@@ -58,13 +58,14 @@ def latency_model(
 
 
 def best_threads(bench: Workbench, rows: int, context: int) -> int:
-    """The thread count at which one question decodes faster: one, or all that torch uses.
+    """The thread count at which so many rows decode faster: one, or all that torch uses.
 
     A small model's decode step is over before a second thread has woken up.
     """
     everything = torch.get_num_threads()
     if everything == 1 or bench.engine.model.decoder.device.type != "cpu":
         return everything
+    bench.settle()
     seconds: dict[int, list[float]] = {1: [], everything: []}
     for _ in range(5):
         for count, times in seconds.items():
@@ -112,37 +113,39 @@ def wall_clock(
     questions: Sequence[Question],
     *,
     threads: int,
-    repeats: int = 1,
+    votes: int | None = None,
+    stop: VoteStop | None = None,
     tasks: Mapping[str, Task] | None = None,
     out: Path | None = None,
     progress: Progress = SILENT,
 ) -> list[Sample]:
     """Time fresh runs, one question at a time, the plans in turn on each question.
 
-    Which plan goes first alternates. A question's own prompts are never warm; what every question shares is. ``tasks``
-    are other forms of the task that some plans run, by the plan's name. Every turn is kept in ``out``, so that a killed
-    timing goes on, and one that ended tells the same times again.
+    A question runs greedily, or so many ``votes`` of it side by side, or those that ``stop`` asks for. Which plan goes
+    first alternates. A question's own prompts are never warm; what every question shares is. ``tasks`` are other forms
+    of the task that some plans run, by the plan's name. Every turn is kept in ``out``, so that a killed timing goes on,
+    and one that ended tells the same times again.
     """
-    path = out / _wall_file(bench, plans, questions, tasks or {}, repeats) if out else None
+    forms = {name: (tasks or {}).get(name, bench.task) for name in plans}
+    path = out / _wall_file(bench, plans, forms, questions, threads, votes, stop) if out else None
     samples = (read_kept(path, _SAMPLES.validate_json) if path else None) or []
-    turns = [question for _ in range(repeats) for question in questions]
     done = len(samples) // len(plans)
-    if done == len(turns):
+    if done == len(questions):
         return samples
 
-    def seconds(name: str, question: Question) -> float:
-        return _seconds(bench, (tasks or {}).get(name, bench.task), question, plans[name])
+    def timed(name: str, question: Question) -> Sample:
+        return _timed(bench, name, plans[name], forms[name], question, votes, stop)
 
     bench.settle()
     with torch_threads(threads):
         steps_are_captured = bench.engine.model.decoder.device.type == "cuda"
         for question in questions if steps_are_captured else questions[:1]:  # a new shape is captured, once, in seconds
             for name in plans:
-                seconds(name, question)
-        progress.start("timing by the wall clock", len(turns) - done)
-        for turn, question in list(enumerate(turns))[done:]:
+                timed(name, question)
+        progress.start("timing by the wall clock", len(questions) - done)
+        for turn, question in list(enumerate(questions))[done:]:
             names = list(plans) if turn % 2 == 0 else list(plans)[::-1]
-            samples += [Sample(system=n, question_id=question.id, seconds=seconds(n, question)) for n in names]
+            samples += [timed(name, question) for name in names]
             if path:
                 write_text(path, _SAMPLES.dump_json(samples, indent=1).decode() + "\n")
             progress.advance()
@@ -150,19 +153,44 @@ def wall_clock(
 
 
 def _wall_file(
-    bench: Workbench, plans: Mapping[str, Plan], questions: Sequence[Question], tasks: Mapping[str, Task], repeats: int
+    bench: Workbench,
+    plans: Mapping[str, Plan],
+    forms: Mapping[str, Task],
+    questions: Sequence[Question],
+    threads: int,
+    votes: int | None,
+    stop: VoteStop | None,
 ) -> str:
     """Named after all that the times depend on."""
     stages = {name: plan.model_dump(mode="json", include={"stages"}) for name, plan in plans.items()}
-    forms = {name: task.fingerprint for name, task in tasks.items()}
-    return f"wall-{bench.stamp(stages, forms, [question.id for question in questions], repeats)[:16]}.json"
+    tasks = {name: task.fingerprint for name, task in forms.items()}
+    asked = [question.model_dump(mode="json") for question in questions]
+    drawn = [votes, stop.model_dump() if stop else None]
+    return f"wall-{bench.stamp(stages, tasks, asked, threads, drawn)[:16]}.json"
 
 
-def _seconds(bench: Workbench, task: Task, question: Question, plan: Plan) -> float:
+def _timed(
+    bench: Workbench,
+    system: str,
+    plan: Plan,
+    task: Task,
+    question: Question,
+    votes: int | None,
+    stop: VoteStop | None,
+) -> Sample:
+    """One fresh run by the clock, in all and by stage."""
+    device = bench.engine.model.decoder.device
+    stages = dict.fromkeys(task.stage_names, 0.0)
     bench.engine.forget(_headers(bench, task))
-    start = now(bench.engine.model.decoder.device)
-    run(bench.engine, task, [question], plan, seed=bench.options.seed)
-    return now(bench.engine.model.decoder.device) - start
+    begun = last = now(device)
+
+    def on_stage(stage: Stage, traces: Sequence[StageTrace]) -> None:
+        nonlocal last
+        before, last = last, now(device)
+        stages[stage.name] += last - before
+
+    run(bench.engine, task, [question], plan, votes=votes, stop=stop, seed=bench.options.seed, on_stage=on_stage)
+    return Sample(system=system, question_id=question.id, seconds=now(device) - begun, stage_seconds=stages)
 
 
 def _headers(bench: Workbench, task: Task) -> list[tuple[int, ...]]:

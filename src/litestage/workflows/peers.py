@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from litestage.core import Completion, Counts, ModelIdentity, OnToken, OptionError, Request, TokenIds
+from litestage.core import Completion, Counts, OnToken, OptionError, Request, TokenIds
+from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
 from litestage.models import catalog
 from litestage.workflows.clock import Clock
@@ -101,32 +102,15 @@ def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count
     return clock.step
 
 
-class TransformersEngine:
+class TransformersEngine(EngineAround):
     """A stage's prompts by transformers' own `generate`: sorted by length, padded on the left, in batches.
 
     Rows end at EOS or a stop string, and a batch when all its rows have ended. Prompts are encoded as by ``ours``.
     """
 
     def __init__(self, model: PreTrainedModel, ours: TorchEngine, batch_size: int) -> None:
+        super().__init__(ours)
         self.model, self.ours, self.batch_size = model, ours, batch_size
-
-    @property
-    def identity(self) -> ModelIdentity:
-        return self.ours.identity
-
-    @property
-    def max_context(self) -> int:
-        return self.ours.max_context
-
-    @property
-    def eos_id(self) -> int:
-        return self.ours.eos_id
-
-    def encode(self, text: str, chat: bool = False) -> TokenIds:
-        return self.ours.encode(text, chat)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return self.ours.decode(token_ids)
 
     def generate(
         self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None

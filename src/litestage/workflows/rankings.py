@@ -12,7 +12,7 @@ from litestage.runner import CachedEngine
 from litestage.search import SearchOptions, budgets
 from litestage.skipping import INDISPENSABLE, RANKINGS, Ranking
 from litestage.tasks import Question
-from litestage.workflows.claim import refuse_search
+from litestage.workflows.claim import refuse_other_jobs
 from litestage.workflows.evaluate import answer
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.ways import Way, Ways
@@ -94,7 +94,7 @@ def compare_rankings(
     over half the questions for each.
     """
     SearchOptions(step=step).check_fits(bench.engine.identity.num_blocks)
-    refuse_search(out)
+    refuse_other_jobs(out, "ranking")
     engine = bench.cached(out)
     full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
     prepared = Ways(bench, full, ways, out, progress)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from litestage.core import ExitRule, Plan, StagePlan, Trace
 from litestage.core.files import write_text
-from litestage.evaluation import LatencyModel, medians, price
+from litestage.evaluation import LatencyModel, price
 from litestage.runner import CachedEngine, run
 from litestage.search import (
     Ask,
@@ -31,7 +32,7 @@ from litestage.workflows.latency import LATENCY_FILE, check_latency, latency_mod
 from litestage.workflows.progress import SILENT, Progress
 from litestage.workflows.rank import rank_traces
 from litestage.workflows.ways import PAPER, Way, Ways
-from litestage.workflows.workbench import Workbench
+from litestage.workflows.workbench import NARROW, Workbench
 
 SEARCH_FILE = "search.json"
 
@@ -74,7 +75,8 @@ def search(
     """Find a plan on ``questions`` and leave it in ``out``; the same call goes on where a killed one stopped.
 
     Several searches of the same questions may share their ``ground``. Of several ``ways`` to leave a budget out, the
-    one that changes the fewest tokens is decoded.
+    one that changes the fewest tokens is decoded. Settings are compared, and stages ordered, by ``latency``: priced, or
+    by the wall clock.
     """
     check_latency(latency)
     options.check_fits(bench.engine.identity.num_blocks)
@@ -143,9 +145,10 @@ class _Measure:
                 n - len(traces), "cannot keep the target" if so_far.hopeless else "slower than the best"
             )
             return Measurement(outcomes=outcomes, seconds_at_least=so_far.seconds if so_far.slow else None)
+        if self.latency == "wall":
+            return self._wall(plan, outcomes)
         priced = price(self.ground.latency, [traces[i] for i in range(n)], plan)
-        seconds = priced.seconds if self.latency == "priced" else self._wall(plan)
-        return Measurement(outcomes=outcomes, seconds=seconds, stage_seconds=priced.stage_seconds)
+        return Measurement(outcomes=outcomes, seconds=priced.seconds, stage_seconds=priced.stage_seconds)
 
     def plan(self, setting: Setting) -> Plan:
         """The plan that a setting means: of each stage's way, as much as its budget says."""
@@ -163,9 +166,8 @@ class _Measure:
     def _run(self, plan: Plan, ask: Ask) -> _SoFar:
         """Run all questions, or as many as show that the setting cannot be chosen."""
         so_far = _SoFar(ask)
-        size = self.bench.rows
         while not so_far.settled:
-            some = min(size, so_far.next_group(filling=size // self.branches))
+            some = min(self.rows, so_far.next_group(filling=max(1, self.rows // self.branches)))
             group = ask.order[len(so_far.traces) : len(so_far.traces) + some]
             answered = run(
                 self.ground.engine,
@@ -179,18 +181,33 @@ class _Measure:
         return so_far
 
     @property
+    def rows(self) -> int:
+        """Rows that a group of questions fills: a batch, or two of a model so narrow that two processes share them.
+
+        Not one for each process at hand, whose number must not change what a search records. Two processes that shared
+        a single batch took 5 % longer.
+        """
+        narrow = self.bench.engine.model.decoder.head.shape[1] <= NARROW
+        return self.bench.options.batch_size * (2 if narrow else 1)
+
+    @property
     def branches(self) -> int:
         """Most rows that a stage of a question has."""
         return max(stage.branches(question) for stage in self.bench.task.stages for question in self.questions)
 
-    def _wall(self, plan: Plan) -> float:
+    def _wall(self, plan: Plan, outcomes: tuple[bool | None, ...]) -> Measurement:
         """Seconds a question by the clock, from fresh runs; remembered, so that a resumed search decides alike."""
         threads = self.ground.latency.conditions["threads"]
         samples = wall_clock(
             self.bench, {"plan": plan}, self.questions, threads=threads, out=self.out, progress=self.progress
         )
-        seconds = medians(samples)["plan"]
-        return sum(seconds.values()) / len(seconds)
+        return Measurement(
+            outcomes=outcomes,
+            seconds=fmean(sample.seconds for sample in samples),
+            stage_seconds={
+                stage: fmean(sample.stage_seconds[stage] for sample in samples) for stage in self.bench.task.stage_names
+            },
+        )
 
 
 class _SoFar:
