@@ -20,6 +20,7 @@ from litestage.cli.main import app
 from litestage.core import Decode, OptionError, Prefill
 from litestage.engine import TorchEngine
 from litestage.models import load_transformers
+from litestage.models.catalog import cache_folder
 from litestage.report.bench import DecodeBench, full_depth
 from litestage.runner import run
 from litestage.workflows import Options, Workbench, clock, peers
@@ -281,3 +282,16 @@ def test_a_table_says_where_it_was_measured() -> None:
     assert "Measured" not in (full_depth(bare).note or "")
     known = bare.model_copy(update={"conditions": {"hardware": "Card X", "device": "cuda"}})
     assert (full_depth(known).note or "").endswith("Measured on Card X (cuda).")
+
+
+@pytest.mark.slow
+def test_llama_cpp_decodes_beside_us() -> None:
+    pytest.importorskip("llama_cpp")
+    if not (cache_folder() / "smollm2-135m").is_dir():
+        pytest.skip("needs real weights: litestage models pull smollm2-135m")
+    shown = bench(
+        "decode", "--model", "smollm2-135m", "--rows", "2", "--repeats", "2", "--peers", "llama.cpp", "--json"
+    )
+    steps = [step for step in json.loads(shown)["steps"] if step["engine"] == peers.LLAMA_CPP]
+    assert [(step["rows"], step["samples"]) for step in steps] == [(2, 2)]
+    assert 0 < steps[0]["ms_per_step"] < 1000

@@ -300,8 +300,8 @@ def _peers(
     if LLAMA_CPP in peers:
         for count in rows:
             llama = LlamaCpp(model, count, context + 2 * STEPS)
-            steps = llama.steps(count, _prompt(context, 1000))
-            yield Subject(LLAMA_CPP, count, "fp16", "the GGUF", "nothing", steps)
+            form = "the GGUF" if llama.repacked else "the GGUF as it lies"
+            yield Subject(LLAMA_CPP, count, "fp16", form, "nothing", llama.steps(count, _prompt(context, 1000)))
 
 
 def bandwidth(device: torch.device, repeats: int = 7) -> float:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from litestage.core import Completion, Counts, OnToken, OptionError, Request, TokenIds
+from litestage.core import Completion, Counts, LitestageError, OnToken, OptionError, Request, TokenIds
 from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
 from litestage.models import catalog
@@ -172,29 +176,65 @@ class _Stops(StoppingCriteria):  # type: ignore[misc]
 
 
 class LlamaCpp:
-    """llama.cpp on all of torch's threads, several rows as sequences of one batch; the argmax is taken, as by us."""
+    """llama.cpp on all of torch's threads, several rows as sequences of one batch; the argmax is taken, as by us.
+
+    It has a process of its own: it sets up a processor's tile registers once and trusts that nobody else does, which
+    torch and we do. Where it dies of the layout it gives weights for them, as 0.3.36 does of Q4_1, it runs without.
+    """
 
     def __init__(self, model: str, rows: int, context: int) -> None:
+        path = str(Path(catalog.resolve(model)))
+        for self.repacked in (True, False):
+            made_of = (path, rows, context, torch.get_num_threads(), self.repacked)
+            self._process = ProcessPoolExecutor(1, get_context("spawn"), initializer=_load_llama, initargs=made_of)
+            try:
+                self._process.submit(_llama_steps, rows, (1,) * 32, 3).result()
+                return
+            except BrokenProcessPool:
+                self._process.shutdown()
+        raise LitestageError(f"llama.cpp died when it decoded with {model}. Leave it out: --peers {TRANSFORMERS}.")
+
+    def steps(self, rows: int, prompt: TokenIds) -> Steps:
+        return lambda count: self._process.submit(_llama_steps, rows, prompt, count).result()
+
+
+_llama: _Llama | None = None
+"""What its process holds."""
+
+
+def _load_llama(path: str, rows: int, context: int, threads: int, repacked: bool) -> None:
+    global _llama
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
+    _llama = _Llama(path, rows, context, threads, repacked)
+
+
+def _llama_steps(rows: int, prompt: TokenIds, count: int) -> float:
+    assert _llama is not None
+    return _llama.steps(rows, prompt, count)
+
+
+class _Llama:
+    """llama.cpp in this process, by its C interface."""
+
+    def __init__(self, path: str, rows: int, context: int, threads: int, repacked: bool) -> None:
         import llama_cpp
 
         self._lib: Any = llama_cpp
         llama_cpp.llama_backend_init()
         llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
-        path = str(Path(catalog.resolve(model)))
-        self._model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_model_default_params()
+        params.use_extra_bufts = repacked
+        self._model = llama_cpp.llama_model_load_from_file(path.encode(), params)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = context * rows, rows, False
         params.n_batch = params.n_ubatch = max(512, rows)
-        params.n_threads = params.n_threads_batch = torch.get_num_threads()
+        params.n_threads = params.n_threads_batch = threads
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self._batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
 
-    def steps(self, rows: int, prompt: TokenIds) -> Steps:
-        return partial(self._run, rows, prompt)
-
-    def _run(self, rows: int, prompt: TokenIds, count: int) -> float:
-        """Every row prefills the prompt for itself, outside the timing."""
+    def steps(self, rows: int, prompt: TokenIds, count: int) -> float:
+        """Seconds of a step. Every row prefills the prompt for itself, outside the timing."""
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
         for row in range(rows):
             self._decode([(token, at, row) for at, token in enumerate(prompt)])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from litestage.core import Compensation, CompensationKind, ExitRule, Plan, StagePlan, Trace
+from litestage.report.comparison import SystemKind
 from litestage.skipping.rules import RULES, Rule, Scores
 from litestage.tasks import Task
 from litestage.workflows.workbench import Workbench
 
-Kind = Literal["full", "litestage", "rule", "ablation", "control"]
 FULL = "full"
 WORTH_CAPPING = 0.01
 """Share by which a system must write less before a cap on full depth is a control of it."""
@@ -25,7 +24,7 @@ class Setup:
     method: str
     title: str
     """The method, as charts and tables call it."""
-    kind: Kind
+    kind: SystemKind
     requested: str
     """What was asked for, in words."""
     plan: Plan
@@ -63,7 +62,7 @@ def uniform(
 def _uniform(bench: Workbench, rule: Rule, blocks: int, stage: StagePlan, method: str, title: str) -> Setup:
     amount = f"{2 * blocks} sub-layers" if rule.unit == "sub-layers" else f"{blocks} block{'s' * (blocks > 1)}"
     plan = bench.plan(dict.fromkeys(bench.task.stage_names, stage))
-    kind: Kind = "ablation" if rule.name == "litestage" else "rule"
+    kind: SystemKind = "ablation" if rule.name == "litestage" else "rule"
     return Setup(f"{method}-{blocks}", method, title, kind, amount, plan, bench.task)
 
 
