@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy as by_scipy
 
 from litestage.core import NO_ROOM, Completion, DataError
-from litestage.evaluation.entropy import confidence_by_step, entropy, token_entropy
+from litestage.evaluation.entropy import confidence_by_place, entropy, token_entropy
 
 
 def said(*tokens: int, sure: tuple[float, ...] = ()) -> Completion:
@@ -52,22 +52,22 @@ def test_the_shortfall_is_miller_and_madows() -> None:
     assert token_entropy([said(1, 1)]).shortfall == 0
 
 
-def test_confidence_by_step_averages_over_the_texts_that_reach_it() -> None:
+def test_confidence_by_place_averages_over_the_texts_that_reach_it() -> None:
     texts = [
         said(1, 2, 0, sure=(0.9, 0.5, 0.25)),
         said(1, 0, sure=(0.7, 0.1)),
         said(0, sure=(0.8,)),
         NO_ROOM,
     ]
-    steps = confidence_by_step(texts)
+    steps = confidence_by_place(texts)
     assert [(step.token, step.rows) for step in steps] == [(1, 3), (2, 2), (3, 1)]
     assert [step.confidence for step in steps] == pytest.approx([0.8, 0.3, 0.25])
-    assert confidence_by_step([NO_ROOM]) == ()
+    assert confidence_by_place([NO_ROOM]) == ()
 
 
 @given(st.lists(st.lists(st.floats(0, 1), max_size=8), max_size=8))
 def test_rows_never_grow_and_every_confidence_counts_once(texts: list[list[float]]) -> None:
-    steps = confidence_by_step([said(*range(len(sure)), sure=tuple(sure)) for sure in texts if sure])
+    steps = confidence_by_place([said(*range(len(sure)), sure=tuple(sure)) for sure in texts if sure])
     rows = [step.rows for step in steps]
     assert rows == sorted(rows, reverse=True)
     assert sum(rows) == sum(map(len, texts))

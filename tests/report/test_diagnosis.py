@@ -9,7 +9,7 @@ import pytest
 
 from litestage.core import DataError, ExitRule, ModelIdentity
 from litestage.evaluation import Paired, accuracy_of
-from litestage.evaluation.entropy import Step, TokenEntropy
+from litestage.evaluation.entropy import Place, TokenEntropy
 from litestage.report import (
     Provenance,
     RankedLayer,
@@ -84,8 +84,8 @@ def made_up(
         ),
         looked_at="recall",
         curves=(
-            Curve(budget=0, steps=(Step(token=1, rows=9, confidence=0.9), Step(token=2, rows=4, confidence=0.8))),
-            Curve(budget=8, steps=(Step(token=1, rows=9, confidence=0.6),)),
+            Curve(budget=0, steps=(Place(token=1, rows=9, confidence=0.9), Place(token=2, rows=4, confidence=0.8))),
+            Curve(budget=8, steps=(Place(token=1, rows=9, confidence=0.6),)),
         ),
         ranking=tuple(
             RankedLayer(layer=layer, redundancy=score, by_stage=dict.fromkeys(STAGES, score))

@@ -26,7 +26,7 @@ class TokenEntropy(Record):
         return (self.distinct - 1) / (2 * self.tokens * math.log(2))
 
 
-class Step(Record):
+class Place(Record):
     """The texts that have a token at one place."""
 
     token: int
@@ -52,11 +52,11 @@ def token_entropy(completions: Sequence[Completion]) -> TokenEntropy:
     return TokenEntropy(tokens=counts.total(), distinct=len(counts), bits=entropy(counts.values()))
 
 
-def confidence_by_step(completions: Sequence[Completion]) -> tuple[Step, ...]:
+def confidence_by_place(completions: Sequence[Completion]) -> tuple[Place, ...]:
     """Mean confidence of each token's place over the texts that reach it; a text that was not run reaches none."""
     sure = [completion.confidences for completion in completions]
     steps = []
     for place in range(max(map(len, sure), default=0)):
         here = [confidences[place] for confidences in sure if place < len(confidences)]
-        steps.append(Step(token=place + 1, rows=len(here), confidence=sum(here) / len(here)))
+        steps.append(Place(token=place + 1, rows=len(here), confidence=sum(here) / len(here)))
     return tuple(steps)

@@ -9,7 +9,7 @@ from pydantic import model_validator
 from litestage.core import ExitRule, ModelIdentity
 from litestage.core.layers import Record
 from litestage.evaluation import Paired
-from litestage.evaluation.entropy import Step, TokenEntropy
+from litestage.evaluation.entropy import Place, TokenEntropy
 from litestage.report.results import Example, Kept, Provenance, RankedLayer, Split, System
 
 ALL = "all"
@@ -65,7 +65,7 @@ class Curve(Record):
     """One stage's texts at one budget, token by token (paper, Figure 4)."""
 
     budget: int
-    steps: tuple[Step, ...]
+    steps: tuple[Place, ...]
 
 
 class Versions(Record):

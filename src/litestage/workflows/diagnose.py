@@ -17,7 +17,7 @@ from litestage.core import Completion, Engine, ExitRule, OptionError, Plan, Skip
 from litestage.core.files import read_kept, write_text
 from litestage.core.layers import Record
 from litestage.evaluation import LatencyModel, compare, price, question_scores, score, usage_of
-from litestage.evaluation.entropy import confidence_by_step, token_entropy
+from litestage.evaluation.entropy import confidence_by_place, token_entropy
 from litestage.report import Example, Provenance, RankedLayer, Split, System, words
 from litestage.report.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy, Sweep, Versions
 from litestage.report.diagnosis_report import write_report
@@ -264,7 +264,7 @@ def _slowest(bench: Workbench, latency: LatencyModel, full: Sequence[Trace]) -> 
 def _curves(lab: _Lab, stage: str, budgets: Sequence[int]) -> Iterator[Curve]:
     """The stage's texts when it alone skips, so that every budget answers the same prompts."""
     for budget in some_of(budgets, CURVES):
-        yield Curve(budget=budget, steps=confidence_by_step(texts(lab.traces(stage, budget), stage)))
+        yield Curve(budget=budget, steps=confidence_by_place(texts(lab.traces(stage, budget), stage)))
 
 
 def some_of(budgets: Sequence[int], count: int) -> list[int]:
