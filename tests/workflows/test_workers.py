@@ -89,6 +89,19 @@ def test_a_worker_that_nobody_waits_for_any_more_ends_quietly(bench: Workbench) 
     workers._serve(worker, lambda: bench.engine, 1)
 
 
+def test_ctrl_c_while_a_worker_is_started_is_heard_afterwards() -> None:
+    started = []
+
+    def start() -> None:
+        with workers._deaf_to_ctrl_c():
+            signal.raise_signal(signal.SIGINT)
+            started.append("worker")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert started
+
+
 def test_a_worker_that_dies_is_told(bench: Workbench, both: ParallelEngine) -> None:
     (child,) = multiprocessing.active_children()
     os.kill(child.pid or 0, signal.SIGKILL)

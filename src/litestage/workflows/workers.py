@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -83,7 +84,7 @@ class Other:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, load, threads), daemon=True)
-        with _ignoring_ctrl_c():
+        with _deaf_to_ctrl_c():
             self._process.start()
         theirs.close()
         self._ready = False
@@ -148,16 +149,14 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _ignoring_ctrl_c() -> Iterator[None]:
-    """A process started inside the block ignores it from its first moment on: the parent ends its workers."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say so
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A process started inside the block never hears it: the parent ends its workers. This one hears it afterwards."""
+    resource_tracker.ensure_running()  # which makes its starter hear again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection, load: Load, threads: int) -> None:
