@@ -55,7 +55,7 @@ def command(
         50, metavar="N", min=1, help="Steps that a kill may cost.", rich_help_panel=o.HOW
     ),
     threads: int | None = typer.Option(
-        None, metavar="N", min=1, help="Processor threads; all without.", rich_help_panel=o.HOW
+        None, metavar="N", min=1, max=1024, help="Processor threads; all without.", rich_help_panel=o.HOW
     ),
     seed: int | None = typer.Option(None, metavar="N", min=0, help="Overrides the recipe's.", rich_help_panel=o.HOW),
     device: o.Device = "auto",
