@@ -259,7 +259,7 @@ def test_ctrl_c_while_others_load_says_so_in_a_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "litestage", "evaluate", "--limit", "200", "--workers", "2", "--out", "out"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=_hear_ctrl_c,
     )  # fmt: skip
     while process.poll() is None and len(_children(process.pid)) < 2:  # the keeper of shared resources, a worker
         time.sleep(0.05)
@@ -272,6 +272,11 @@ def test_ctrl_c_while_others_load_says_so_in_a_line(tmp_path: Path) -> None:
         "What was done is kept: run the same command again to go on.",
         "litestage: stopped.",
     ]
+
+
+def _hear_ctrl_c() -> None:
+    """A shell's background jobs ignore it, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _children(process: int) -> list[str]:

@@ -97,8 +97,12 @@ def test_ctrl_c_while_a_worker_is_started_is_heard_afterwards() -> None:
             signal.raise_signal(signal.SIGINT)
             started.append("worker")
 
-    with pytest.raises(KeyboardInterrupt):
-        start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert started
 
 
