@@ -167,8 +167,8 @@ def _splits(
     searched = None if searched is None else max(searched, tuned.get("dev", 0))
     if searched is None or searched >= len(dev):
         raise OptionError(
-            f"The search takes all {len(dev)} dev questions, so none are left to compare on. Choose a smaller "
-            "--search-limit, or --split test."
+            f"The search, or that of a plan given, takes all {len(dev)} dev questions, so none are left to compare on. "
+            "Choose a smaller --search-limit, or --split test."
         )
     return dev, dev[searched:]
 
