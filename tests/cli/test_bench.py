@@ -164,8 +164,10 @@ def test_half_of_the_sub_layers_is_half_of_the_bytes() -> None:
 
 def test_all_systems_write_the_same_texts(tmp_path: Path) -> None:
     """Greedy and in fp32: transformers, and the engine with and without what makes it fast."""
-    found = records("pipeline", "--limit", "3", "--at-once", "2", "--peer-questions", "2", "--out", str(tmp_path))
+    peer = ("--peer-questions", "2", "--peer-batch-size", "3")
+    found = records("pipeline", "--limit", "3", "--at-once", "2", *peer, "--out", str(tmp_path))
     systems = found["systems"]
+    assert [system["batch_size"] for system in systems] == [3, 32, 32, 32]
     assert [system["same_texts"] for system in systems] == [1.0] * 4
     assert [system["questions"] for system in systems] == [2, 2, 2, 3]
     assert systems[0]["ratio"] == 1

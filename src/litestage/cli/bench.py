@@ -101,6 +101,13 @@ def pipeline(
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",
     batch_size: o.BatchSize = 32,
+    peer_batch_size: int | None = typer.Option(
+        None,
+        metavar="N",
+        min=1,
+        help="Rows that transformers decodes together. Default: as many as we.",
+        rich_help_panel=o.HOW,
+    ),
     out: o.Out = None,
     json: o.Json = False,
 ) -> None:
@@ -120,7 +127,7 @@ def pipeline(
         )
         questions = bench.questions(split, limit)
         used = bench.load_plan(plan) if plan else None
-        result = bench_pipeline(bench, questions, used, votes, at_once, peer_questions, bars)
+        result = bench_pipeline(bench, questions, used, votes, at_once, peer_questions, bars, peer_batch_size)
     _show(result.model_dump_json(indent=2), records.pipeline(result), out, "pipeline", json)
 
 

@@ -81,6 +81,8 @@ class PipelineTime(Record):
     """A system's work on whole questions."""
 
     system: str
+    batch_size: int
+    """Rows that decode together."""
     questions: int
     seconds: float
     questions_per_s: float
@@ -99,7 +101,6 @@ class PipelineBench(Record):
     task: str
     shots: int
     votes: int | None
-    batch_size: int
     dtype: str
     quantisation: str
     systems: tuple[PipelineTime, ...]
@@ -271,6 +272,7 @@ def pipeline(bench: PipelineBench) -> Table:
         title=f"Questions a second: {bench.model} on {bench.task}, {form}, {bench.shots} examples, {how}",
         columns=(
             Column("", right=False),
+            Column("Rows"),
             Column("Questions"),
             Column("Seconds each"),
             Column("Tokens each"),
@@ -281,6 +283,7 @@ def pipeline(bench: PipelineBench) -> Table:
             Line(
                 (
                     one.system,
+                    str(one.batch_size),
                     str(one.questions),
                     words.seconds(one.seconds / one.questions),
                     f"{one.tokens / one.questions:.0f}",
@@ -290,8 +293,8 @@ def pipeline(bench: PipelineBench) -> Table:
             )
             for one in bench.systems
         ),
-        note=f"Batches of {bench.batch_size} rows. Ratio: the first line's time over this one's on the same questions, "
-        "the median of groups answered in turn." + _where(bench.conditions),
+        note="Rows: how many decode together. Ratio: the first line's time over this one's on the same questions, the "
+        "median of groups answered in turn." + _where(bench.conditions),
     )
 
 

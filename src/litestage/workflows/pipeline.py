@@ -49,6 +49,7 @@ class System:
     name: str
     engine: Engine
     plan: Plan
+    batch_size: int
     questions: int
     """Of the first ones, how many it answers."""
 
@@ -61,13 +62,15 @@ def bench_pipeline(
     at_once: int,
     peer_questions: int,
     progress: Progress,
+    peer_batch_size: int | None = None,
 ) -> PipelineBench:
     """Let every system answer the same questions in turn, ``at_once`` at a time.
 
-    transformers, and the engine without all that makes it fast, answer only the first ``peer_questions``. On a GPU all
-    answer the first group once more, before any is timed.
+    transformers, and the engine without all that makes it fast, answer only the first ``peer_questions``; it decodes
+    ``peer_batch_size`` rows together, by default as many as we. On a GPU all answer the first group once more, before
+    any is timed.
     """
-    systems = list(_systems(bench, plan, len(questions), peer_questions))
+    systems = list(_systems(bench, plan, len(questions), peer_questions, peer_batch_size))
     groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
     seconds: dict[str, list[float]] = {system.name: [] for system in systems}
     traces: dict[str, list[Trace]] = {system.name: [] for system in systems}
@@ -88,7 +91,6 @@ def bench_pipeline(
         task=bench.task.name,
         shots=len(bench.task.shots),
         votes=votes,
-        batch_size=bench.options.batch_size,
         dtype=bench.options.dtype,
         quantisation=bench.options.quantise,
         conditions=bench.conditions,
@@ -108,22 +110,25 @@ def _warm_up(
         progress.advance()
 
 
-def _systems(bench: Workbench, plan: Plan | None, questions: int, peer_questions: int) -> Iterator[System]:
+def _systems(
+    bench: Workbench, plan: Plan | None, questions: int, peer_questions: int, peer_batch_size: int | None = None
+) -> Iterator[System]:
     """The peer first, then what each part of the engine adds to the one before."""
     model, size, full = bench.engine.model, bench.options.batch_size, bench.full_plan()
     if peer_questions:
         source, _ = load_transformers(bench.options.model, adapter=bench.options.adapter)
         source = source.to(model.decoder.device, DTYPES[bench.options.dtype])
-        peer = TransformersEngine(source, bench.engine, size)
-        yield System(f"{TRANSFORMERS} generate", peer, full, peer_questions)
+        rows = peer_batch_size or size
+        yield System(
+            f"{TRANSFORMERS} generate", TransformersEngine(source, bench.engine, rows), full, rows, peer_questions
+        )
     few = peer_questions or questions
     for name, kind in (("the step alone", _Bare), ("and shared prefixes", _Unfilled)):
-        yield System(f"{OURS}: {name}", kind(model, batch_size=size), full, few)
-    yield System(f"{OURS}: and refilled rows", TorchEngine(model, batch_size=size), full, questions)
+        yield System(f"{OURS}: {name}", kind(model, batch_size=size), full, size, few)
+    yield System(f"{OURS}: and refilled rows", TorchEngine(model, batch_size=size), full, size, questions)
     if plan is not None:
-        yield System(
-            f"{OURS}: and the plan", TorchEngine(model, batch_size=size, stands=bench.engine.stands), plan, questions
-        )
+        planned = TorchEngine(model, batch_size=size, stands=bench.engine.stands)
+        yield System(f"{OURS}: and the plan", planned, plan, size, questions)
 
 
 def _record(
@@ -139,6 +144,7 @@ def _record(
     texts, reference = ([_texts(trace) for trace in traces[name]] for name in (system.name, first))
     return PipelineTime(
         system=system.name,
+        batch_size=system.batch_size,
         questions=answered,
         seconds=sum(own),
         questions_per_s=answered / sum(own),
