@@ -12,6 +12,7 @@ from litestage.engine.forcing import Text
 from litestage.search import SearchOptions
 from litestage.skipping import RANKINGS, Probe
 from litestage.workflows import Options, Workbench, evaluate, search
+from litestage.workflows.progress import Silent
 from litestage.workflows.rankings import Rankings, compare_rankings
 from litestage.workflows.search import lay_ground
 from litestage.workflows.ways import PAPER, PRESETS, Way, Ways, stage_texts, ways_of
@@ -122,6 +123,24 @@ def test_rank_shows_and_draws_the_rankings_side_by_side(litestage: Run, tmp_path
         assert all(0 <= point.agreement <= 1 and point.tokens > 0 for c in stage.curves for point in c.points)
     assert (tmp_path / "rankings.svg").read_text(encoding="utf-8").startswith("<svg")
     assert (tmp_path / "rankings.png").stat().st_size > 1000
+
+
+def test_rank_counts_no_part_of_its_work_further_than_it_goes(bench: Workbench, tmp_path: Path) -> None:
+    """Work that another part starts on its way would be counted as that part's own."""
+    parts: list[list[int]] = []
+
+    class Counting(Silent):
+        def start(self, what: str, total: int | None = None) -> None:
+            parts.append([0, total or 0])
+
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            parts[-1][0] += steps
+
+    ways = ways_of(["cosine", "greedy"], ["none", "affine"])
+    compare_rankings(bench, bench.questions("dev", 4), ways, tmp_path, step=12, progress=Counting())
+    assert len(parts) == 2 + 3 * 4, "answers, the cosine; of each stage stand-ins, two removals and what is judged"
+    assert all(done <= total for done, total in parts)
+    assert sum(done == total for done, total in parts) >= len(parts) - 6, "greedy removal ends early"
 
 
 def test_rank_answers_the_questions_that_nothing_was_fitted_on(bench: Workbench, tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def compare_rankings(
 
 def _stage(ways: Ways, stage: str, step: int) -> StageRankings:
     candidates = _candidates(ways, step)
+    for way in ways.ways:
+        ways.prepare(stage, way)
     ways.progress.start(f"judging skip sets of {stage}", len(ways.ways))
     curves = []
     for way in ways.ways:

@@ -131,6 +131,11 @@ class Ways:
     def skip_set(self, stage: str, budget: int, way: Way) -> SkipSet:
         return self.ranking(stage, way).skip_set(budget)
 
+    def prepare(self, stage: str, way: Way) -> None:
+        """Rank and fit now rather than when a skip set is first asked for."""
+        self.ranking(stage, way)
+        self.compensation(stage, way.compensation)
+
     def effect(self, stage: str, budget: int, way: Way) -> Effect:
         """What a budget does to the tokens of questions that nothing was fitted on."""
         name = f"{stage}, {way.ranking}, {way.compensation}, {budget}"
@@ -176,8 +181,9 @@ class Ways:
             self.progress.advance()
             return rank_by_effect(effects, stage)
         with_stand = "" if stand == "none" else f" with {stand}"
+        fitted = self._stand(self.compensation(stage, stand))
         self.progress.start(f"removing sub-layers of {stage} one by one{with_stand}", len(probes.layers))
-        order = greedy(probes, self._stand(self.compensation(stage, stand)), on_removal=self.progress.advance)
+        order = greedy(probes, fitted, on_removal=self.progress.advance)
         return rank_by_effect(order, stage)
 
     def _redundancy_of_prompts(self, stage: str) -> dict[SubLayer, float]:
