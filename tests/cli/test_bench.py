@@ -17,14 +17,14 @@ import torch
 from typer.testing import CliRunner
 
 from litestage.cli.main import app
-from litestage.core import Decode, OptionError, Prefill
+from litestage.core import Decode, OptionError, Prefill, Request, StagePlan
 from litestage.engine import TorchEngine
 from litestage.models import load_transformers
 from litestage.models.catalog import cache_folder
 from litestage.report.bench import DecodeBench, full_depth
 from litestage.runner import run
 from litestage.workflows import Options, Workbench, clock, peers
-from litestage.workflows.bench import STEPS, _ours, _times, forms_on, skip_sets
+from litestage.workflows.bench import STEPS, _ours, _times, forms_on, prompts_of, skip_sets
 from litestage.workflows.bench import _warm_up as warm_up_steps
 from litestage.workflows.pipeline import System, _systems
 from litestage.workflows.pipeline import _warm_up as warm_up_systems
@@ -198,7 +198,38 @@ def test_what_warms_up_keeps_nothing_of_its_prompts() -> None:
 def test_votes_are_drawn_by_all_systems() -> None:
     found = records("pipeline", "--limit", "1", "--votes", "2", "--peer-questions", "1", "--dtype", "bf16")
     assert found["votes"] == 2
+    first, *rest = found["systems"]
     assert all(system["tokens"] > 2 * 3 * 5 for system in found["systems"])
+    for one in rest:
+        a_token = one["ratio"] * one["tokens"] / first["tokens"]
+        assert one["token_ratio"] == pytest.approx(a_token), "of one question it can be worked out"
+
+
+def test_a_peers_text_ends_where_its_row_did() -> None:
+    """Not with what `generate` fills up a batch with, until its last row has ended."""
+    bench = Workbench(Options())
+    model, _ = load_transformers("everyday")
+    peer = peers.TransformersEngine(model, bench.engine, 8)
+    (question,) = bench.questions("test", 1)
+    prompt = bench.engine.encode(bench.task.prompts(bench.task.stages[0], question, {})[0], bench.task.chat_template)
+    (whole,) = bench.engine.generate([Request(prompt_ids=prompt, stage_plan=StagePlan(), max_new_tokens=12)])
+    mark = whole.text.split()[2]
+    requests = [
+        Request(prompt_ids=prompt, stage_plan=StagePlan(), max_new_tokens=12, stop=(mark,)),
+        Request(prompt_ids=prompt[:-3], stage_plan=StagePlan(), max_new_tokens=12, stop=(mark,)),
+    ]
+    theirs, ours = peer.generate(requests), bench.engine.generate(requests)
+    for one, other in zip(theirs, ours, strict=True):
+        assert (one.token_ids, one.text, one.finish_reason) == (other.token_ids, other.text, other.finish_reason)
+    assert theirs[0].finish_reason == "stop"
+
+
+def test_rows_that_are_timed_have_no_beginning_in_common() -> None:
+    rows = prompts_of(8, 16, 2048)
+    assert len({prompt[:1] for prompt in rows}) > 1
+    assert len(set(rows)) == 8
+    assert {len(prompt) for prompt in rows} == {16}
+    assert prompts_of(3, 16, 2048) == rows[:3]
 
 
 def test_fewer_bits_are_compared_with_fp32() -> None:
@@ -272,11 +303,11 @@ def test_vllm_is_timed_by_the_difference_of_two_generations(monkeypatch: pytest.
     monkeypatch.setattr(vllm, "LLM", LLM, raising=False)
     monkeypatch.setattr(vllm, "SamplingParams", dict, raising=False)
     monkeypatch.setitem(sys.modules, "vllm", vllm)
-    steps = peers.Vllm(*load_transformers("everyday"), rows=2, context=16).steps(2, (5, 6))
+    steps = peers.Vllm(*load_transformers("everyday"), rows=2, context=16).steps([(5, 6), (7, 8)])
     monkeypatch.setattr(peers.time, "perf_counter", lambda: next(seconds))
     assert steps(3) == 2.0
     assert [sampling["max_tokens"] for _, sampling in asked] == [4, 1]
-    assert all(prompts == [{"prompt_token_ids": [5, 6]}] * 2 for prompts, _ in asked)
+    assert all(prompts == [{"prompt_token_ids": [5, 6]}, {"prompt_token_ids": [7, 8]}] for prompts, _ in asked)
 
 
 def test_a_table_says_where_it_was_measured() -> None:

@@ -214,6 +214,16 @@ def test_an_evaluation_says_where_prompts_had_no_room(litestage: Run, tmp_path: 
     assert "Fewer worked examples (--shots)" in " ".join(shown.split())
 
 
+@pytest.mark.parametrize("command", ["rank", "search"])
+def test_a_stage_whose_prompts_all_have_no_room_cannot_be_ranked(litestage: Run, tmp_path: Path, command: str) -> None:
+    options = ("--limit", "2", "--step", "12", "--shots", "3")
+    code, _, err = litestage(command, *options, "--out", str(tmp_path))
+    assert code == 2
+    assert "No prompt of stage " in err
+    assert "fits the 512 tokens that everyday reads, so its sub-layers cannot be ranked" in err
+    assert "Give fewer worked examples than --shots 3, or shorter questions." in err
+
+
 def test_an_adapter_of_another_model_is_refused(litestage: Run) -> None:
     code, _, err = litestage("evaluate", "--limit", "2", "--adapter", "obqa")
     assert code == 2

@@ -251,6 +251,8 @@ def test_healing_teaches_a_model_to_live_with_its_plan(plan: Path, tmp_path: Pat
     kept = Plan.from_pretrained(out)
     assert kept.stages == Plan.from_pretrained(plan).stages
     assert kept.evidence["healed_from"]["id"] == EMBEDDED
+    assert (kept.evidence["split"], kept.evidence["n"]) == ("dev", 24)
+    assert kept.evidence["best_accuracy"] == report.best_accuracy
     assert "with the plan" in (out / "README.md").read_text()
 
 
@@ -295,8 +297,11 @@ def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
     bench.full_plan().save_pretrained(tmp_path / "nothing")
     growing = SkipSchedule(segments=(Segment(), Segment(first_step=4, skipped=frozenset([SubLayer(3, "ffn")]))))
     bench.plan({"recall": StagePlan(schedule=growing)}).save_pretrained(tmp_path / "growing")
+    shown = Workbench(Options(model=EMBEDDED, shots=1))
+    shown.plan({}).model_copy(update={"evidence": {"conditions": shown.conditions}}).save_pretrained(tmp_path / "shown")
     for change, says in (
         ({"plan": str(tmp_path / "none")}, "No plan at"),
+        ({"plan": str(tmp_path / "shown")}, r"searched with 1 worked examples in each prompt.* with --shots 0\."),
         ({"plan": str(tmp_path / "nothing")}, "leaves no sub-layer out, so there is nothing to heal"),
         ({"plan": str(tmp_path / "growing")}, "skips other sub-layers as a text grows"),
         ({"plan": str(plan), "model": None, "recipe": "everyday"}, "which no --plan belongs to"),

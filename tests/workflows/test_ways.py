@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,45 @@ def test_sets_are_judged_on_questions_that_nothing_was_fitted_on(prepared: Ways)
     stand = bench.engine.stands[prepared.compensation("analysis", "mean").content or ""]
     by_hand = Probe(bench.engine, judged).effect(prepared.skip_set("analysis", 6, way), stand)
     assert prepared.effect("analysis", 6, way) == pytest.approx(by_hand)
+
+
+def test_texts_of_a_stage_that_fans_out_are_those_of_all_its_choices(prepared: Ways, bench: Workbench) -> None:
+    """A quarter of them is not one choice's; none comes twice, and they stay in question order."""
+    everything = stage_texts(bench, prepared.traces[1::2], 1)
+    some = prepared._texts("judge", "analysis", len(everything) // 4)
+    at = [everything.index(text) for text in some]
+    assert at == sorted(set(at))
+    assert len({i % 4 for i in at}) > 1
+    assert prepared._texts("judge", "analysis", 1000) == everything
+
+
+def test_nothing_is_fitted_on_what_is_judged(prepared: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: rankings of the calibrating half alone are the same in every way."""
+    half = [trace for trace in prepared.traces[::2] for _ in range(2)]  # every other one is one of them
+    alone = Ways(prepared.bench, half, prepared.ways)
+    for name in RANKINGS:
+        if RANKINGS[name].measure == "cosine":
+            orders = [[s.layer for s in one.ranking("recall", Way(name)).scores] for one in (prepared, alone)]
+            assert orders[0] == orders[1], name
+
+
+def test_what_was_prepared_for_other_texts_is_not_taken_up(prepared: Ways, tmp_path: Path) -> None:
+    """Prompts may well be the same: those of a last stage say nothing of what it writes."""
+    shutil.copytree(prepared.out or "", tmp_path, dirs_exist_ok=True)
+    assert Ways(prepared.bench, prepared.traces, prepared.ways, tmp_path)._kept.rankings
+    *others, last = prepared.traces
+    completion = last.stages[-1].completions[0]
+    longer = completion.model_copy(update={"token_ids": (*completion.token_ids, 5)})
+    stage = last.stages[-1].model_copy(update={"completions": (longer, *last.stages[-1].completions[1:])})
+    changed = last.model_copy(update={"stages": (*last.stages[:-1], stage)})
+    assert not Ways(prepared.bench, [*others, changed], prepared.ways, tmp_path)._kept.rankings
+
+
+def test_stand_ins_that_were_lost_are_fitted_again(prepared: Ways, tmp_path: Path) -> None:
+    before = prepared.compensation("recall", "mean")
+    shutil.copytree(prepared.out or "", tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"compensation-{(before.content or '')[:16]}.safetensors").unlink()
+    assert Ways(prepared.bench, prepared.traces, prepared.ways, tmp_path).compensation("recall", "mean") == before
 
 
 def test_what_was_prepared_is_taken_up_again(prepared: Ways, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,8 @@ class PipelineTime(Record):
     questions_per_s: float
     ratio: float
     """The first system's time over this one's: the median over groups of questions that both answered."""
+    token_ratio: float
+    """The same of seconds a generated token: texts drawn at random differ in length."""
     same_texts: float
     """Share of runs whose every text equals the first system's; sampled runs draw differently."""
     tokens: int
@@ -277,7 +279,7 @@ def pipeline(bench: PipelineBench) -> Table:
             Column("Seconds each"),
             Column("Tokens each"),
             Column("Ratio"),
-            *((Column("Same texts"),) if greedy else ()),
+            Column("Same texts" if greedy else "A token"),
         ),
         lines=tuple(
             Line(
@@ -288,13 +290,15 @@ def pipeline(bench: PipelineBench) -> Table:
                     words.seconds(one.seconds / one.questions),
                     f"{one.tokens / one.questions:.0f}",
                     words.times(one.ratio),
-                    *((words.percent(100 * one.same_texts),) if greedy else ()),
+                    words.percent(100 * one.same_texts) if greedy else words.times(one.token_ratio),
                 )
             )
             for one in bench.systems
         ),
         note="Rows: how many decode together. Ratio: the first line's time over this one's on the same questions, the "
-        "median of groups answered in turn." + _where(bench.conditions),
+        "median of groups answered in turn."
+        + ("" if greedy else " A token: the same of the time a token, as sampled texts differ in length.")
+        + _where(bench.conditions),
     )
 
 

@@ -45,7 +45,7 @@ class Moments:
         slope = self._covariance / (variance + variance.mean() / self.tokens).clamp(min=TINY)
         explained = slope * self._covariance
         residual = (self._variance_f - explained).clamp(min=0)
-        slope = slope * _kept(explained.sum(), residual.sum() / self._freedom(2))
+        slope = slope * _kept(explained.sum(), self._noise(residual.sum(), 2))
         return Affine(scale=1 + slope, shift=self._shift - slope * self.x / self.tokens)
 
     def low_rank(self, rank: int) -> Affine:
@@ -71,14 +71,15 @@ class Moments:
         explained = (turned.square().sum(1) / values.clamp(min=TINY) * kept * (2 - kept)).sum()
         return float((self._variance_f.sum() - explained) / (1 - freedom) ** 2)
 
-    def _freedom(self, fitted: int) -> float:
-        """Degrees of freedom that are left for the noise; next to none makes the noise next to infinite."""
-        return max(self.tokens - fitted, TINY)
+    def _noise(self, residual: Tensor, fitted: int) -> Tensor:
+        """Of an estimate, by degrees of freedom; without one left it is infinite, whatever the residual says."""
+        freedom = self.tokens - fitted
+        return residual / freedom if freedom > 0 else torch.full_like(residual, float("inf"))
 
     @property
     def _shift(self) -> Float[Tensor, " D"]:
         mean = self.f / self.tokens
-        return mean * _kept(mean.square().sum(), self._variance_f.sum() / self._freedom(1))
+        return mean * _kept(mean.square().sum(), self._noise(self._variance_f.sum(), 1))
 
     @property
     def _variance_x(self) -> Float[Tensor, " D"]:

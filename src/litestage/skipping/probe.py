@@ -17,7 +17,7 @@ from litestage.models.decoder import Skips, Stand
 GREEDY_ENDS = 0.5
 """Agreement below which greedy removal ends: such a set changes every second token."""
 ROUGH = 0.25
-"""Share of the texts that all candidates of a removal are tried on; the better third is tried on all."""
+"""Share of the texts, in groups, that all candidates of a removal are tried on; the better third is tried on all."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def greedy(
     """
     removed: list[tuple[SubLayer, Effect]] = []
     stand = stand or {}
-    few = probes.groups[:: round(1 / ROUGH)]
+    every = round(1 / ROUGH)
+    few = probes.groups[min(len(probes.groups) // 2, every // 2) :: every]  # groups go by length: none of the ends
     while left := [layer for layer in probes.layers if layer not in dict(removed)]:
         skipped = frozenset(dict(removed))
         rough = probes.without_one_more(skipped, stand, left, few)

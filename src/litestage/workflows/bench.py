@@ -169,9 +169,10 @@ def _times(subjects: Sequence[Subject], steps: int, repeats: int, progress: Prog
     return times
 
 
-def _prompt(context: int, vocabulary: int) -> TokenIds:
+def prompts_of(rows: int, context: int, vocabulary: int) -> list[TokenIds]:
+    """One for each row, alike in nothing: what rows have in common we would read once."""
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randint(5, vocabulary, (context,), generator=generator).tolist())
+    return [tuple(ids) for ids in torch.randint(5, vocabulary, (rows, context), generator=generator).tolist()]
 
 
 def in_form(
@@ -203,7 +204,7 @@ def _ours(
     compensations: Sequence[str],
 ) -> Iterator[Subject]:
     loaded = engine.model
-    prompt = _prompt(context, loaded.decoder.head.shape[0])
+    prompts = prompts_of(max(rows), context, loaded.decoder.head.shape[0])
     engine.stands = {kind: stand_of(loaded.decoder, kind) for kind in compensations}
     for count in rows:
         for name, skipped, kind in left_out(loaded.identity.num_blocks, compensations):
@@ -213,7 +214,7 @@ def _ours(
                 dtype=dtype,
                 quantisation=quantisation,
                 skipped=name,
-                steps=_our_steps(engine, count, prompt, skipped, kind),
+                steps=_our_steps(engine, prompts[:count], skipped, kind),
                 bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
                 share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
             )
@@ -234,7 +235,7 @@ def stand_of(decoder: Decoder, kind: str) -> Stand:
     return dict.fromkeys(decoder.layers, one)
 
 
-def _our_steps(engine: TorchEngine, rows: int, prompt: TokenIds, skipped: SkipSet, kind: str) -> Steps:
+def _our_steps(engine: TorchEngine, prompts: Sequence[TokenIds], skipped: SkipSet, kind: str) -> Steps:
     compensation = Compensation(kind=kind, content=None if kind == "none" else kind)
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=compensation)
 
@@ -248,8 +249,9 @@ def _our_steps(engine: TorchEngine, rows: int, prompt: TokenIds, skipped: SkipSe
                 clock.note()
 
         engine.on_pass = on_pass
-        requests = [Request(prompt_ids=prompt, stage_plan=plan, max_new_tokens=count + 1)] * rows
-        engine.generate(requests, prefixes=[prompt[:-1]])  # the last token is prefilled each time: its end is the start
+        requests = [Request(prompt_ids=prompt, stage_plan=plan, max_new_tokens=count + 1) for prompt in prompts]
+        beginnings = [prompt[:-1] for prompt in prompts]
+        engine.generate(requests, beginnings)  # the last token is prefilled each time: its end is the start
         engine.on_pass = None
         return clock.step
 
@@ -284,24 +286,24 @@ def _peers(
     context: int,
     device: torch.device,
 ) -> Iterator[Subject]:
-    prompt = _prompt(context, source.config.vocab_size)
+    prompts = prompts_of(max(rows), context, source.config.vocab_size)
     if TRANSFORMERS in peers:
         for dtype in ("fp32", "bf16"):
             peer = deepcopy(source).to(device, DTYPES[dtype])
             for count in rows:
                 samples = 1000 if count == 1 or works_behind(device) else SLOW
                 for cache in ("dynamic", "static"):
-                    name, steps = f"{TRANSFORMERS}, {cache} cache", transformers_steps(peer, cache, count, prompt)
+                    name, steps = f"{TRANSFORMERS}, {cache} cache", transformers_steps(peer, cache, prompts[:count])
                     yield Subject(name, count, dtype, "none", "nothing", steps, samples=samples)
     if VLLM in peers:
         served = Vllm(source, tokenizer, max(rows), context + GPU_STEPS + 1)
         for count in rows:
-            yield Subject(VLLM, count, "bf16", "none", "nothing", served.steps(count, prompt))
+            yield Subject(VLLM, count, "bf16", "none", "nothing", served.steps(prompts[:count]))
     if LLAMA_CPP in peers:
         for count in rows:
             llama = LlamaCpp(model, count, context + 2 * STEPS)
             form = "the GGUF" if llama.repacked else "the GGUF as it lies"
-            yield Subject(LLAMA_CPP, count, "fp16", form, "nothing", llama.steps(count, _prompt(context, 1000)))
+            yield Subject(LLAMA_CPP, count, "fp16", form, "nothing", llama.steps(prompts[:count]))
 
 
 def bandwidth(device: torch.device, repeats: int = 7) -> float:

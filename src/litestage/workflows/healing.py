@@ -30,6 +30,12 @@ class Healed:
     def load(cls, folder: str, engine: TorchEngine, task: Task) -> Healed:
         """A plan folder; raises `PlanError` when it is of another model or task than ``engine`` has, `OptionError`
         for a plan that skips nothing, or more and more as a text grows."""
+        searched = Plan.from_pretrained(folder)
+        if shots := searched.evidence.get("conditions", {}).get("shots"):
+            raise OptionError(
+                f"--plan {folder} was searched with {shots} worked examples in each prompt, and training shows none. "
+                "Search one with --shots 0."
+            )
         plan = load_plan(folder, engine, task)
         if any(len(stage.schedule.segments) > 1 for stage in plan.stages.values()):
             raise OptionError(
@@ -56,7 +62,9 @@ class Healed:
         evidence = {
             "healed_from": self.plan.model.model_dump(mode="json"),
             "steps": report.steps,
-            "dev_accuracy": report.best_accuracy,
+            "split": "dev",
+            "n": report.validation_questions,
+            "best_accuracy": report.best_accuracy,
         }
         for stage in self.plan.stages.values():
             if stage.compensation.content is not None:

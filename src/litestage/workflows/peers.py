@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +24,7 @@ from litestage.core import Completion, Counts, LitestageError, OnToken, OptionEr
 from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
 from litestage.models import catalog
-from litestage.workflows.clock import Clock
+from litestage.workflows.clock import Clock, works_behind
 
 Steps = Callable[[int], float]
 """Seconds of a decode step, among so many that follow one another."""
@@ -83,16 +84,18 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def transformers_steps(model: PreTrainedModel, cache: str, rows: int, prompt: TokenIds) -> Steps:
+def transformers_steps(model: PreTrainedModel, cache: str, prompts: Sequence[TokenIds]) -> Steps:
     """Of its own greedy `generate`, where the model is; ``cache`` is dynamic or static."""
-    return partial(_timed_generate, model, cache, torch.tensor([prompt] * rows, device=model.device))
+    return partial(_timed_generate, model, cache, torch.tensor(prompts, device=model.device))
 
 
 @torch.inference_mode()
 def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count: int) -> float:
     """The first token comes from prefill: time begins with it."""
     clock = Clock(ids.device, count)
-    options: dict[str, Any] = {"cache_implementation": "static", "disable_compile": True} if cache == "static" else {}
+    options: dict[str, Any] = {"cache_implementation": "static"} if cache == "static" else {}
+    if not works_behind(ids.device):  # on a processor compiling takes minutes and gains nothing
+        options["disable_compile"] = True
     model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -144,17 +147,27 @@ class TransformersEngine(EngineAround):
         return [self._completion(r, row[width:].tolist()) for r, row in zip(requests, out, strict=True)]
 
     def _completion(self, request: Request, tokens: list[int]) -> Completion:
-        ends = [i for i, token in enumerate(tokens) if token in self.ours.model.eos_ids]
-        tokens = tokens[: ends[0] + 1] if ends else tokens
-        text = self.decode(tokens[:-1] if ends else tokens)
+        """Tokens end where the row did: what `generate` fills a batch up with behind it was not written."""
+        ended = next((i for i, token in enumerate(tokens) if token in self.ours.model.eos_ids), None)
+        written = tokens[:ended]
+        text = self.decode(written)
         cuts = [text.index(mark) for mark in request.stop if mark in text]
+        if cuts:
+            tokens = tokens[: bisect_left(range(len(written)), True, key=partial(self._stopped, written, request.stop))]
+        elif ended is not None:
+            tokens = tokens[: ended + 1]
         return Completion(
             token_ids=tuple(tokens),
             text=text[: min(cuts)] if cuts else text,
             confidences=(1.0,) * len(tokens),
-            finish_reason="eos" if ends else "stop" if cuts else "length",
+            finish_reason="stop" if cuts else "length" if ended is None else "eos",
             counts=Counts(prefilled=len(request.prompt_ids), decoded=len(tokens) - 1),
         )
+
+    def _stopped(self, written: list[int], stop: Sequence[str], count: int) -> bool:
+        """Whether the first so many tokens hold a stop string."""
+        text = self.decode(written[:count])
+        return any(mark in text for mark in stop)
 
 
 def _sampling(request: Request) -> dict[str, Any]:
@@ -188,14 +201,14 @@ class LlamaCpp:
             made_of = (path, rows, context, torch.get_num_threads(), self.repacked)
             self._process = ProcessPoolExecutor(1, get_context("spawn"), initializer=_load_llama, initargs=made_of)
             try:
-                self._process.submit(_llama_steps, rows, (1,) * 32, 3).result()
+                self._process.submit(_llama_steps, [(1,) * 32] * rows, 3).result()
                 return
             except BrokenProcessPool:
                 self._process.shutdown()
         raise LitestageError(f"llama.cpp died when it decoded with {model}. Leave it out: --peers {TRANSFORMERS}.")
 
-    def steps(self, rows: int, prompt: TokenIds) -> Steps:
-        return lambda count: self._process.submit(_llama_steps, rows, prompt, count).result()
+    def steps(self, prompts: Sequence[TokenIds]) -> Steps:
+        return lambda count: self._process.submit(_llama_steps, prompts, count).result()
 
 
 _llama: _Llama | None = None
@@ -208,9 +221,9 @@ def _load_llama(path: str, rows: int, context: int, threads: int, repacked: bool
     _llama = _Llama(path, rows, context, threads, repacked)
 
 
-def _llama_steps(rows: int, prompt: TokenIds, count: int) -> float:
+def _llama_steps(prompts: Sequence[TokenIds], count: int) -> float:
     assert _llama is not None
-    return _llama.steps(rows, prompt, count)
+    return _llama.steps(prompts, count)
 
 
 class _Llama:
@@ -227,21 +240,24 @@ class _Llama:
         self._model = llama_cpp.llama_model_load_from_file(path.encode(), params)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = context * rows, rows, False
-        params.n_batch = params.n_ubatch = max(512, rows)
+        params.n_batch = params.n_ubatch = self._most = max(512, rows)
         params.n_threads = params.n_threads_batch = threads
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
-        self._batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+        self._batch = llama_cpp.llama_batch_init(self._most, 0, 1)
 
-    def steps(self, rows: int, prompt: TokenIds, count: int) -> float:
-        """Seconds of a step. Every row prefills the prompt for itself, outside the timing."""
+    def steps(self, prompts: Sequence[TokenIds], count: int) -> float:
+        """Seconds of a step behind prompts of one length, which are prefilled outside the timing."""
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
-        for row in range(rows):
-            self._decode([(token, at, row) for at, token in enumerate(prompt)])
+        for row, prompt in enumerate(prompts):
+            entries = [(token, at, row) for at, token in enumerate(prompt)]
+            for start in range(0, len(entries), self._most):
+                self._decode(entries[start : start + self._most])
+        rows, context = len(prompts), len(prompts[0])
         tokens, clock = [1] * rows, Clock(torch.device("cpu"), count)
         clock.start()
         for step in range(count):
-            self._decode([(token, len(prompt) + step, row) for row, token in enumerate(tokens)])
+            self._decode([(token, context + step, row) for row, token in enumerate(tokens)])
             logits = self._lib.llama_get_logits(self._context)
             tokens = np.ctypeslib.as_array(logits, (rows, self._vocabulary)).argmax(-1).tolist()
             clock.note()
@@ -279,8 +295,8 @@ class Vllm:
                 gpu_memory_utilization=VLLM_MEMORY,
             )
 
-    def steps(self, rows: int, prompt: TokenIds) -> Steps:
-        return partial(self._step, [{"prompt_token_ids": list(prompt)}] * rows)
+    def steps(self, prompts: Sequence[TokenIds]) -> Steps:
+        return partial(self._step, [{"prompt_token_ids": list(prompt)} for prompt in prompts])
 
     def _step(self, prompts: Sequence[dict[str, list[int]]], count: int) -> float:
         """It tells no step's end, so a generation of one token, from prefill, is taken off a long one."""

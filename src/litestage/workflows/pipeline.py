@@ -54,6 +54,28 @@ class System:
     """Of the first ones, how many it answers."""
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A group of questions that a system answered, and how long it took."""
+
+    questions: int
+    seconds: float
+    traces: Sequence[Trace]
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """Of each run."""
+        return [tuple(done.text for stage in trace.stages for done in stage.completions) for trace in self.traces]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(done.token_ids) for trace in self.traces for stage in trace.stages for done in stage.completions)
+
+    @property
+    def token_seconds(self) -> float:
+        return self.seconds / max(1, self.tokens)
+
+
 def bench_pipeline(
     bench: Workbench,
     questions: Sequence[Question],
@@ -72,8 +94,7 @@ def bench_pipeline(
     """
     systems = list(_systems(bench, plan, len(questions), peer_questions, peer_batch_size))
     groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
-    seconds: dict[str, list[float]] = {system.name: [] for system in systems}
-    traces: dict[str, list[Trace]] = {system.name: [] for system in systems}
+    turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
     device = bench.engine.model.decoder.device
     if works_behind(device):
         _warm_up(systems, bench, groups[0], votes, progress)
@@ -83,8 +104,8 @@ def bench_pipeline(
             if number * at_once >= system.questions:
                 continue
             start = now(device)
-            traces[system.name] += run(system.engine, bench.task, group, system.plan, votes=votes, seed=number)
-            seconds[system.name].append(now(device) - start)
+            traces = run(system.engine, bench.task, group, system.plan, votes=votes, seed=number)
+            turns[system.name].append(Turn(len(group), now(device) - start, traces))
             progress.advance(len(group))
     return PipelineBench(
         model=bench.engine.identity.id,
@@ -94,7 +115,7 @@ def bench_pipeline(
         dtype=bench.options.dtype,
         quantisation=bench.options.quantise,
         conditions=bench.conditions,
-        systems=tuple(_record(system, groups, seconds, traces) for system in systems),
+        systems=tuple(_record(system, turns[system.name], turns[systems[0].name]) for system in systems),
     )
 
 
@@ -131,30 +152,20 @@ def _systems(
         yield System(f"{OURS}: and the plan", planned, plan, size, questions)
 
 
-def _record(
-    system: System,
-    groups: Sequence[Sequence[Question]],
-    seconds: dict[str, list[float]],
-    traces: dict[str, list[Trace]],
-) -> PipelineTime:
-    """Ratios are those of groups that the first system answered too, each against its own time there."""
-    first = next(iter(seconds))
-    own, theirs = seconds[system.name], seconds[first]
-    answered = sum(map(len, groups[: len(own)]))
-    texts, reference = ([_texts(trace) for trace in traces[name]] for name in (system.name, first))
+def _record(system: System, own: Sequence[Turn], first: Sequence[Turn]) -> PipelineTime:
+    """Ratios are those of turns that the first system had too, each against its own."""
+    questions, seconds = sum(turn.questions for turn in own), sum(turn.seconds for turn in own)
+    both = list(zip(first, own, strict=False))
     return PipelineTime(
         system=system.name,
         batch_size=system.batch_size,
-        questions=answered,
-        seconds=sum(own),
-        questions_per_s=answered / sum(own),
-        ratio=statistics.median(other / mine for other, mine in zip(theirs, own, strict=False)),
-        same_texts=statistics.mean(a == b for a, b in zip(texts, reference, strict=False)),
-        tokens=sum(
-            len(done.token_ids) for trace in traces[system.name] for s in trace.stages for done in s.completions
+        questions=questions,
+        seconds=seconds,
+        questions_per_s=questions / seconds,
+        ratio=statistics.median(theirs.seconds / mine.seconds for theirs, mine in both),
+        token_ratio=statistics.median(theirs.token_seconds / mine.token_seconds for theirs, mine in both),
+        same_texts=statistics.mean(
+            a == b for theirs, mine in both for a, b in zip(theirs.texts, mine.texts, strict=True)
         ),
+        tokens=sum(turn.tokens for turn in own),
     )
-
-
-def _texts(trace: Trace) -> tuple[str, ...]:
-    return tuple(done.text for stage in trace.stages for done in stage.completions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from litestage.core import Compensation, StagePlan, StageTrace, SubLayer, TokenIds, Trace
+from litestage.core import Compensation, OptionError, StagePlan, StageTrace, SubLayer, TokenIds, Trace
 from litestage.core.files import read_kept, write_text
 from litestage.runner import header_of
 from litestage.skipping import Ranking, fit_norm_ratio, rank_sub_layers, redundancy
@@ -21,7 +21,11 @@ ADASKIP_PROMPTS = 20
 def rank_traces(
     bench: Workbench, traces: Sequence[Trace], out: Path | None = None, progress: Progress = SILENT
 ) -> Ranking:
-    """Score every sub-layer on the prompts of full-depth traces."""
+    """Score every sub-layer on the prompts of full-depth traces.
+
+    Raises `OptionError` when a stage has no prompt that the model could read.
+    """
+    check_room(bench, traces)
     path = out / RANKING_FILE if out else None
     work = {stage.name: stage_prompts(bench, stage, i, traces) for i, stage in enumerate(bench.task.stages)}
     inputs = bench.stamp(work)
@@ -50,6 +54,18 @@ def stage_prompts(
     shared = [ids[0][: trace.stages[index].shared_tokens] for trace, ids in zip(traces, encoded, strict=True) if ids]
     prefixes = dict.fromkeys([header_of(bench.engine, bench.task, stage), *shared])
     return [ids for some in encoded for ids in some], [prefix for prefix in prefixes if prefix]
+
+
+def check_room(bench: Workbench, traces: Sequence[Trace]) -> None:
+    """Raise `OptionError` for a stage of which no prompt fits the context: nothing of it can be ranked."""
+    for index, name in enumerate(bench.task.stage_names):
+        if not any(prompts_run(trace.stages[index]) for trace in traces):
+            shots = len(bench.task.shots)
+            fewer = f"fewer worked examples than --shots {shots}, or " if shots else ""
+            raise OptionError(
+                f"No prompt of stage {name} fits the {bench.engine.max_context} tokens that {bench.engine.identity.id} "
+                f"reads, so its sub-layers cannot be ranked. Give {fewer}shorter questions."
+            )
 
 
 def prompts_run(stage: StageTrace) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from litestage.core import Compensation, OptionError, SkipSchedule, SkipSet, StagePlan, SubLayer, Trace
+from litestage.core import Compensation, OptionError, PlanError, SkipSchedule, SkipSet, StagePlan, SubLayer, Trace
 from litestage.core.files import read_kept, write_text
 from litestage.core.layers import Record
 from litestage.core.plan import check_compensation
@@ -31,7 +32,7 @@ from litestage.skipping import (
 )
 from litestage.skipping.moments import Moments
 from litestage.workflows.progress import SILENT, Progress
-from litestage.workflows.rank import fit_compensation, prompts_run, rank_traces, stage_redundancy
+from litestage.workflows.rank import check_room, fit_compensation, prompts_run, rank_traces, stage_redundancy
 from litestage.workflows.workbench import Workbench
 
 WAYS_FILE = "ways.json"
@@ -83,7 +84,8 @@ class _Kept(Record):
 class Ways:
     """Rankings and compensations of a task's stages, from full-depth traces of its questions.
 
-    Every other question calibrates; the rest judge. What was prepared is kept in ``out`` and taken up again.
+    Every other question calibrates; the rest judge. What was prepared is kept in ``out`` and taken up again. Raises
+    `OptionError` when a stage has no prompt that the model could read.
     """
 
     def __init__(
@@ -95,15 +97,20 @@ class Ways:
         progress: Progress = SILENT,
         ranking: Ranking | None = None,
     ) -> None:
-        """``ranking`` is the paper's, where it is known already."""
+        """``ranking`` is the paper's, where it is known already; a search takes it from all its questions."""
+        check_room(bench, traces)
         self.bench, self.traces, self.ways, self.out, self.progress = bench, traces, tuple(ways), out, progress
         self._paper = ranking
         self._probes: dict[tuple[str, str], Probe] = {}
         self._seen: dict[str, dict[SubLayer, Moments]] = {}
-        inputs = bench.stamp([[stage.prompts for stage in trace.stages] for trace in traces], PROBED, FITTED, JUDGED)
+        texts = [[(s.prompts, [one.token_ids for one in s.completions]) for s in trace.stages] for trace in traces]
+        inputs = bench.stamp(texts, PROBED, FITTED, JUDGED)
         self._kept = self._read(inputs) or _Kept(inputs=inputs)
-        if out is not None:
-            load_stands(out, list(self._kept.compensations.values()), bench.engine)
+
+    @property
+    def calibrating(self) -> Sequence[Trace]:
+        """Traces of the questions that all is fitted on."""
+        return self.traces[::2]
 
     @property
     def judging(self) -> Sequence[Trace]:
@@ -170,7 +177,7 @@ class Ways:
     def _rank(self, stage: str, name: str, stand: str) -> Ranking:
         kind = RANKINGS[name]
         if name == "cosine":
-            return self._paper or rank_traces(self.bench, self.traces, self.out, self.progress)
+            return self._paper or rank_traces(self.bench, self.calibrating, self.out, self.progress)
         if kind.measure == "cosine":
             score = self._redundancy_decoded if kind.at == "decoded" else self._redundancy_of_prompts
             return rank_sub_layers({stage: score(stage)})
@@ -187,14 +194,14 @@ class Ways:
         return rank_by_effect(order, stage)
 
     def _redundancy_of_prompts(self, stage: str) -> dict[SubLayer, float]:
-        return stage_redundancy(self.bench, self.traces, stage)
+        return stage_redundancy(self.bench, self.calibrating, stage)
 
     def _redundancy_decoded(self, stage: str) -> dict[SubLayer, float]:
         return decoded_redundancy(self.bench.engine, self._texts("calibrate", stage, FITTED))
 
     def _fit(self, stage: str, kind: str) -> Compensation:
         if kind == "norm_ratio":
-            compensation = fit_compensation(self.bench, kind, self.traces)
+            compensation = fit_compensation(self.bench, kind, self.calibrating)
             stand = self.bench.engine.stands[compensation.content or ""]
         else:
             compensation, stand = fit(self.bench.engine, kind, self._moments(stage))
@@ -221,17 +228,28 @@ class Ways:
         return self._probes[purpose, stage]
 
     def _texts(self, purpose: Literal["calibrate", "judge"], stage: str, count: int) -> list[Text]:
-        """Up to ``count`` texts of a stage, spread over its questions; of ``all``, an equal part of each stage."""
-        traces = self.judging if purpose == "judge" else self.traces[::2]
+        """Up to ``count`` texts of a stage, drawn at random; of ``all``, an equal part of each stage.
+
+        Every so many-th would be, of a stage that fans out, the texts of one choice alone.
+        """
+        traces = self.judging if purpose == "judge" else self.calibrating
         names = self.bench.task.stage_names
         if stage == "all":
             return [text for name in names for text in self._texts(purpose, name, max(1, count // len(names)))]
         texts = stage_texts(self.bench, traces, names.index(stage))
-        return texts[:: max(1, -(-len(texts) // count))]
+        drawn = random.Random(0).sample(range(len(texts)), min(count, len(texts)))
+        return [texts[i] for i in sorted(drawn)]
 
     def _read(self, inputs: str) -> _Kept | None:
+        """What is kept of these inputs, its stand-ins loaded; nothing when their files are not whole any more."""
         kept = read_kept(self.out / WAYS_FILE, _Kept.model_validate_json) if self.out else None
-        return kept if kept and kept.inputs == inputs else None
+        if self.out is None or kept is None or kept.inputs != inputs:
+            return None
+        try:
+            load_stands(self.out, list(kept.compensations.values()), self.bench.engine)
+        except PlanError:
+            return None
+        return kept
 
     def _write(self) -> None:
         if self.out is not None:
