@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from litestage.core import OptionError, SkipSchedule, SubLayer, sub_layers
-from litestage.engine.forcing import Text
+from litestage.engine.forcing import Text, forcings
 from litestage.models import Affine
-from litestage.skipping import Effect, Probe, fit, gather, greedy, probe
+from litestage.skipping import Effect, Probe, decoded_redundancy, fit, gather, greedy, probe
+from litestage.skipping.probe import effect_of
 
 LAYERS = sub_layers(tiny.BLOCKS)
 
@@ -105,8 +106,14 @@ def test_decoding_and_probing_make_no_doubles() -> None:
 
 
 def test_no_decode_step_no_probe() -> None:
-    with pytest.raises(OptionError, match="None of these texts has a decode step"):
-        Probe(tiny.engine(), [Text(tiny.prompt(4), (5,))])
+    engine, texts = tiny.engine(), [Text(tiny.prompt(4), (5,))]
+    for ask in (
+        lambda: Probe(engine, texts),
+        lambda: effect_of(zip(forcings(engine, texts), forcings(engine, texts), strict=True)),
+        lambda: decoded_redundancy(engine, texts),
+    ):
+        with pytest.raises(OptionError, match="None of these texts has a second token, so no decode step ran"):
+            ask()
 
 
 @pytest.mark.parametrize("kind", ["mean", "affine", "lowrank:3"])

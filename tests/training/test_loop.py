@@ -216,6 +216,26 @@ def test_a_damaged_checkpoint_is_named(fresh, tokenizer, task, questions, tmp_pa
         finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
 
 
+def test_a_checkpoint_that_is_laid_out_otherwise_is_named(fresh, tokenizer, task, questions, tmp_path) -> None:
+    """As another version's may be, whose fingerprint is the same."""
+    with pytest.raises(KilledError):
+        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path, on_progress=kill_at(8), checkpoint_every=5)
+    path = tmp_path / "checkpoint.pt"
+    whole = torch.load(path, weights_only=True)
+    name = next(iter(whole["weights"]))
+    for changes in (
+        {"state": whole["state"] | {"mood": "good"}},
+        {"state": None},
+        {"weights": {f"other.{name}": whole["weights"][name]}},
+        {"weights": {name: torch.zeros(3, 3, 3)}},
+        {"optimizers": []},
+        {"optimizers": [{}]},
+    ):
+        torch.save(whole | changes, path)
+        with pytest.raises(OptionError, match=r"checkpoint.pt is damaged .* Delete that file to start again"):
+            finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
+
+
 def test_weights_that_are_not_numbers_are_not_kept(fresh, tokenizer, task, questions, tmp_path) -> None:
     """The last step may break them when its loss was still sound."""
     once = RECIPE.model_copy(update={"learning_rate": float("inf"), "steps": 1, "epochs": None})

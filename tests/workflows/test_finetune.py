@@ -289,6 +289,17 @@ def test_an_adapter_learns_on(plan: Path, tmp_path: Path) -> None:
         train(replace(some, adapter=str(first), plan=str(plan)), other)
 
 
+def test_questions_that_are_learnt_do_not_judge(tmp_path: Path) -> None:
+    """As one file for both splits would have it."""
+    questions = load_questions(load_task("everyday"), "train", limit=4)
+    path = tmp_path / "all.jsonl"
+    whole = (question.model_dump(mode="json", exclude={"targets"}) | question.targets for question in questions)
+    path.write_text("".join(json.dumps(question) + "\n" for question in whole))
+    some = FinetuneOptions("lora", EMBEDDED, data=str(path), limit=4, validation=2)
+    with pytest.raises(OptionError, match=r"2 questions are in dev and in train.* or --validation 0"):
+        train(some, tmp_path / "out")
+
+
 def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "full.toml", tmp_path / "out"
     recipe.write_text(FULL)

@@ -152,7 +152,11 @@ def test_a_search_keeps_its_folder_to_itself(bench: Workbench, out: Path) -> Non
 
 
 def test_a_search_leaves_the_folders_of_other_jobs_alone(bench: Workbench, tmp_path: Path) -> None:
-    for file, says in (("training.json", "holds a trained model or adapter"), ("results.json", "is of another job")):
+    for file, says in (
+        ("training.json", "holds a trained model or adapter"),
+        ("checkpoint.pt", "holds a training that was interrupted"),
+        ("results.json", "is of another job"),
+    ):
         folder = tmp_path / file.partition(".")[0]
         folder.mkdir()
         (folder / file).write_text('{"kind": "diagnosis"}')

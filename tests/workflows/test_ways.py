@@ -165,6 +165,11 @@ def test_rank_shows_and_draws_the_rankings_side_by_side(litestage: Run, tmp_path
     assert (tmp_path / "rankings.png").stat().st_size > 1000
 
 
+def test_one_question_cannot_be_fitted_on_and_judge(bench: Workbench, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="Give 2 or more: half are fitted on, half judged"):
+        compare_rankings(bench, bench.questions("dev", 1), [PAPER], tmp_path)
+
+
 def test_rank_counts_no_part_of_its_work_further_than_it_goes(bench: Workbench, tmp_path: Path) -> None:
     """Work that another part starts on its way would be counted as that part's own."""
     parts: list[list[int]] = []

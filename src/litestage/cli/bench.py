@@ -94,7 +94,8 @@ def pipeline(
     peer_questions: int = typer.Option(
         4,
         min=0,
-        help="Questions that transformers, and the engine in part, answer too; 0 leaves transformers out.",
+        help="Questions that transformers, and the engine in part, answer too, in whole groups of --at-once; "
+        "0 leaves transformers out.",
         rich_help_panel=o.HOW,
     ),
     device: o.Device = "auto",

@@ -20,6 +20,13 @@ VisitDecoded = Callable[[SubLayer, Float[Tensor, "N D"], Float[Tensor, "N D"]], 
 """Called with a sub-layer and the residual stream before and after it, at the tokens that decode steps run."""
 
 
+NOT_DECODED = (
+    "None of these texts has a second token, so no decode step ran and nothing can be said of skipping in them. "
+    "Give more questions, or a stage with a larger max_new_tokens."
+)
+"""For whoever asks what skipping does to texts that no decode step wrote."""
+
+
 class Text(NamedTuple):
     """A prompt and what a model wrote behind it; a decode step runs every written token but the last."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from litestage.core import EMPTY, OptionError, SkipSet, SubLayer
 from litestage.engine import TorchEngine
-from litestage.engine.forcing import Forcing, Text, forcings
+from litestage.engine.forcing import NOT_DECODED, Forcing, Text, forcings
 from litestage.models.decoder import Skips, Stand
 
 GREEDY_ENDS = 0.5
@@ -43,7 +43,7 @@ class Probe:
         self.layers = engine.model.decoder.layers
         self.groups = list(forcings(engine, texts, at_once))
         if not self.groups:
-            raise OptionError("None of these texts has a decode step, so nothing can be probed. Give more questions.")
+            raise OptionError(NOT_DECODED)
 
     def effect(self, skipped: SkipSet, stand: Stand | None = None) -> Effect:
         """What skipping ``skipped`` does, with ``stand`` in its place."""
@@ -125,6 +125,8 @@ class _Reference:
 
 
 def _mean(effects: Sequence[Effect]) -> Effect:
+    if not effects:
+        raise OptionError(NOT_DECODED)
     tokens = sum(effect.tokens for effect in effects)
     kl = sum(effect.kl * effect.tokens for effect in effects) / tokens
     return Effect(kl, sum(effect.agreement * effect.tokens for effect in effects) / tokens, tokens)

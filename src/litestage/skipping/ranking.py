@@ -13,7 +13,7 @@ from torch import Tensor
 from litestage.core import OptionError, SkipSet, SubLayer, TokenIds
 from litestage.core.layers import Record
 from litestage.engine import TorchEngine
-from litestage.engine.forcing import Text, scan_decoded
+from litestage.engine.forcing import NOT_DECODED, Text, scan_decoded
 from litestage.skipping.probe import Effect
 
 
@@ -100,6 +100,8 @@ def decoded_redundancy(engine: TorchEngine, texts: Sequence[Text]) -> dict[SubLa
         totals[layer] = totals.get(layer, 0.0) + _cosines(before, after)
 
     tokens = scan_decoded(engine, texts, visit)
+    if not tokens:
+        raise OptionError(NOT_DECODED)
     return {layer: total / tokens for layer, total in totals.items()}
 
 

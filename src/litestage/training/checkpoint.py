@@ -32,6 +32,13 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def damaged(path: Path, error: Exception) -> OptionError:
+    return OptionError(
+        f"{path} is damaged ({type(error).__name__}), so this training cannot go on from it. Delete that file to "
+        "start again, or choose another --out."
+    )
+
+
 def load(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """The saved state, or None; raises `OptionError` when it is damaged or belongs to another run."""
     if not path.exists():
@@ -40,10 +47,7 @@ def load(path: Path, fingerprint: str) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = state["fingerprint"]
     except Exception as error:  # torch raises whatever a broken archive makes of its reader
-        raise OptionError(
-            f"{path} is damaged ({type(error).__name__}), so this training cannot go on from it. Delete that file to "
-            "start again, or choose another --out."
-        ) from None
+        raise damaged(path, error) from None
     if found != fingerprint:
         raise OptionError(
             f"{path} belongs to a run with another recipe, model, plan or question set (those of --validation count "

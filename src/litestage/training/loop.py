@@ -29,7 +29,7 @@ from litestage.core.plan import content_hash
 from litestage.core.wording import problem
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
-from litestage.training.checkpoint import CHECKPOINT, load, load_trainable, save, trainable
+from litestage.training.checkpoint import CHECKPOINT, damaged, load, load_trainable, save, trainable
 from litestage.training.crew import crew
 from litestage.training.healing import Healing, leaving_out
 from litestage.training.optimise import learning_rate, make_optimizers, multiplies_bf16
@@ -219,10 +219,13 @@ class _Trainer:
         """Take up the last checkpoint, if there is one."""
         if (saved := load(self.out / CHECKPOINT, self.fingerprint)) is None:
             return
-        self.state = _State(**saved["state"])
-        load_trainable(self.model, saved["weights"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+        try:
+            self.state = _State(**saved["state"])
+            load_trainable(self.model, saved["weights"])
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:  # laid out otherwise
+            raise damaged(self.out / CHECKPOINT, error) from None
 
     def finish(self, tokenizer: PreTrainedTokenizerBase, task: Task, questions: int) -> TrainingReport:
         """Save the best weights with everything that loads beside them; ``training.json`` comes last."""

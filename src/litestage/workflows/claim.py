@@ -12,6 +12,7 @@ from litestage.core.files import read_kept, write_text
 from litestage.core.plan import content_hash
 from litestage.report.results import RESULTS_FILE
 from litestage.tasks import Question
+from litestage.training.checkpoint import CHECKPOINT
 from litestage.training.loop import REPORT
 from litestage.workflows.workbench import Workbench
 
@@ -32,10 +33,9 @@ def claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: 
         "batch_size": bench.options.batch_size,
     }
     refuse_other_results(out, "plan")
-    if (out / REPORT).is_file():
-        raise OptionError(
-            f"{out} holds a trained model or adapter, whose plan this would replace. Choose another --out."
-        )
+    for file, what in ((REPORT, "a trained model or adapter"), (CHECKPOINT, "a training that was interrupted")):
+        if (out / file).is_file():
+            raise OptionError(f"{out} holds {what}, whose plan this would replace. Choose another --out.")
     path = out / SETTINGS_FILE
     if path.is_file():
         before = _content(path)

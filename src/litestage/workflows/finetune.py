@@ -85,6 +85,11 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     task = load_task(options.task)
     questions = _questions(task, options, progress)
     dev = load_questions(task, "dev", data=options.data, limit=options.validation) if options.validation else []
+    if both := {question.id for question in dev} & {question.id for question in questions}:
+        raise OptionError(
+            f"{len(both)} questions are in dev and in train, such as {min(both)}: the training would be judged on what "
+            "it learns. Give --data a folder with a train.jsonl and a dev.jsonl of its own, or --validation 0."
+        )
     model, tokenizer = _prepare(recipe, options, task, questions)
     _check_fits(task, dev, tokenizer, causal_model(model).config.max_position_embeddings)
     healed = Healed.load(options.plan, engine_of(model, tokenizer, options.name), task) if options.plan else None

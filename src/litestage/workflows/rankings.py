@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from litestage.core import OptionError
 from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.evaluation import Accuracy, Paired, compare, question_scores, score, worse
@@ -93,6 +94,10 @@ def compare_rankings(
     Budgets are judged by the tokens that they change, and with ``answers`` by the answers as well, which costs a run
     over half the questions for each.
     """
+    if len(questions) < 2:
+        raise OptionError(
+            "With one question nothing is left to judge on. Give 2 or more: half are fitted on, half judged."
+        )
     SearchOptions(step=step).check_fits(bench.engine.identity.num_blocks)
     refuse_other_jobs(out, "ranking")
     engine = bench.cached(out)
