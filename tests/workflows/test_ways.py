@@ -85,6 +85,19 @@ def test_nothing_is_fitted_on_what_is_judged(prepared: Ways, monkeypatch: pytest
             assert orders[0] == orders[1], name
 
 
+def test_a_stage_without_room_in_the_calibrating_half_is_named(prepared: Ways) -> None:
+    """The other half's prompts may well have fitted."""
+    traces = list(prepared.traces)
+    for i in range(0, len(traces), 2):
+        *others, last = traces[i].stages
+        none = last.model_copy(update={"prompt_tokens": (0,) * len(last.prompts), "completions": ()})
+        traces[i] = traces[i].model_copy(update={"stages": (*others, none)})
+    ways = Ways(prepared.bench, traces, ways_of(["cosine", "cosine_by_stage"], ["none"]))
+    for way in ways.ways:
+        with pytest.raises(OptionError, match="No prompt of stage summary fits the 512 tokens"):
+            ways.ranking("summary", way)
+
+
 def test_what_was_prepared_for_other_texts_is_not_taken_up(prepared: Ways, tmp_path: Path) -> None:
     """Prompts may well be the same: those of a last stage say nothing of what it writes."""
     shutil.copytree(prepared.out or "", tmp_path, dirs_exist_ok=True)

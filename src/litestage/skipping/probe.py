@@ -19,8 +19,6 @@ GREEDY_ENDS = 0.5
 """Agreement below which greedy removal ends: such a set changes every second token."""
 ROUGH = 0.25
 """Share of the texts, in groups, that all candidates of a removal are tried on; the better third is tried on all."""
-
-
 CACHED = 4
 """Tokens whose logits are compared at once on a processor: with more they leave its caches, and take twice as long."""
 

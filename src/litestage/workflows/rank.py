@@ -74,7 +74,8 @@ def prompts_run(stage: StageTrace) -> list[str]:
 
 
 def stage_redundancy(bench: Workbench, traces: Sequence[Trace], stage: str) -> dict[SubLayer, float]:
-    """One stage's scores on its own prompts."""
+    """One stage's scores on its own prompts; raises as `rank_traces`."""
+    check_room(bench, traces)
     index = bench.task.stage_names.index(stage)
     return redundancy(bench.engine, *stage_prompts(bench, bench.task.stages[index], index, traces))
 
