@@ -21,6 +21,7 @@ from litestage.runner import run
 from litestage.workflows import Options, Workbench
 from litestage.workflows.diagnose import Depths, bits_of, diagnose, measure, some_of, texts
 from litestage.workflows.progress import Silent
+from litestage.workflows.workbench import plan_by_hand
 
 LIMIT = 4
 DEPTHS = Depths(step=8, up_to=16)
@@ -41,7 +42,9 @@ def fresh(bench: Workbench, diagnosis: Diagnosis, where: str, budget: int, exit_
     """The same setting without any cache."""
     layers = ",".join(ranked.layer for ranked in diagnosis.ranking[:budget])
     stages = bench.task.stage_names if where == ALL else (where,)
-    plan = bench.plan_by_hand(bench.full_plan(), [f"{name}={layers}" for name in stages] if budget else [], exit_rule)
+    plan = plan_by_hand(
+        bench.full_plan(), bench.task, [f"{name}={layers}" for name in stages] if budget else [], exit_rule
+    )
     return run(bench.engine, bench.task, bench.questions("dev", LIMIT), plan)
 
 

@@ -256,10 +256,24 @@ def test_healing_teaches_a_model_to_live_with_its_plan(plan: Path, tmp_path: Pat
     assert "with the plan" in (out / "README.md").read_text()
 
 
+def test_a_set_by_hand_is_healed_as_well(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "healing.toml", tmp_path / "healed"
+    recipe.write_text(HEALING)
+    by_hand = ("recall=3.attention,7.ffn", "summary=5.ffn")
+    train(FinetuneOptions(str(recipe), EMBEDDED, skip=by_hand, limit=16, validation=0, epochs=1), out)
+    kept = Workbench(Options(model=EMBEDDED, adapter=str(out))).load_plan(out)
+    assert {name: sorted(map(str, stage.schedule.at(0))) for name, stage in kept.stages.items()} == {
+        "recall": ["3.attention", "7.ffn"],
+        "analysis": [],
+        "summary": ["5.ffn"],
+    }
+    assert "--skip recall=3.attention,7.ffn --skip summary=5.ffn" in (out / "README.md").read_text()
+
+
 def test_accuracies_with_another_exit_rule_are_not_compared(plan: Path) -> None:
     """Training alone does not depend on it."""
     bench = Workbench(Options(model=EMBEDDED))
-    healed = Healed.load(str(plan), bench.engine, bench.task)
+    healed = Healed.load(str(plan), (), bench.engine, bench.task)
     patient = {name: stage.model_copy(update={"exit": None}) for name, stage in healed.plan.stages.items()}
     other = replace(healed, plan=healed.plan.model_copy(update={"stages": patient}))
     assert healed.healing == other.healing
@@ -312,10 +326,12 @@ def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
     shown.plan({}).model_copy(update={"evidence": {"conditions": shown.conditions}}).save_pretrained(tmp_path / "shown")
     for change, says in (
         ({"plan": str(tmp_path / "none")}, "No plan at"),
-        ({"plan": str(tmp_path / "shown")}, r"searched with 1 worked examples in each prompt.* with --shots 0\."),
+        ({"plan": str(tmp_path / "shown")}, r"searched with worked examples in each prompt \(1\).* with --shots 0\."),
         ({"plan": str(tmp_path / "nothing")}, "leaves no sub-layer out, so there is nothing to heal"),
         ({"plan": str(tmp_path / "growing")}, "skips other sub-layers as a text grows"),
-        ({"plan": str(plan), "model": None, "recipe": "everyday"}, "which no --plan belongs to"),
+        ({"plan": str(plan), "model": None, "recipe": "everyday"}, "--plan .* is for one that is there"),
+        ({"skip": ("recal=1.ffn",)}, "--skip recal=1.ffn: .*recall"),
+        ({"skip": ("recall=1.ffn", "recall=2.ffn")}, "recall is given twice"),
         ({"adapter": "obqa", "recipe": str(recipe)}, "trains all weights, so --adapter obqa cannot learn on"),
         ({"adapter": "obqa"}, "adapter .obqa. could not be put on this model"),
         ({"adapter": "obka"}, "No adapter is called 'obka'"),

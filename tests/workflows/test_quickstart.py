@@ -22,6 +22,7 @@ from litestage.workflows.quickstart import Sizes, quickstart
 from litestage.workflows.search import _Measure as Measure
 from litestage.workflows.search import lay_ground
 from litestage.workflows.ways import PAPER, Way, Ways
+from litestage.workflows.workbench import plan_by_hand
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_the_number_of_processes_does_not_change_what_a_search_records(tmp_path:
 
 
 def test_a_skip_set_by_hand_is_what_runs(bench: Workbench) -> None:
-    plan = bench.plan_by_hand(bench.full_plan(), ["recall=7.attention, 9.ffn"], "5,0.5")
+    plan = plan_by_hand(bench.full_plan(), bench.task, ["recall=7.attention, 9.ffn"], "5,0.5")
     assert [str(layer) for layer in sorted(plan.stage("recall").schedule.at(0))] == ["7.attention", "9.ffn"]
     assert plan.stage("summary").exit == ExitRule(window=5, threshold=0.5)
     for skips, words in (
@@ -137,7 +138,7 @@ def test_a_skip_set_by_hand_is_what_runs(bench: Workbench) -> None:
         (["recall=99.ffn"], "99.ffn"),
     ):
         with pytest.raises(OptionError, match=words):
-            bench.plan_by_hand(bench.full_plan(), skips)
+            plan_by_hand(bench.full_plan(), bench.task, skips)
 
 
 def test_a_search_keeps_its_folder_to_itself(bench: Workbench, out: Path) -> None:

@@ -59,6 +59,7 @@ def command(
     from litestage.report import System, tables
     from litestage.workflows import Options, evaluate
     from litestage.workflows.evaluate import NO_ROOM_NOTE
+    from litestage.workflows.workbench import plan_by_hand
 
     stop = _vote_stop(votes, votes_stop, votes_confidence)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
@@ -66,7 +67,7 @@ def command(
         bench = o.open_workbench(options)
         questions = bench.questions(split, limit)
         base = bench.load_plan(plan) if plan else bench.full_plan()
-        used = bench.plan_by_hand(base, skip or [], exit_rule, no_exit)
+        used = plan_by_hand(base, bench.task, skip or [], exit_rule, no_exit)
         chosen = (split, limit, plan, skip, exit_rule, no_exit, votes, *([stop] if stop else []))
         folder = o.out_folder(out, "evaluate", options, *chosen)
         result = evaluate(bench, questions, used, folder, votes=votes, stop=stop, latency=latency, progress=bars)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import typer
@@ -31,6 +32,7 @@ def command(
         help="Heal a plan: learn with its sub-layers left out, as when decoding.",
         rich_help_panel=o.WHAT,
     ),
+    skip: o.Skip = None,
     recipe: str | None = typer.Option(
         None, metavar="CONFIG", help="Recipe: a name or a TOML file. Default: lora.", rich_help_panel=o.WHAT
     ),
@@ -68,7 +70,7 @@ def command(
 
     Example: [bold]litestage finetune --model smollm2-135m --task obqa --data DIR --out adapters/mine[/]
 
-    With --plan it heals: DIR also gets the plan, for the model that learnt to live with it.
+    With --plan, or --skip, it heals: DIR also gets the plan, for the model that learnt to live with it.
 
     On several GPUs: [bold]accelerate launch --no-python litestage finetune ...[/]
     """
@@ -83,6 +85,7 @@ def command(
         model=model,
         adapter=adapter,
         plan=plan,
+        skip=tuple(skip or ()),
         task=task,
         data=data,
         limit=limit,
@@ -102,13 +105,17 @@ def command(
         typer.echo(report.model_dump_json(indent=2))
         return
     best = "" if report.best_accuracy is None else f", {report.best_accuracy:.1f} % of the dev questions right"
-    what, use = ("adapter", f"--model {model} --adapter {out}") if report.adapter else ("model", f"--model {out}")
-    if plan:
-        what, use = f"{what}, and the plan for it,", f"{use} --plan {out}"
-    verb = "are" if plan else "is"
+    what, use = "model", ["--model", str(out)]
+    if report.adapter:
+        what, use = "adapter", ["--model", str(model), "--adapter", str(out)]
+    if options.heals:
+        what, use = f"{what}, and the plan for it,", [*use, "--plan", str(out)]
+    use += ["--task", task, *(["--data", data] if data else [])]
+    verb = "are" if options.heals else "is"
+    steps = "a step" if report.steps == 1 else f"{report.steps} steps"
     OUT.print(
-        f"{report.trained_parameters:,} of {report.parameters:,} parameters trained, {report.steps} steps in "
-        f"{_minutes(report.seconds)}{best}. The {what} {verb} in {out}: litestage evaluate {use} --task {task}",
+        f"{report.trained_parameters:,} of {report.parameters:,} parameters trained, {steps} in "
+        f"{_minutes(report.seconds)}{best}. The {what} {verb} in {out}: litestage evaluate {shlex.join(use)}",
         highlight=False,
     )
 

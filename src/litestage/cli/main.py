@@ -32,6 +32,9 @@ from litestage.core.errors import LitestageError
 M_MMAP_THRESHOLD = -3
 """As glibc numbers its options."""
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch says when a device, or this machine, has no more."""
+
 STOPPED = 130
 """What typer makes of Ctrl-C, as other programs do."""
 
@@ -86,9 +89,15 @@ def main() -> None:
     except typer.Abort:
         _fail("stopped.", STOPPED)
     except typer.TyperException as error:
+        if not error.format_message():  # a command that needs another word has shown its help
+            sys.exit(error.exit_code)
         _fail(_usage(error), error.exit_code)
     except LitestageError as error:
         _fail(str(error), error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        _fail("there is too little memory for this. Choose fewer rows at a time, or a narrower --dtype.", 1)
     except BrokenPipeError:
         # Whoever reads the output has seen enough; what is still to be written must not raise at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -216,17 +216,17 @@ def ways(preset: str, rankings: str | None, compensations: str | None) -> tuple[
 
     if preset not in PRESETS:
         raise OptionError(f"--preset {preset} is not known. Choose {' or '.join(PRESETS)}.")
-    own = [text.split(",") if text else None for text in (rankings, compensations)]
+    own = [[name.strip() for name in text.split(",")] if text else None for text in (rankings, compensations)]
     return ways_of(*(mine or default for mine, default in zip(own, PRESETS[preset], strict=True)))
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Number], least: float = 1e-9) -> tuple[Number, ...]:
-    """Read ``1,2,3``: numbers of at least ``least``, above 0 unless it is that; ascending and none twice."""
+    """Read ``1,2,3``: numbers from ``least`` to a million, above 0 unless it is that; ascending and none twice."""
     try:
         found = tuple(sorted({kind(part) for part in text.split(",")}))
     except ValueError:
         found = ()
-    if not found or not all(number >= least for number in found):
+    if not found or not all(least <= number <= 1e6 for number in found):
         kinds = "numbers above 0" if least else "0 or numbers above it"
-        raise OptionError(f"{option} {text}: write {kinds} with commas between them: {option} 1,2,3.")
+        raise OptionError(f"{option} {text}: write {kinds}, up to a million, with commas between them: {option} 1,2,3.")
     return found

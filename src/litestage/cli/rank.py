@@ -74,8 +74,8 @@ def _show(found: Rankings) -> None:
         orders = {
             name: [(score.layer, score.agreement) for score in ranked.scores] for name, ranked in stage.rankings.items()
         }
-        OUT.print(tables.to_rich(rankings.places(stage.stage, orders)))
-        OUT.print(tables.to_rich(rankings.effects(stage.stage, _curves(stage))))
+        for table in (*rankings.places(stage.stage, orders), *rankings.effects(stage.stage, _curves(stage))):
+            OUT.print(tables.to_rich(table))
         if stage.indispensable:
             OUT.print(
                 f"Must stay: {', '.join(stage.indispensable)}. Without one of them every second token changes.",

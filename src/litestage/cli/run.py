@@ -46,12 +46,13 @@ def command(
     """
     from litestage.workflows import Options
     from litestage.workflows.ask import ask, read_question
+    from litestage.workflows.workbench import plan_by_hand
 
     asked = read_question(*_typed(question, choice or []))
     with ERR.status("loading the model"):
         bench = o.open_workbench(Options(model, adapter, task, None, shots, device, dtype, quantise=quantise))
         base = bench.load_plan(plan) if plan else bench.full_plan()
-        used = bench.plan_by_hand(base, skip or [], exit_rule, no_exit)
+        used = plan_by_hand(base, bench.task, skip or [], exit_rule, no_exit)
     if json:
         typer.echo(ask(bench, asked, used).model_dump_json(indent=2))
         return

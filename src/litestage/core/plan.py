@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from litestage.core.errors import OptionError, PlanError
 from litestage.core.files import write_text
 from litestage.core.layers import Record, Segment, SkipSchedule, SkipSet, num_runs
-from litestage.core.wording import RepeatedError, once, problem
+from litestage.core.wording import RepeatedError, once, problem, shown
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
@@ -40,12 +41,9 @@ _OPERATIONS = {"none": 0, "norm_ratio": 1, "mean": 1, "affine": 2, "lowrank": 4}
 
 def check_compensation(kind: str) -> str:
     """The kind; raises `OptionError` for one that is not known."""
-    name, _, rank = kind.partition(":")
-    if kind not in COMPENSATIONS[:-1] and not (
-        name == "lowrank" and rank.isascii() and rank.isdecimal() and int(rank) > 0
-    ):
+    if kind not in COMPENSATIONS[:-1] and not re.fullmatch("lowrank:[1-9][0-9]{0,4}", kind):
         raise OptionError(
-            f"compensation {kind!r} is not known. Choose {', '.join(COMPENSATIONS)}, where R is a rank such as 16."
+            f"compensation {shown(kind)} is not known. Choose {', '.join(COMPENSATIONS)}, where R is a rank such as 16."
         )
     return kind
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import altair as alt
 
@@ -15,16 +16,24 @@ from litestage.report.page import Figure, Panel, write_figure
 from litestage.report.tabular import NOTHING, Column, Line, Table
 from litestage.report.theme import Theme
 
+T = TypeVar("T")
+
 SHOWN = 16
 """Places of a ranking that a table shows."""
+BESIDE = 3
+"""Rankings, or ways, beside each other: as many as a terminal of 80 columns has room for."""
 Points = Sequence[tuple[int, float]]
 """Budgets and the share of tokens, 0 to 1, that stay the same."""
 AnsweredBudgets = Sequence[tuple[int, Accuracy, Paired]]
 """Budgets, the accuracy with them left out of every stage, and how it stands against full depth."""
 
 
-def places(stage: str, orders: Mapping[str, Sequence[tuple[str, float | None]]]) -> Table:
+def places(stage: str, orders: Mapping[str, Sequence[tuple[str, float | None]]]) -> list[Table]:
     """The first places of each ranking: sub-layers, and where they were probed the tokens that stay the same."""
+    return [_places(stage, some) for some in _parts(orders)]
+
+
+def _places(stage: str, orders: Mapping[str, Sequence[tuple[str, float | None]]]) -> Table:
     columns: list[Column] = [Column("Place")]
     cells: list[list[str]] = []
     for name, scores in orders.items():
@@ -41,8 +50,12 @@ def places(stage: str, orders: Mapping[str, Sequence[tuple[str, float | None]]])
     )
 
 
-def effects(stage: str, curves: Mapping[str, Points]) -> Table:
+def effects(stage: str, curves: Mapping[str, Points]) -> list[Table]:
     """Share of tokens that stay the same, by budget and way."""
+    return [_effects(stage, some) for some in _parts(curves)]
+
+
+def _effects(stage: str, curves: Mapping[str, Points]) -> Table:
     budgets = sorted({budget for points in curves.values() for budget, _ in points})
     known = {way: dict(points) for way, points in curves.items()}
     return Table(
@@ -51,6 +64,11 @@ def effects(stage: str, curves: Mapping[str, Points]) -> Table:
         lines=tuple(Line((str(budget), *(_share(known[way].get(budget)) for way in curves))) for budget in budgets),
         note="Of the full model's own text, on questions that nothing was fitted on.",
     )
+
+
+def _parts(by_name: Mapping[str, T]) -> list[dict[str, T]]:
+    names = list(by_name)
+    return [{name: by_name[name] for name in names[at : at + BESIDE]} for at in range(0, len(names), BESIDE)]
 
 
 def _share(agreement: float | None) -> str:

@@ -24,7 +24,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
 def rebuild(folder: Path) -> Path:
     """Draw ``report.html`` and ``figures/`` from a folder's ``results.json``; returns the page's path."""
     kind = _kind(folder / RESULTS_FILE)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(
             f"{folder / RESULTS_FILE} has results of kind {kind!r}; reports are drawn of {', '.join(KINDS)}. "
             "Give the folder that quickstart, compare or diagnose wrote."

@@ -206,9 +206,10 @@ class Task(Record):
         """
         examples = self.examples or self.shots
         if not 0 <= count <= len(examples):
+            have = "one worked example" if len(examples) == 1 else f"{len(examples) or 'no'} worked examples"
             few = f"0 to {len(examples)}" if examples else "0"
             raise OptionError(
-                f"--shots {count} cannot be had: task {self.name} has {len(examples)} worked examples. "
+                f"--shots {count} cannot be had: task {self.name} has {have}. "
                 f"Choose {few}, or add [[examples]] to its task file."
             )
         if not count:

@@ -64,6 +64,14 @@ class FinetuneOptions:
     """An adapter of the model's that learns on, at its own rank; None starts with a new one."""
     plan: str | None = None
     """A plan folder: its sub-layers are left out of what stages write, in training and in validation."""
+    skip: tuple[str, ...] = ()
+    """Sets by hand, ``recall=7.attention,9.ffn``, in place of the plan's own."""
+
+    @property
+    def heals(self) -> str:
+        """The options that say what is left out; empty when nothing is."""
+        plan = [f"--plan {self.plan}"] if self.plan else []
+        return " ".join([*plan, *(f"--skip {text}" for text in self.skip)])
 
     @property
     def name(self) -> str:
@@ -92,7 +100,9 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
         )
     model, tokenizer = _prepare(recipe, options, task, questions)
     _check_fits(task, dev, tokenizer, causal_model(model).config.max_position_embeddings)
-    healed = Healed.load(options.plan, engine_of(model, tokenizer, options.name), task) if options.plan else None
+    healed = None
+    if options.heals:
+        healed = Healed.load(options.plan, options.skip, engine_of(model, tokenizer, options.name), task)
     report = finetune(
         model,
         tokenizer,
@@ -119,7 +129,7 @@ def card(report: TrainingReport, options: FinetuneOptions) -> str:
     """What was trained, on what and how, in a page for whoever finds the folder."""
     what = f"An adapter for {options.model}" if report.adapter else "A model"
     start = {"Starts from": f"adapter {options.adapter}"} if options.adapter else {}
-    healed = {"Heals": f"{options.plan}: its sub-layers were left out of what stages write"} if options.plan else {}
+    healed = {"Heals": f"`{options.heals}`: left out of what stages write"} if options.heals else {}
     best = "not measured"
     if report.best_accuracy is not None:
         how = f"{report.validation_questions} questions, greedy{', with the plan' * bool(healed)}"
@@ -151,8 +161,11 @@ def _recipe(options: FinetuneOptions) -> Recipe:
         )
     if not recipe.from_scratch and not options.model:
         raise OptionError(f"Recipe {options.recipe} fine-tunes a model. Say which one with --model.")
-    if options.plan and recipe.from_scratch:
-        raise OptionError(f"Recipe {options.recipe} makes a model from scratch, which no --plan belongs to.")
+    if options.heals and recipe.from_scratch:
+        raise OptionError(
+            f"Recipe {options.recipe} makes a model from scratch, and {options.heals} is for one that is there. "
+            "Leave out one of the two."
+        )
     if options.adapter and recipe.lora is None:
         raise OptionError(
             f"Recipe {options.recipe} trains all weights, so --adapter {options.adapter} cannot learn on. "

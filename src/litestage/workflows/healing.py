@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from litestage.models.decoder import Stand
 from litestage.skipping import save_stand
 from litestage.tasks import Task
 from litestage.training import Healing, TrainingReport
-from litestage.workflows.workbench import load_plan
+from litestage.workflows.workbench import load_plan, plan_by_hand
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,14 @@ class Healed:
     stages: tuple[str, ...]
 
     @classmethod
-    def load(cls, folder: str, engine: TorchEngine, task: Task) -> Healed:
-        """A plan folder; raises `PlanError` when it is of another model or task than ``engine`` has, `OptionError`
-        for a plan that skips nothing, or more and more as a text grows."""
-        searched = Plan.from_pretrained(folder)
-        if shots := searched.evidence.get("conditions", {}).get("shots"):
-            raise OptionError(
-                f"--plan {folder} was searched with {shots} worked examples in each prompt, and training shows none. "
-                "Search one with --shots 0."
-            )
-        plan = load_plan(folder, engine, task)
+    def load(cls, folder: str | None, skips: Iterable[str], engine: TorchEngine, task: Task) -> Healed:
+        """A plan folder, or full depth, with sets by hand over it.
+
+        Raises `PlanError` when it is of another model or task than ``engine`` has, `OptionError` for a plan that skips
+        nothing, or more and more as a text grows.
+        """
+        base = _read(folder, engine, task) if folder else Plan.full_depth(engine.identity, task.name, task.fingerprint)
+        plan = plan_by_hand(base, task, skips)
         if any(len(stage.schedule.segments) > 1 for stage in plan.stages.values()):
             raise OptionError(
                 f"--plan {folder} skips other sub-layers as a text grows. Give a plan of `litestage search`."
@@ -76,3 +74,13 @@ class Healed:
         plan = self.plan.stage(stage)
         content = plan.compensation.content
         return Skips(plan.schedule.at(0), stand=self.stands[content] if content else {})
+
+
+def _read(folder: str, engine: TorchEngine, task: Task) -> Plan:
+    conditions = Plan.from_pretrained(folder).evidence.get("conditions")
+    if shots := conditions.get("shots") if isinstance(conditions, dict) else None:
+        raise OptionError(
+            f"--plan {folder} was searched with worked examples in each prompt ({shots}), and training shows "
+            "none. Search one with --shots 0."
+        )
+    return load_plan(folder, engine, task)

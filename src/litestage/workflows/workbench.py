@@ -107,41 +107,6 @@ class Workbench:
     def load_plan(self, folder: str | Path) -> Plan:
         return load_plan(folder, self.engine, self.task)
 
-    def plan_by_hand(
-        self, base: Plan, skips: Iterable[str], exit_rule: str | None = None, no_exit: bool = False
-    ) -> Plan:
-        """A plan with ``--skip STAGE=7.attention,9.ffn`` sets and an exit rule put over it."""
-        stages = {name: base.stage(name) for name in self.task.stage_names}
-        by_hand: set[str] = set()
-        for text in skips:
-            name, schedule = self._skip(text)
-            if name in by_hand:
-                raise OptionError(f"--skip {text}: {name} is given twice; put its sub-layers in one --skip.")
-            by_hand.add(name)
-            stages[name] = stages[name].model_copy(update={"schedule": schedule})
-        if no_exit and exit_rule:
-            raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
-        if no_exit or exit_rule:
-            rule = None if no_exit else parse_exit(exit_rule or "")
-            stages = {name: stage.model_copy(update={"exit": rule}) for name, stage in stages.items()}
-        return base.model_copy(update={"stages": stages})
-
-    def _skip(self, text: str) -> tuple[str, SkipSchedule]:
-        """The stage and the schedule of one ``--skip``."""
-        name, _, written = text.partition("=")
-        try:
-            stage = self.task.stage(name.strip()).name
-            if not written.strip():
-                raise OptionError("write a stage, = and sub-layers: --skip recall=7.attention,9.ffn.")
-            layers = [SubLayer.parse(layer.strip()) for layer in written.split(",")]
-            if twice := [layer for layer in layers if layers.count(layer) > 1]:
-                raise OptionError(f"{twice[0]} is given twice. Name each sub-layer once.")
-            schedule = SkipSchedule.fixed(layers)
-            schedule.check_fits(self.engine.identity.num_blocks)
-        except OptionError as error:
-            raise OptionError(f"--skip {text}: {error}") from None
-        return stage, schedule
-
     def cached(self, out: Path) -> CachedEngine:
         """The engine behind a cache in ``out``, so that a killed run goes on where it was."""
         shaping = ("dtype", "quantise", "kernels", "device", "versions", "tokenizer")
@@ -210,6 +175,43 @@ def load_engine(options: Options) -> TorchEngine:
         quantise=options.quantise,
     )
     return TorchEngine(model, batch_size=options.batch_size)
+
+
+def plan_by_hand(
+    base: Plan, task: Task, skips: Iterable[str], exit_rule: str | None = None, no_exit: bool = False
+) -> Plan:
+    """A plan with ``--skip STAGE=7.attention,9.ffn`` sets and an exit rule put over it."""
+    stages = {name: base.stage(name) for name in task.stage_names}
+    by_hand: set[str] = set()
+    for text in skips:
+        name, schedule = _skip(text, task, base.model.num_blocks)
+        if name in by_hand:
+            raise OptionError(f"--skip {text}: {name} is given twice; put its sub-layers in one --skip.")
+        by_hand.add(name)
+        stages[name] = stages[name].model_copy(update={"schedule": schedule})
+    if no_exit and exit_rule:
+        raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
+    if no_exit or exit_rule:
+        rule = None if no_exit else parse_exit(exit_rule or "")
+        stages = {name: stage.model_copy(update={"exit": rule}) for name, stage in stages.items()}
+    return base.model_copy(update={"stages": stages})
+
+
+def _skip(text: str, task: Task, num_blocks: int) -> tuple[str, SkipSchedule]:
+    """The stage and the schedule of one ``--skip``."""
+    name, _, written = text.partition("=")
+    try:
+        stage = task.stage(name.strip()).name
+        if not written.strip():
+            raise OptionError("write a stage, = and sub-layers: --skip recall=7.attention,9.ffn.")
+        layers = [SubLayer.parse(layer.strip()) for layer in written.split(",")]
+        if twice := [layer for layer in layers if layers.count(layer) > 1]:
+            raise OptionError(f"{twice[0]} is given twice. Name each sub-layer once.")
+        schedule = SkipSchedule.fixed(layers)
+        schedule.check_fits(num_blocks)
+    except OptionError as error:
+        raise OptionError(f"--skip {text}: {error}") from None
+    return stage, schedule
 
 
 def parse_exit(text: str) -> ExitRule:
