@@ -10,7 +10,7 @@ from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, T
 
 from litestage.core import Sampling
 from litestage.engine.sampling import drawn, most_probable, nucleus, uniforms_of
-from litestage.models.kernels import find_kernels
+from litestage.models.kernels import Kernels, find_kernels
 
 VOCABULARY = 40
 
@@ -44,13 +44,16 @@ def test_the_nucleus_is_that_of_transformers(sampling: Sampling, seed: int) -> N
     assert torch.allclose(kept / kept.sum(-1, keepdim=True), by_transformers(raw, sampling), atol=1e-5)
 
 
+@pytest.mark.parametrize("kernels", [None, find_kernels()], ids=["torch", "kernels"])
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.7), Sampling(temperature=1.3, top_k=6, top_p=0.8)])
-def test_evenly_spread_numbers_draw_each_token_as_often_as_is_probable(sampling: Sampling) -> None:
+def test_evenly_spread_numbers_draw_each_token_as_often_as_is_probable(
+    sampling: Sampling, kernels: Kernels | None
+) -> None:
     """Exact up to one draw a token: no chance is involved."""
     draws = 20_000
     raw = logits(1)
     uniforms = (torch.arange(draws) + 0.5) / draws
-    tokens = drawn(raw.expand(draws, -1), sampling, uniforms)
+    tokens = drawn(raw.repeat(draws, 1), sampling, uniforms, kernels)
     expected = by_transformers(raw, sampling)[0] * draws
     assert torch.allclose(torch.bincount(tokens, minlength=VOCABULARY).float(), expected, atol=2)
 
@@ -59,8 +62,9 @@ def test_evenly_spread_numbers_draw_each_token_as_often_as_is_probable(sampling:
 def test_a_token_outside_the_nucleus_is_never_drawn(sampling: Sampling, seed: int, uniform: float) -> None:
     """Not even by the smallest and the largest number that the generator gives."""
     raw = logits(8, seed)
-    tokens = drawn(raw, sampling, torch.full((8,), uniform))
-    assert (by_transformers(raw, sampling).gather(-1, tokens[:, None]) > 0).all()
+    for kernels in (None, find_kernels()):
+        tokens = drawn(raw, sampling, torch.full((8,), uniform), kernels)
+        assert (by_transformers(raw, sampling).gather(-1, tokens[:, None]) > 0).all()
 
 
 @given(total=st.floats(2**-7, 2, width=32))

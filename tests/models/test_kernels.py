@@ -325,6 +325,26 @@ def test_the_most_probable_token_is_the_argmax(
     assert torch.allclose(probabilities, logits.softmax(-1).amax(-1), rtol=1e-5)
 
 
+@given(
+    vocabulary=st.integers(1, 2000),
+    seed=st.integers(0, 99),
+    spread=st.sampled_from([0, 1, 60]),
+    uniform=st.sampled_from([0.0, 0.3, 0.9, 1 - 2**-24]),
+)
+def test_a_draw_is_where_the_sum_of_probabilities_passes_its_number(
+    kernels: CpuKernels, vocabulary: int, seed: int, spread: int, uniform: float
+) -> None:
+    """Up to a millionth of the sum; each row by itself."""
+    logits = torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
+    uniforms = torch.tensor([uniform, 0.5, uniform, 0.1])
+    tokens = kernels.draw(logits, 0.7, uniforms)
+    after = (logits.double() / 0.7).softmax(-1).cumsum(-1)
+    before = torch.cat([torch.zeros(4, 1), after[:, :-1]], dim=1)
+    assert (before.gather(-1, tokens[:, None])[:, 0] <= uniforms + 1e-6).all()
+    assert (after.gather(-1, tokens[:, None])[:, 0] >= uniforms - 1e-6).all()
+    assert torch.equal(tokens[2:], kernels.draw(logits[2:], 0.7, uniforms[2:]))
+
+
 def test_without_a_compiler_there_are_no_kernels_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITESTAGE_CC", "none")
     with pytest.raises(CannotBuildError, match="no C compiler"):

@@ -24,6 +24,11 @@ class Sampling(Record):
     def is_greedy(self) -> bool:
         return self.temperature == 0
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every token may be drawn."""
+        return not self.top_k and self.top_p == 1
+
 
 GREEDY = Sampling()
 

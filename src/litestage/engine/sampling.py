@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from litestage.core import Sampling
-from litestage.models.kernels import Kernels
+from litestage.models.kernels import Kernels, inverted
 
 
 def most_probable(
@@ -27,25 +27,24 @@ def decide(
 ) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
     """Each row's next token and its confidence; without ``uniforms`` the most probable one."""
     tokens, confidences = most_probable(logits, kernels)
-    return tokens if uniforms is None else drawn(logits, sampling, uniforms), confidences
+    return tokens if uniforms is None else drawn(logits, sampling, uniforms, kernels), confidences
 
 
-def drawn(logits: Float[Tensor, "B V"], sampling: Sampling, uniforms: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """A draw for each row, by inverting its distribution at ``uniforms`` in [0, 1).
-
-    Tokens keep their order, so that two of nearly equal probability cannot change places from one batch to another.
-    """
-    probabilities = nucleus((logits.float() / sampling.temperature).softmax(-1), sampling)
-    cumulative = probabilities.cumsum(-1)
-    total = cumulative[:, -1:]
-    below_total = total - (1 - uniforms[:, None]) * total  # uniforms * total may round up to the total itself
-    tokens: Tensor = torch.searchsorted(cumulative, below_total, right=True)
-    return tokens[:, 0]
+def drawn(
+    logits: Float[Tensor, "B V"],
+    sampling: Sampling,
+    uniforms: Float[Tensor, " B"],
+    kernels: Kernels | None = None,
+) -> Int[Tensor, " B"]:
+    """A draw for each row, at ``uniforms`` in [0, 1)."""
+    if kernels is not None and sampling.keeps_all:
+        return kernels.draw(logits, sampling.temperature, uniforms)
+    return inverted(nucleus((logits.float() / sampling.temperature).softmax(-1), sampling), uniforms)
 
 
 def nucleus(probabilities: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:
     """Zero what top-k, and then top-p of the rest, leave out."""
-    if not sampling.top_k and sampling.top_p == 1:
+    if sampling.keeps_all:
         return probabilities
     vocabulary = probabilities.shape[-1]
     largest, order = probabilities.topk(min(sampling.top_k or vocabulary, vocabulary))

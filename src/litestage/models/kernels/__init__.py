@@ -3,7 +3,7 @@
 from litestage.models.kernels.build import build_kernels
 from litestage.models.kernels.cpu import CpuKernels, find_kernels
 from litestage.models.kernels.gpu import GpuKernels, find_gpu_kernels
-from litestage.models.kernels.kernels import Alike, Kernels
+from litestage.models.kernels.kernels import Alike, Kernels, inverted
 from litestage.models.kernels.rounding import round_weight
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "build_kernels",
     "find_gpu_kernels",
     "find_kernels",
+    "inverted",
     "round_weight",
 ]

@@ -29,6 +29,7 @@ _SIGNATURES = {
         *(c_int, c_int, c_int, c_int, c_float, c_float, c_int, c_long, c_void_p),
     ),
     "most_probable": (c_void_p, c_long, c_long, c_void_p, c_void_p),
+    "draw": (c_void_p, c_long, c_long, c_float, c_void_p, c_void_p),
 }
 
 
@@ -43,6 +44,7 @@ class CpuKernels:
             function.argtypes, function.restype = types, None
         self._linear, self._rows = library.litestage_linear, library.litestage_rows
         self._attend, self._most_probable = library.litestage_attend, library.litestage_most_probable
+        self._draw = library.litestage_draw
 
     def pack(self, weight: Float[Tensor, "O I"], kind: str) -> UInt8[Tensor, " Z"]:
         return pack(weight, kind)
@@ -112,6 +114,13 @@ class CpuKernels:
         tokens, probabilities = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
         self._most_probable(logits.data_ptr(), *logits.shape, tokens.data_ptr(), probabilities.data_ptr())
         return tokens, probabilities
+
+    def draw(
+        self, logits: Float[Tensor, "B V"], temperature: float, uniforms: Float[Tensor, " B"]
+    ) -> Int[Tensor, " B"]:
+        tokens = torch.empty(len(logits), dtype=torch.long)
+        self._draw(logits.data_ptr(), *logits.shape, temperature, uniforms.data_ptr(), tokens.data_ptr())
+        return tokens
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

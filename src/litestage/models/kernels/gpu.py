@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from litestage.models.kernels.kernels import FORMATS, GATED, NORMED, PLAIN, Alike, Heads
+from litestage.models.kernels.kernels import FORMATS, GATED, NORMED, PLAIN, Alike, Heads, inverted
 from litestage.models.kernels.rounding import GROUP, quantise
 
 ROWS_ALONE = 1
@@ -205,6 +205,11 @@ class GpuKernels:
             most, token, total, tokens, probabilities, vocabulary, chunks, max(16, _power(chunks))
         )
         return tokens, probabilities
+
+    def draw(
+        self, logits: Float[Tensor, "B V"], temperature: float, uniforms: Float[Tensor, " B"]
+    ) -> Int[Tensor, " B"]:
+        return inverted((logits.float() / temperature).softmax(-1), uniforms)
 
 
 def _comes_first(before: int, rows: int) -> bool:

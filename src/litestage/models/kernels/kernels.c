@@ -41,6 +41,7 @@
 #define MEMBERS 8    /* tokens that share the slots they all see, */
 #define CHUNK 64     /* so many at a time */
 #define AHEAD 12     /* cache slots */
+#define SPAN 512     /* tokens of the vocabulary whose probabilities are summed together */
 #define STRIP 64     /* rows of input that stay in the core's cache while a matrix goes by */
 #define BLOCK 16     /* rows of input in a tile register, at most */
 #define MANY 8       /* rows of bytes from which on tile registers pay */
@@ -81,15 +82,23 @@ typedef float Eight __attribute__((vector_size(32)));
 typedef int32_t EightInts __attribute__((vector_size(32)));
 typedef uint16_t EightHalves __attribute__((vector_size(16)));
 
+INLINE Eight each(float x) { return (Eight){x, x, x, x, x, x, x, x}; }
+
 INLINE Eight load(const float *x) {
     Eight y;
     memcpy(&y, x, sizeof y);
     return y;
 }
 
-INLINE void put(float *x, Eight y) { memcpy(x, &y, sizeof y); }
+/* The first `count` of eight, and nothing that could be larger or add anything after them. */
+INLINE Eight load_few(const float *x, long count) {
+    if (count >= 8) return load(x);
+    Eight y = each(-INFINITY);
+    for (long i = 0; i < count; i++) y[i] = x[i];
+    return y;
+}
 
-INLINE Eight each(float x) { return (Eight){x, x, x, x, x, x, x, x}; }
+INLINE void put(float *x, Eight y) { memcpy(x, &y, sizeof y); }
 
 INLINE Eight larger(Eight a, Eight b) {
 #if VECTORS
@@ -909,5 +918,37 @@ void litestage_most_probable(const float *logits, long rows, long vocabulary, in
         while (token < vocabulary - 1 && x[token] != most) token++;
         tokens[r] = token;
         probabilities[r] = 1.0f / sum_of(sum);
+    }
+}
+
+/* A draw from each row of logits [rows, vocabulary] at a temperature, by inverting its distribution at `uniforms` in
+ * [0, 1); tokens keep their order. */
+void litestage_draw(const float *logits, long rows, long vocabulary, float temperature, const float *uniforms,
+                    int64_t *tokens) {
+    const long spans = (vocabulary + SPAN - 1) / SPAN;
+    const float inverse = 1.0f / temperature;
+#pragma omp parallel for schedule(static)
+    for (long r = 0; r < rows; r++) {
+        const float *x = logits + r * vocabulary;
+        double *sums = reserve(spans * sizeof(double)), total = 0, below = 0;
+        Eight largest = each(-INFINITY);
+        for (long v = 0; v < vocabulary; v += 8) largest = larger(largest, load_few(x + v, vocabulary - v));
+        const float most = largest_of(largest);
+        for (long n = 0; n < spans; n++) {
+            Eight sum = each(0);
+            for (long v = n * SPAN; v < vocabulary && v < (n + 1) * SPAN; v += 8)
+                sum += exp_of((load_few(x + v, vocabulary - v) - most) * inverse);
+            total += sums[n] = sum_of(sum);
+        }
+        const double aim = (uniforms[r] + 0x1p-25) * total; /* they are 2^-24 apart: 0 stands for what is above it */
+        long n = 0;
+        while (n < spans - 1 && below + sums[n] <= aim) below += sums[n++];
+        long token = n * SPAN;
+        for (long v = n * SPAN; v < vocabulary && v < (n + 1) * SPAN && below <= aim; v++) {
+            const double next = below + exp_of(each((x[v] - most) * inverse))[0];
+            if (next > below) token = v;
+            below = next;
+        }
+        tokens[r] = token;
     }
 }

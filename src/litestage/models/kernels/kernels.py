@@ -101,3 +101,21 @@ class Kernels(Protocol):
     def most_probable(self, logits: Float[Tensor, "B V"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
         """The first of the largest logits of each row, and its probability."""
         ...
+
+    def draw(
+        self, logits: Float[Tensor, "B V"], temperature: float, uniforms: Float[Tensor, " B"]
+    ) -> Int[Tensor, " B"]:
+        """A draw from each row's distribution at a temperature, as `inverted` makes it."""
+        ...
+
+
+def inverted(probabilities: Float[Tensor, "B V"], uniforms: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """A draw for each row, by inverting its distribution, which need not sum to 1, at ``uniforms`` in [0, 1).
+
+    Tokens keep their order, so that two of nearly equal probability cannot change places from one batch to another.
+    """
+    cumulative = probabilities.cumsum(-1)
+    total = cumulative[:, -1:]
+    below_total = total - (1 - uniforms[:, None]) * total  # uniforms * total may round up to the total itself
+    tokens: Tensor = torch.searchsorted(cumulative, below_total, right=True)
+    return tokens[:, 0]
