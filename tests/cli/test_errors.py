@@ -383,3 +383,4 @@ def test_help_fits_a_newcomer(litestage: Run) -> None:
         code, out, _ = litestage(command, "--help")
         assert code == 0
         assert command in out
+        assert "<bool>" not in out, "flags take no value"

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from litestage.cli import options as o
-from litestage.cli.command import Command
+from litestage.cli.command import Command, Group
 from litestage.cli.console import ERR, OUT, Bars
 
 if TYPE_CHECKING:
     from litestage.report.tabular import Table
 
 app = typer.Typer(
+    cls=Group,
     help="Measure the engine's speed, beside others on the same weights.",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -7,13 +7,28 @@ from itertools import zip_longest
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from litestage.core.errors import OptionError
 from litestage.core.wording import expectation
 
 
-class Command(TyperCommand):
+class Flags:
+    """Help shows flags without a type: they take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False) and param.metavar is None:
+                param.metavar = ""
+        return params
+
+
+class Group(Flags, TyperGroup):
+    """Commands under one name."""
+
+
+class Command(Flags, TyperCommand):
     """A typer command in the project's own words."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

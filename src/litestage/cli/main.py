@@ -25,7 +25,7 @@ from litestage.cli import (
     search,
     tasks,
 )
-from litestage.cli.command import Command, where_help_is
+from litestage.cli.command import Command, Group, where_help_is
 from litestage.cli.console import ERR
 from litestage.core.errors import LitestageError
 
@@ -40,6 +40,7 @@ STOPPED = 130
 
 app = typer.Typer(
     name="litestage",
+    cls=Group,
     help="Find, for each stage of a reasoning task, the sub-layers a small language model can leave out while "
     "decoding, and run the task faster at the accuracy you set.",
     no_args_is_help=True,

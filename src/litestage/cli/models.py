@@ -5,9 +5,10 @@ from __future__ import annotations
 import typer
 from rich.table import Column, Table
 
+from litestage.cli.command import Group
 from litestage.cli.console import ERR, OUT
 
-app = typer.Typer(help="List the models at hand, or pull real weights.", invoke_without_command=True)
+app = typer.Typer(cls=Group, help="List the models at hand, or pull real weights.", invoke_without_command=True)
 
 
 @app.callback()
