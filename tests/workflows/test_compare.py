@@ -144,7 +144,7 @@ def test_plans_that_were_found_are_compared_without_a_search(
         compare_methods(bench, tmp_path, plans=[out / "plan-20", out / "plan-20"], sizes=sizes)
     shutil.copytree(out / "plan-20", tmp_path / "again")
     with pytest.raises(
-        OptionError, match=r"may lose 20 points, as another one does. Give plans that `litestage search"
+        OptionError, match=r"may lose 20 points, as another one does, and plans are told apart by those"
     ):
         compare_methods(bench, tmp_path, plans=[out / "plan-20", tmp_path / "again"], sizes=sizes)
     found = compare_methods(bench, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes)

@@ -190,9 +190,16 @@ def _given(bench: Workbench, folders: Sequence[Path], methods: Sequence[str], ou
     for folder in folders:
         plan = bench.load_plan(folder)
         drop = plan.target.get("max_drop")
-        if drop is None or drop in plans:
-            why = "does not say what it may lose" if drop is None else f"may lose {drop:g} points, as another one does"
-            raise OptionError(f"--plans {folder}: the plan {why}. Give plans that `litestage search` found.")
+        if drop is None:
+            raise OptionError(
+                f"--plans {folder}: the plan does not say what it may lose, as those that `litestage search` finds do. "
+                "Measure it with `litestage evaluate --plan`."
+            )
+        if drop in plans:
+            raise OptionError(
+                f"--plans {folder}: the plan may lose {drop:g} points, as another one does, and plans are told apart "
+                "by those. Leave one out."
+            )
         plans[drop] = plan
         for stage in plan.stages.values():
             if (content := stage.compensation.content) is not None:
