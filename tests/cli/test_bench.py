@@ -17,14 +17,14 @@ import torch
 from typer.testing import CliRunner
 
 from litestage.cli.main import app
-from litestage.core import Decode, OptionError, Prefill, Request, StagePlan
+from litestage.core import Decode, OptionError, Prefill, Request, Sampling, StagePlan
 from litestage.engine import TorchEngine
 from litestage.models import load_transformers
 from litestage.models.catalog import cache_folder
 from litestage.report.bench import DecodeBench, full_depth
 from litestage.runner import run
 from litestage.workflows import Options, Workbench, clock, peers
-from litestage.workflows.bench import STEPS, _ours, _times, forms_on, prompts_of, skip_sets
+from litestage.workflows.bench import STEPS, Subject, _ours, _records, _times, forms_on, prompts_of, skip_sets
 from litestage.workflows.bench import _warm_up as warm_up_steps
 from litestage.workflows.pipeline import System, _systems
 from litestage.workflows.pipeline import _warm_up as warm_up_systems
@@ -160,6 +160,63 @@ def test_half_of_the_sub_layers_is_half_of_the_bytes() -> None:
         "15 FFNs": 15,
     }
     assert sets["15 blocks"] == sets["15 attentions"] | sets["15 FFNs"]
+
+
+def test_half_of_the_blocks_is_half_of_their_bytes() -> None:
+    """By the sizes of tiny matrices, as they come from transformers; the head is read in every step."""
+    model = tiny.transformers_model("llama")
+    blocks = [sum(w.nbytes for w in block.parameters() if w.dim() == 2) for block in model.model.layers]
+    head = model.lm_head.weight.nbytes
+    engine = TorchEngine(tiny.loaded("llama"), batch_size=2)
+    decoder, seen = engine.model.decoder, 9
+    subjects = {one.skipped: one for one in _ours("fp32", "none", engine, (2,), seen - 1, ())}
+    all_of_it = sum(blocks) + head
+    assert subjects["nothing"].share_skipped == 0
+    half = subjects[f"{len(blocks) // 2} blocks"]
+    assert half.share_skipped == pytest.approx(sum(blocks[1::2]) / all_of_it)
+    slot = 2 * decoder.shape.kv_heads * decoder.shape.head_size * 4
+    saved = subjects["nothing"].bytes_read - half.bytes_read
+    assert saved == pytest.approx(sum(blocks[1::2]) + len(blocks[1::2]) * 2 * seen * slot, rel=0.05)
+
+
+def test_records_say_what_times_mean() -> None:
+    """Two engines, of which one leaves a quarter of its bytes out and saves a fifth of its time."""
+    common = {"rows": 4, "dtype": "fp32", "quantisation": "none", "steps": lambda count: 0.0}
+    subjects = [
+        Subject(engine="ours", skipped="nothing", bytes_read=1000, **common),
+        Subject(engine="ours", skipped="half", bytes_read=750, share_skipped=0.25, **common),
+        Subject(engine="peer", skipped="nothing", **common),
+    ]
+    times = [[0.010, 0.020, 0.010], [0.008, 0.016, 0.009], [0.1, 0.1, 0.1]]
+    full, half, peer = _records(subjects, times, gigabytes=1e-3)
+    assert (full.ms_per_step, full.tokens_per_s, full.samples) == (10, 400, 3)
+    assert full.bound_share == pytest.approx(1000 / 1e6 / 0.010)
+    assert half.bound_share == pytest.approx(750 / 1e6 / 0.009)
+    assert half.efficiency == pytest.approx(0.2 / 0.25), "each step against its neighbour: 0.8, 0.8 and 0.4"
+    assert full.efficiency is peer.efficiency is peer.bound_share is None
+
+
+def test_transformers_draws_as_it_is_asked_to() -> None:
+    drawn = Request(prompt_ids=(1,), sampling=Sampling(temperature=0.7, top_k=5, top_p=0.9))
+    assert peers._sampling(drawn) == {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}
+    assert peers._sampling(Request(prompt_ids=(1,))) == {"do_sample": False}
+
+
+def test_questions_of_a_group_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    generate = TorchEngine.generate
+
+    def counted(engine: TorchEngine, requests: Any, *more: Any, **named: Any) -> Any:
+        calls.append(len(requests))
+        return generate(engine, requests, *more, **named)
+
+    monkeypatch.setattr(TorchEngine, "generate", counted)
+    found = records("pipeline", "--limit", "20", "--at-once", "20", "--peer-questions", "0", "--batch-size", "80")
+    systems = found["systems"]
+    assert found["at_once"] == 20
+    assert calls.count(20) == 2 * len(systems), "recall and summary"
+    assert calls.count(80) == len(systems), "four analyses a question"
+    assert all(sum(turn["tokens"] for turn in s["turns"]) == s["tokens"] for s in systems)
 
 
 def test_all_systems_write_the_same_texts(tmp_path: Path) -> None:

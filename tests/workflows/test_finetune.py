@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from litestage.core import (
@@ -301,6 +302,21 @@ def test_an_adapter_learns_on(plan: Path, tmp_path: Path) -> None:
         train(replace(some, adapter=str(second)), second)
     with pytest.raises(PlanError, match="its sub-layers would be the wrong ones"):
         train(replace(some, adapter=str(first), plan=str(plan)), other)
+
+
+def test_a_run_on_another_model_of_the_same_name_is_not_taken_up(tmp_path: Path) -> None:
+    """As when a folder's model was trained anew."""
+    recipe, base, out = tmp_path / "lora.toml", tmp_path / "base", tmp_path / "out"
+    recipe.write_text(LORA)
+    shutil.copytree(embedded_folder() / EMBEDDED, base)
+    some = FinetuneOptions(str(recipe), str(base), limit=8, validation=0, epochs=1)
+    report = train(some, out)
+    assert train(some, out) == report, "the same model: finished already"
+    weights = load_file(base / "model.safetensors")
+    name = next(name for name in weights if name.endswith("down_proj.weight"))
+    save_file(weights | {name: -3 * weights[name]}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(OptionError, match="holds a finished run with another"):
+        train(some, out)
 
 
 def test_questions_that_are_learnt_do_not_judge(tmp_path: Path) -> None:

@@ -75,14 +75,15 @@ def test_texts_of_a_stage_that_fans_out_are_those_of_all_its_choices(prepared: W
     assert prepared._texts("judge", "analysis", 1000) == everything
 
 
-def test_nothing_is_fitted_on_what_is_judged(prepared: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: rankings of the calibrating half alone are the same in every way."""
+def test_nothing_is_fitted_on_what_is_judged(prepared: Ways) -> None:
+    """By hand: rankings and stand-ins of the calibrating half alone are the same in every way."""
     half = [trace for trace in prepared.traces[::2] for _ in range(2)]  # every other one is one of them
     alone = Ways(prepared.bench, half, prepared.ways)
     for name in RANKINGS:
-        if RANKINGS[name].measure == "cosine":
-            orders = [[s.layer for s in one.ranking("recall", Way(name)).scores] for one in (prepared, alone)]
-            assert orders[0] == orders[1], name
+        orders = [[s.layer for s in one.ranking("recall", Way(name)).scores] for one in (prepared, alone)]
+        assert orders[0] == orders[1], name
+    for kind in ("norm_ratio", "mean", "lowrank:4"):
+        assert prepared.compensation("recall", kind) == alone.compensation("recall", kind), "the same numbers"
 
 
 def test_a_stage_without_room_in_the_calibrating_half_is_named(prepared: Ways) -> None:

@@ -77,6 +77,14 @@ class DecodeBench(Record):
     conditions: dict[str, Any] = Field(default_factory=dict)
 
 
+class TurnTime(Record):
+    """A group of questions that a system answered at once."""
+
+    questions: int
+    seconds: float
+    tokens: int
+
+
 class PipelineTime(Record):
     """A system's work on whole questions."""
 
@@ -94,6 +102,7 @@ class PipelineTime(Record):
     """Share of runs whose every text equals the first system's; sampled runs draw differently."""
     tokens: int
     """Generated."""
+    turns: tuple[TurnTime, ...] = ()
 
 
 class PipelineBench(Record):
@@ -103,6 +112,8 @@ class PipelineBench(Record):
     task: str
     shots: int
     votes: int | None
+    at_once: int | None = None
+    """Questions of a group."""
     dtype: str
     quantisation: str
     systems: tuple[PipelineTime, ...]

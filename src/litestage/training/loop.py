@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
@@ -27,6 +26,7 @@ from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.core.wording import problem
+from litestage.models.convert import fingerprint
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 from litestage.training.checkpoint import CHECKPOINT, damaged, load, load_trainable, save, trainable
@@ -389,7 +389,7 @@ def _fingerprint(
             **({"base": base} if base else {}),
             **({"plan": healing.content} if healing else {}),
             **({"validation": validation.content} if validation else {}),
-            **({"adapter": _digest(model)} if isinstance(model, PeftModel) else {}),
+            "start": fingerprint(causal_model(model)),  # what lies under a name may be another model meanwhile
             "weights": {name: list(weight.shape) for name, weight in trainable(model).items()},
             "vocabulary": tokenizer.get_vocab(),
             "task": task.fingerprint,
@@ -397,14 +397,6 @@ def _fingerprint(
             "recipe": recipe.model_dump(mode="json"),
         }
     )
-
-
-def _digest(model: nn.Module) -> str:
-    """SHA-256 of the weights that learn, as they are at first: an adapter may have learnt before."""
-    digest = hashlib.sha256()
-    for weight in trained(model):
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _diverged(what: str) -> LitestageError:

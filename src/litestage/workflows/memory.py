@@ -29,7 +29,7 @@ def bench_memory(
     after: list[float] = []
     for _ in range(times):
         for group in (questions[i : i + at_once] for i in range(0, len(questions), at_once)):
-            run(bench.engine, bench.task, group, bench.full_plan())
+            run(bench.engine, bench.task, group, bench.full_plan(), questions_at_once=len(group))
             progress.advance(len(group))
         after.append(resident())
     return MemoryBench(

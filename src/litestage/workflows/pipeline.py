@@ -10,7 +10,7 @@ from functools import partial
 from litestage.core import Completion, Engine, OnToken, Plan, Request, TokenIds, Trace
 from litestage.engine import TorchEngine
 from litestage.models.load import DTYPES, load_transformers
-from litestage.report.bench import PipelineBench, PipelineTime
+from litestage.report.bench import PipelineBench, PipelineTime, TurnTime
 from litestage.runner import run
 from litestage.tasks import Question
 from litestage.workflows.bench import OURS
@@ -104,7 +104,9 @@ def bench_pipeline(
             if number * at_once >= system.questions:
                 continue
             start = now(device)
-            traces = run(system.engine, bench.task, group, system.plan, votes=votes, seed=number)
+            traces = run(
+                system.engine, bench.task, group, system.plan, votes=votes, seed=number, questions_at_once=len(group)
+            )
             turns[system.name].append(Turn(len(group), now(device) - start, traces))
             progress.advance(len(group))
     return PipelineBench(
@@ -112,6 +114,7 @@ def bench_pipeline(
         task=bench.task.name,
         shots=len(bench.task.shots),
         votes=votes,
+        at_once=at_once,
         dtype=bench.options.dtype,
         quantisation=bench.options.quantise,
         conditions=bench.conditions,
@@ -168,4 +171,5 @@ def _record(system: System, own: Sequence[Turn], first: Sequence[Turn]) -> Pipel
             a == b for theirs, mine in both for a, b in zip(theirs.texts, mine.texts, strict=True)
         ),
         tokens=sum(turn.tokens for turn in own),
+        turns=tuple(TurnTime(questions=one.questions, seconds=one.seconds, tokens=one.tokens) for one in own),
     )

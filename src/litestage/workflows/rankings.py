@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import Field
 
 from litestage.core import OptionError
-from litestage.core.files import write_text
+from litestage.core.files import read_kept, write_text
 from litestage.core.layers import Record
+from litestage.core.plan import content_hash
 from litestage.evaluation import Accuracy, Paired, compare, question_scores, score, worse
 from litestage.runner import CachedEngine
 from litestage.search import SearchOptions, budgets
@@ -74,6 +78,9 @@ class Rankings(Record):
     """All stages, on one set of questions."""
 
     questions: int
+    inputs: str = ""
+    """A name for the model, its form, the task and the questions."""
+    conditions: dict[str, Any] = Field(default_factory=dict)
     stages: tuple[StageRankings, ...]
     answers: tuple[Answers, ...] = ()
     """One a way, where questions were answered at all."""
@@ -100,14 +107,34 @@ def compare_rankings(
         )
     SearchOptions(step=step).check_fits(bench.engine.identity.num_blocks)
     refuse_other_jobs(out, "ranking")
+    inputs = _inputs(bench, questions)
+    _refuse_other_rankings(out, inputs)
     engine = bench.cached(out)
     full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
     prepared = Ways(bench, full, ways, out, progress)
     stages = tuple(_stage(prepared, name, step) for name in bench.task.stage_names)
     answered = _answers(prepared, questions, engine, step) if answers else ()
-    found = Rankings(questions=len(questions), stages=stages, answers=answered)
+    found = Rankings(
+        questions=len(questions), inputs=inputs, conditions=bench.conditions, stages=stages, answers=answered
+    )
     write_text(out / RANKINGS_FILE, found.model_dump_json(indent=1) + "\n")
     return found
+
+
+def _inputs(bench: Workbench, questions: Sequence[Question]) -> str:
+    form = [bench.options.dtype, bench.options.quantise, len(bench.task.shots)]
+    asked = [question.model_dump(mode="json") for question in questions]
+    return content_hash([bench.engine.identity.fingerprint, bench.task.fingerprint, form, asked])
+
+
+def _refuse_other_rankings(out: Path, inputs: str) -> None:
+    """Other ways of the same questions replace those of before, which the same command brings back at once."""
+    before = read_kept(out / RANKINGS_FILE, Rankings.model_validate_json)
+    if before is not None and before.inputs != inputs:
+        raise OptionError(
+            f"{out} holds rankings of another model, or of other questions, which these would replace. "
+            "Choose another --out."
+        )
 
 
 def _stage(ways: Ways, stage: str, step: int) -> StageRankings:

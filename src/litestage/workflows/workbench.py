@@ -54,7 +54,8 @@ class Options:
     seed: int = 0
     quantise: str = "none"
     workers: int | None = field(default=1, repr=False)
-    """Processes that answer side by side on a processor; None is two for a small model. Results do not depend on it.
+    """Processes that answer side by side on a processor; None is two for a small model. Results do not depend on it,
+    but for the last bits of confidences in fp32.
 
     With more than one, a script needs an ``if __name__ == "__main__":`` around its work, as Python says.
     """

@@ -27,8 +27,9 @@ READY = "ready"
 class ParallelEngine(EngineAround):
     """This process's engine and those of ``others`` more processes: each takes a share of every call's requests.
 
-    A request's completion does not depend on what is decoded beside it, so neither on who decodes it. The others start
-    with the first call that has work for all, and take part once they have loaded the model.
+    A request's completion does not depend on what is decoded beside it, but for the last bits of confidences in fp32,
+    so neither on who decodes it. The others start with the first call that has work for all, and take part once they
+    have loaded the model.
     """
 
     def __init__(self, engine: TorchEngine, load: Load, others: int) -> None:
