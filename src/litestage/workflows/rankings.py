@@ -64,6 +64,8 @@ class Answered(Record):
     budget: int
     accuracy: Accuracy
     against_full: Paired
+    right: tuple[str, ...] = ()
+    """Questions answered right, by id: ways can be paired with each other."""
 
 
 class Answers(Record):
@@ -180,7 +182,8 @@ def _answers_of(ways: Ways, way: Way, asked: Sequence[Question], engine: CachedE
         what = f"{way}: {budget} sub-layers left out of every stage"
         traces = answer(bench, asked, plan, engine, what=what, progress=ways.progress)
         against_full = compare(question_scores(ways.judging), question_scores(traces))
-        points.append(Answered(budget=budget, accuracy=score(traces), against_full=against_full))
+        right = tuple(trace.question_id for trace in traces if trace.correct)
+        points.append(Answered(budget=budget, accuracy=score(traces), against_full=against_full, right=right))
         if worse(against_full):
             break
     return Answers(ranking=way.ranking, compensation=way.compensation, points=tuple(points))
