@@ -53,9 +53,12 @@ class Way(NamedTuple):
 PAPER = Way()
 PRESETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "paper": (("cosine",), ("none",)),
-    "probed": (("cosine", "probe", "greedy"), ("none", "mean", "affine", "lowrank:16")),
+    "probed": (("cosine", "probe"), ("none", "mean", "affine", "lowrank:16")),
 }
-"""Rankings and compensations that a search chooses from, by name."""
+"""Rankings and compensations that a search chooses from, by name.
+
+Without greedy removal: it keeps the most tokens, by which a search screens, but not the answers (results/rankings.md).
+"""
 
 
 def ways_of(rankings: Sequence[str], compensations: Sequence[str]) -> tuple[Way, ...]:
