@@ -13,23 +13,18 @@ from litestage.core.errors import OptionError
 from litestage.core.wording import expectation
 
 
-class Flags:
-    """Help shows flags without a type: they take no value."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for param in params:
-            if getattr(param, "is_flag", False) and param.metavar is None:
-                param.metavar = ""
-        return params
-
-
-class Group(Flags, TyperGroup):
+class Group(TyperGroup):
     """Commands under one name."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_untyped(super().get_params(ctx))
 
-class Command(Flags, TyperCommand):
+
+class Command(TyperCommand):
     """A typer command in the project's own words."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_untyped(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(self._given(args))
@@ -59,6 +54,14 @@ class Command(Flags, TyperCommand):
             value = behind if equals else following
             if option in takes_value and value is not None:
                 yield option, value
+
+
+def _flags_untyped(params: list[Any]) -> list[Any]:
+    """Parameters whose flags have no type in the help: they take no value."""
+    for param in params:
+        if getattr(param, "is_flag", False) and param.metavar is None:
+            param.metavar = ""
+    return params
 
 
 def where_help_is(ctx: Any) -> str:
