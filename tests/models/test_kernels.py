@@ -18,6 +18,7 @@ from litestage.models.decoder import Activation, LowRank, Projection
 from litestage.models.kernels import CpuKernels, build_kernels, find_kernels, round_weight
 from litestage.models.kernels.build import CannotBuildError
 from litestage.models.kernels.kernels import GATED, Alike, Heads
+from litestage.models.kernels.rounding import GROUP
 from litestage.models.packed import Packed, Packing
 
 KINDS = ("bf16", "int8", "int4")
@@ -137,7 +138,7 @@ def test_norm_and_gate_come_before_the_product(kernels: CpuKernels, kind: str) -
 
 
 @kinds
-@given(rows=st.integers(2, 80), seed=st.integers(0, 99))
+@given(rows=st.one_of(st.integers(2, 80), st.integers(190, 300)), seed=st.integers(0, 99))
 def test_a_row_does_not_depend_on_the_others(kernels: CpuKernels, kind: str, rows: int, seed: int) -> None:
     """To the last bit: what a text becomes cannot depend on what else is in the batch."""
     x, linear = values(rows, 96, seed=seed), packed(kernels, values(24, 96, seed=seed + 1), kind)
@@ -177,10 +178,10 @@ def test_columns_that_make_no_whole_groups_stay_as_they_are(kernels: CpuKernels)
         {
             "kv_heads": st.integers(1, 3),
             "group": st.integers(1, 6),
-            "size": st.sampled_from([8, 16, 40, 64]),
-            "window": st.sampled_from([0, 1, 5]),
+            "size": st.sampled_from([8, 32, 40, 64, 96]),
+            "window": st.sampled_from([0, 1, 5, 50]),
             "cap": st.sampled_from([0.0, 3.0]),
-            "lengths": st.lists(st.integers(0, 30), min_size=1, max_size=4),
+            "lengths": st.lists(st.integers(0, 90), min_size=1, max_size=4),
             "tokens": st.integers(1, 4),
             "narrow": st.booleans(),
             "turned": st.booleans(),
@@ -194,17 +195,17 @@ def test_attention_is_that_of_torch(kernels: CpuKernels, case: dict[str, Any], s
     torch.manual_seed(seed)
     K, G, E, T, B = case["kv_heads"], case["group"], case["size"], case["tokens"], len(case["lengths"])
     H, scale = K * G, 0.2
-    block = torch.randn(B + 1, 40, 2, K, E).to(torch.bfloat16 if case["narrow"] else torch.float32)
+    block = torch.randn(B + 1, 100, 2, K, E).to(torch.bfloat16 if case["narrow"] else torch.float32)
     states = torch.randn(B, T, (H + 2 * K) * E)
     positions = torch.tensor(case["lengths"])[:, None] + torch.arange(T)
     rows = torch.randperm(B + 1)[:B]
-    rotary = (torch.randn(40, E), torch.randn(40, E)) if case["turned"] else None
+    rotary = (torch.randn(100, E), torch.randn(100, E)) if case["turned"] else None
     norm = torch.rand(H + K, E) if case["normed"] else None
     expected = _attended(
         states.clone(), positions, rows, rotary, norm, block.clone(), H, K, scale, case["window"], case["cap"]
     )
     heads = Heads(H, K, E, case["window"], scale, case["cap"])
-    found = kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads, 40)
+    found = kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads, 100)
     assert torch.allclose(found, expected, atol=2e-2 if case["narrow"] else 2e-5)
 
 
@@ -245,10 +246,14 @@ def _attended(
     return out.view(B, T, -1)
 
 
-def test_attention_does_not_depend_on_the_other_rows(kernels: CpuKernels) -> None:
+forms = pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 16), (torch.bfloat16, 64)], ids=["fp32", "bf16"])
+
+
+@forms
+def test_attention_does_not_depend_on_the_other_rows(kernels: CpuKernels, dtype: torch.dtype, size: int) -> None:
     """Not on how heads are shared out over cores either, which depends on how many rows there are."""
-    block, states, positions = torch.randn(9, 40, 2, 3, 16), torch.randn(9, 1, 15 * 16), torch.randint(0, 40, (9, 1))
-    rows, heads = torch.arange(9), Heads(9, 3, 16, 0, 0.2, 0.0)
+    block, states = torch.randn(9, 40, 2, 3, size).to(dtype), torch.randn(9, 1, 15 * size)
+    positions, rows, heads = torch.randint(0, 40, (9, 1)), torch.arange(9), Heads(9, 3, size, 0, 0.2, 0.0)
     together = kernels.attend(states.clone(), positions, rows, None, None, EPS, block, heads, 40)
     for n in (1, 2, 4):
         parts = [slice(i, i + n) for i in range(0, 9, n)]
@@ -281,6 +286,7 @@ def test_tokens_of_one_row_may_come_together(
     assert torch.equal(one, other)
 
 
+@forms
 @given(
     leaders=st.lists(st.integers(0, 3), min_size=9, max_size=40),
     shared=st.integers(1, 150),
@@ -288,29 +294,31 @@ def test_tokens_of_one_row_may_come_together(
     seed=st.integers(0, 99),
 )
 def test_rows_that_begin_alike_are_read_once(
-    kernels: CpuKernels, leaders: list[int], shared: int, window: int, seed: int
+    kernels: CpuKernels, dtype: torch.dtype, size: int, leaders: list[int], shared: int, window: int, seed: int
 ) -> None:
-    """Bit for bit what each gives by itself, with nothing in the slots that it has in common with its leader."""
+    """Bit for bit what each gives by itself."""
     torch.manual_seed(seed)
-    count, heads = len(leaders), Heads(9, 3, 16, window, 0.2, 0.0)
+    count, heads = len(leaders), Heads(9, 3, size, window, 0.2, 0.0)
     first = torch.tensor([leaders.index(one) for one in leaders])
-    block = torch.randn(count, 200, 2, 3, 16)
+    block = torch.randn(count, 200, 2, 3, size).to(dtype)
     block[:, :shared] = block[first, :shared]
-    states, positions = torch.randn(count, 1, 15 * 16), torch.randint(shared, 200, (count, 1))
+    states, positions = torch.randn(count, 1, 15 * size), torch.randint(shared, 200, (count, 1))
     asked = (torch.arange(count), None, None, EPS)
     alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 200)
     alike = Alike(first, torch.full((count,), shared))
     assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 200, alike), alone)
 
 
-def test_the_leader_alone_is_read(kernels: CpuKernels) -> None:
-    count, shared, heads = 16, 70, Heads(9, 3, 16, 0, 0.2, 0.0)
-    block = torch.randn(count, 100, 2, 3, 16)
+@forms
+def test_the_leader_alone_is_read(kernels: CpuKernels, dtype: torch.dtype, size: int) -> None:
+    """By tile registers, up to the last whole block of slots."""
+    count, shared, heads = 32, 70, Heads(9, 3, size, 0, 0.2, 0.0)
+    block = torch.randn(count, 100, 2, 3, size).to(dtype)
     block[:, :shared] = block[:1, :shared]
-    states, positions = torch.randn(count, 1, 15 * 16), torch.full((count, 1), 90)
+    states, positions = torch.randn(count, 1, 15 * size), torch.full((count, 1), 90)
     asked = (torch.arange(count), None, None, EPS)
     alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 100)
-    block[1:, :shared] = float("nan")
+    block[1:, : shared // GROUP * GROUP] = float("nan")
     alike = Alike(torch.zeros(count, dtype=torch.long), torch.full((count,), shared))
     assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 100, alike), alone)
 

@@ -87,7 +87,7 @@ def pipeline(
     shots: o.Shots = None,
     plan: o.PlanFolder = None,
     votes: int | None = typer.Option(
-        None, min=1, help="Sampled runs of each question; greedy without.", rich_help_panel=o.HOW
+        None, min=1, metavar="N", help="Sampled runs of each question; greedy without.", rich_help_panel=o.HOW
     ),
     at_once: int = typer.Option(
         4, metavar="N", min=1, help="Questions that go through the stages together.", rich_help_panel=o.HOW
@@ -95,6 +95,7 @@ def pipeline(
     peer_questions: int = typer.Option(
         4,
         min=0,
+        metavar="N",
         help="Questions that transformers, and the engine in part, answer too, in whole groups of --at-once; "
         "0 leaves transformers out.",
         rich_help_panel=o.HOW,
@@ -209,7 +210,7 @@ def memory(
         2, metavar="N", min=1, help="Times that the questions are answered.", rich_help_panel=o.HOW
     ),
     at_once: int = typer.Option(
-        16, min=1, help="Questions that go through the stages together.", rich_help_panel=o.HOW
+        16, min=1, metavar="N", help="Questions that go through the stages together.", rich_help_panel=o.HOW
     ),
     dtype: o.Dtype = "fp32",
     quantise: o.Quantise = "none",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
-from contextlib import suppress
 
 import typer
 from rich.text import Text
@@ -28,9 +26,6 @@ from litestage.cli import (
 from litestage.cli.command import Command, Group, where_help_is
 from litestage.cli.console import ERR
 from litestage.core.errors import LitestageError
-
-M_MMAP_THRESHOLD = -3
-"""As glibc numbers its options."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 """What torch says when a device, or this machine, has no more."""
@@ -81,7 +76,6 @@ def main() -> None:
     # A thread that waits for another spins for milliseconds by default, many times a step: on a machine with other work
     # that makes decoding tens of times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    _give_memory_back()
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="litestage", standalone_mode=False)
         if code == STOPPED:
@@ -113,15 +107,6 @@ def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     message = error.format_message().rstrip(".")
     return message + ("" if message.endswith("?") else ".") + (f" {where_help_is(context)}" if context else "")
-
-
-def _give_memory_back() -> None:
-    """Have the C library map every tensor above 4 MB apart, so that it goes back to the system when it is freed.
-
-    Its default keeps them among small ones, and what is resident creeps up as holes between those fill badly.
-    """
-    with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 22)
 
 
 def _fail(sentence: str, code: int) -> None:

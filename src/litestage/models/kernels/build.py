@@ -79,8 +79,9 @@ def _openmp() -> list[str]:
 
 
 def _name(command: list[str]) -> str:
-    """A name that changes with the source, the compiler, its options, torch and the processor."""
-    parts = [SOURCE.read_text(encoding="utf-8"), *command, _version(command[0]), torch.__version__, _processor()]
+    """A name that changes with the sources, the compiler, its options, torch and the processor."""
+    sources = [file.read_text(encoding="utf-8") for file in sorted(SOURCE.parent.glob("*.[ch]"))]
+    parts = [*sources, *command, _version(command[0]), torch.__version__, _processor()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 

@@ -142,7 +142,7 @@ def find_kernels() -> CpuKernels | None:
 
 
 def pack(weight: Float[Tensor, "O I"], kind: str) -> UInt8[Tensor, " Z"]:
-    """Bytes in the order that kernels.c reads."""
+    """Bytes in the order that products.h reads."""
     missing = -weight.shape[0] % PANEL
     padded = torch.nn.functional.pad(weight, (0, 0, 0, missing))
     if kind == "bf16":
