@@ -60,6 +60,7 @@ class Packed:
         self, x: Tensor, before: int, norm: Tensor | None = None, eps: float = 0.0, onto: Tensor | None = None
     ) -> Tensor:
         x, (down, up) = x.contiguous(), self.beside or (None, None)
+        onto = None if onto is None else onto.contiguous()
         return self.kernels.linear(x, self.packed, self.kind, self.shape, self.bias, before, norm, eps, down, up, onto)
 
 

@@ -20,7 +20,7 @@ PANEL = 16
 _SIGNATURES = {
     "linear": (
         *(c_void_p, c_long, c_int, c_int, c_void_p, c_float),
-        *(c_void_p, c_int, c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p),
+        *(c_void_p, c_int, c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p, c_void_p),
     ),
     "rows": (c_void_p, c_int, c_int, c_void_p, c_long, c_void_p),
     "attend": (
@@ -68,9 +68,9 @@ class CpuKernels:
         self._linear(
             *(x.data_ptr(), x.numel() // x.shape[-1], inputs, before, _pointer(norm), eps),
             *(packed.data_ptr(), FORMATS[kind], outputs, _pointer(bias)),
-            *(_pointer(down), _pointer(up), 0 if down is None else len(down), y.data_ptr()),
+            *(_pointer(down), _pointer(up), 0 if down is None else len(down), _pointer(onto), y.data_ptr()),
         )
-        return y if onto is None else y.add_(onto)
+        return y
 
     def rows(
         self,

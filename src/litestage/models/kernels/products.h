@@ -391,12 +391,15 @@ typedef struct {
     long apart;
 } Sum;
 
-INLINE void finish(const float *sums, const Sum *beside, const float *squeezed, int width, float *y) {
-    if (beside->bias)
-        for (int o = 0; o < width; o++) y[o] = sums[o] + beside->bias[o];
-    else memcpy(y, sums, width * sizeof(float));
+/* `onto` is what the row is added to, or 0. */
+INLINE void finish(const float *sums, const Sum *beside, const float *squeezed, const float *onto, int width, float *y) {
+    float row[PANEL];
+    memcpy(row, sums, width * sizeof(float));
+    for (int o = 0; o < width && beside->bias; o++) row[o] += beside->bias[o];
     for (int k = 0; k < beside->rank; k++)
-        for (int o = 0; o < width; o++) y[o] += squeezed[k] * beside->up[k * beside->apart + o];
+        for (int o = 0; o < width; o++) row[o] += squeezed[k] * beside->up[k * beside->apart + o];
+    for (int o = 0; o < width && onto; o++) row[o] += onto[o];
+    memcpy(y, row, width * sizeof(float));
 }
 
 /* Input of a product as its weights want it. By tile registers, rows come in blocks of `high`. */
@@ -455,7 +458,7 @@ INLINE void products(const Input *input, long first, int count, const uint8_t *w
 typedef struct {
     const float *x, *norm;
     const uint8_t *weights;
-    const float *bias, *down, *up;
+    const float *bias, *down, *up, *onto;
     float *y, eps;
     int in, kind, format, out, rank, tiles;
     long apart; /* bytes from panel to panel */
@@ -486,22 +489,24 @@ static void multiply(const Product *p, const Input *input, long first, long end,
             const Sum beside = {p->bias ? p->bias + from : 0, p->up + from, p->rank, p->out};
             for (int r = 0; r < count; r++) {
                 const float *squeezed = input->rows[at + r].squeezed;
-                float *into = p->y + (to + at - first + r) * p->out + from;
-                if (p->out - from >= PANEL) finish(sums[q][r], &beside, squeezed, PANEL, into);
-                else finish(sums[q][r], &beside, squeezed, p->out - from, into);
+                const long place = (to + at - first + r) * p->out + from;
+                const float *onto = p->onto ? p->onto + place : 0;
+                if (p->out - from >= PANEL) finish(sums[q][r], &beside, squeezed, onto, PANEL, p->y + place);
+                else finish(sums[q][r], &beside, squeezed, onto, p->out - from, p->y + place);
             }
         }
     }
 }
 
 /* y[rows, out] = what `kind` makes of x, times the weights' transpose, plus the bias if there is one, plus the same x
- * times `down` [rank, in] transposed times `up` [rank, out].
+ * times `down` [rank, in] transposed times `up` [rank, out], plus `onto` [rows, out] if there is one.
  * x is [rows, in], or for a gated kind [rows, 2 in]: gates, then values. `in` is a multiple of GROUP. */
 void litestage_linear(const float *x, long rows, int in, int kind, const float *norm, float eps, const uint8_t *weights,
-                      int format, int out, const float *bias, const float *down, const float *up, int rank, float *y) {
+                      int format, int out, const float *bias, const float *down, const float *up, int rank,
+                      const float *onto, float *y) {
     const int tiles = by_tiles(format, rows), panels = (out + PANEL - 1) / PANEL;
     const int high = !tiles ? 1 : format == BF16 && rows < BLOCK ? rows : BLOCK;
-    const Product p = {x, norm, weights, bias, down, up, y, eps, in, kind, format, out, rank, tiles,
+    const Product p = {x, norm, weights, bias, down, up, onto, y, eps, in, kind, format, out, rank, tiles,
                        (long)in / GROUP * RECORD[format]};
     const long some = STRIP / (in * sizeof(float)) / PAIR * PAIR, strip = some ? some : PAIR;
     if (rows >= ALONE * omp_get_max_threads()) { /* what a core writes, it reads next */
