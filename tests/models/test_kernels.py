@@ -323,6 +323,34 @@ def test_the_leader_alone_is_read(kernels: CpuKernels, dtype: torch.dtype, size:
     assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 100, alike), alone)
 
 
+@forms
+def test_a_token_that_overflows_harms_none_that_does_not_see_it(
+    kernels: CpuKernels, dtype: torch.dtype, size: int
+) -> None:
+    """Tokens of one row, the last of which has become NaN; rows that begin alike, one with NaN of its own."""
+    count, heads, asked = 8, Heads(9, 3, size, 0, 0.2, 0.0), (None, None, EPS)
+    block, states = torch.randn(count, 100, 2, 3, size).to(dtype), torch.randn(count, 1, 15 * size)
+    positions, one_row = torch.arange(20, 20 + count)[:, None], torch.zeros(count, dtype=torch.long)
+    found = kernels.attend(states.clone(), positions, one_row, *asked, block.clone(), heads, 100)
+    states[-1] = float("nan")
+    harmed = kernels.attend(states.clone(), positions, one_row, *asked, block.clone(), heads, 100)
+    assert torch.equal(harmed[:-1], found[:-1])
+    assert harmed[-1].isnan().all()
+    block[:, :40], states = block[:1, :40], torch.randn(count, 1, 15 * size)
+    alike = Alike(torch.zeros(count, dtype=torch.long), torch.full((count,), 40))
+    last, rows = torch.full((count, 1), 60), torch.arange(count)
+    found = kernels.attend(states.clone(), last, rows, *asked, block.clone(), heads, 100, alike)
+    block[-1, 50] = float("nan")
+    harmed = kernels.attend(states.clone(), last, rows, *asked, block.clone(), heads, 100, alike)
+    assert torch.equal(harmed[:-1], found[:-1])
+    assert harmed[-1].isnan().all()
+
+
+def test_no_rows_give_no_rows(kernels: CpuKernels) -> None:
+    for kind in KINDS:
+        assert packed(kernels, values(16, 32), kind)(torch.empty(0, 32)).shape == (0, 16)
+
+
 @given(vocabulary=st.integers(1, 70), rows=st.integers(1, 5), seed=st.integers(0, 99), spread=st.sampled_from([1, 60]))
 def test_the_most_probable_token_is_the_argmax(
     kernels: CpuKernels, vocabulary: int, rows: int, seed: int, spread: int

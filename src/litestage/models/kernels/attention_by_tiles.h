@@ -91,6 +91,7 @@ static void place_query(const Shape *s, const float *q, uint32_t *column) {
 INLINE void tile_scores(const Shape *s, const uint16_t *keys, long width, const uint16_t *queries, int first, int last,
                         float *scores, long stride) {
     float sums[2][BLOCK][BLOCK] __attribute__((aligned(64)));
+    written();
     _tile_zero(0);
     _tile_zero(1);
     for (int i = 0; i < s->size; i += GROUP, queries += 2 * BLOCK * GROUP) {
@@ -108,9 +109,9 @@ INLINE void tile_scores(const Shape *s, const uint16_t *keys, long width, const 
     transpose(sums[1][0], scores + BLOCK, stride, first, last);
 }
 
-/* exp, as exp_of. */
+/* exp, as exp_of; NaN stays what it is. */
 INLINE __m512 exp_of_sixteen(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x);
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
     const __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f),
                                      _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693359375f), x));
@@ -157,6 +158,12 @@ static float weigh(const Shape *s, float *scores, long from, long to, long lengt
     return 1.0f / _mm512_reduce_add_ps(_mm512_add_ps(sum, other));
 }
 
+/* A weight of 0 would spread what is not finite to tokens that may not see it; those that may have it in their keys. */
+INLINE __m512i only_finite(__m512i x) {
+    const __m512i exponent = _mm512_set1_epi16(0x7f80);
+    return _mm512_maskz_mov_epi16(_mm512_cmpneq_epi16_mask(_mm512_and_si512(x, exponent), exponent), x);
+}
+
 /* GROUP values with neighbouring slots side by side: [size / BLOCK, BLOCK, BLOCK, 2] */
 INLINE void pair_slots(int size, const uint16_t *from, long width, uint16_t *values) {
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
@@ -164,7 +171,8 @@ INLINE void pair_slots(int size, const uint16_t *from, long width, uint16_t *val
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     for (int p = 0; p < BLOCK; p++, from += 2 * width)
         for (int i = 0; i < size; i += GROUP) {
-            const __m512i first = _mm512_loadu_si512(from + i), second = _mm512_loadu_si512(from + width + i);
+            const __m512i first = only_finite(_mm512_loadu_si512(from + i));
+            const __m512i second = only_finite(_mm512_loadu_si512(from + width + i));
             uint16_t *at = values + (long)i / BLOCK * BLOCK * GROUP + p * GROUP;
             _mm512_store_si512(at, _mm512_permutex2var_epi16(first, low, second));
             _mm512_store_si512(at + BLOCK * GROUP, _mm512_permutex2var_epi16(first, high, second));
@@ -173,6 +181,7 @@ INLINE void pair_slots(int size, const uint16_t *from, long width, uint16_t *val
 
 /* Add GROUP weighted values to tiles 0 to 3: BLOCK query heads, up to 4 * BLOCK numbers of each. */
 INLINE void tile_mix(const uint16_t *weights, long stride, const uint16_t *values, int wide) {
+    written();
     _tile_loadd(6, weights, stride);
     _tile_loadd(7, weights + GROUP, stride);
     _tile_loadd(4, values, VECTOR);

@@ -283,6 +283,9 @@ static void to_parts(const float *values, int in, int high, uint16_t *parts) {
     }
 }
 
+/* The compiler is not told what tile instructions read: all that was written before is in memory from here on. */
+INLINE void written(void) { __asm__ volatile("" ::: "memory"); }
+
 /* Tiles 0 to 3 hold sums, 4 and 5 GROUP columns of a panel, 6 and 7 the same columns of up to BLOCK rows of input. */
 static void set_tiles(int format, int high) {
     struct {
@@ -295,6 +298,7 @@ static void set_tiles(int format, int high) {
         shape.bytes[t] = t < 6 ? VECTOR : GROUP * size;
         shape.rows[t] = t == 4 || t == 5 ? GROUP * size / 4 : high;
     }
+    __asm__ volatile("" : : "r"(&shape) : "memory"); /* it is written, see above */
     _tile_loadconfig(&shape);
 }
 
@@ -303,6 +307,7 @@ static void set_tiles(int format, int high) {
 INLINE void bf16_tiles(const uint8_t *w, long apart, int panels, int groups, const uint16_t *x, int high, int blocks,
                        float *y) {
     const uint16_t *other = x + 2L * groups * high * GROUP;
+    written();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -350,6 +355,7 @@ INLINE void byte_tiles(int format, const uint8_t *w, int groups, const uint8_t *
     __m512 acc[BLOCK];
     for (int r = 0; r < BLOCK; r++) acc[r] = _mm512_setzero_ps();
     const char *scales = (const char *)rows->scales, *added = (const char *)rows->sums;
+    written();
     for (int g = 0; g < groups; g++, w += RECORD[format]) {
         int32_t sums[BLOCK][PANEL] __attribute__((aligned(64)));
         _tile_loadd(4, format == INT4 ? opened + g * GROUP * PANEL : w + 2 * PANEL, VECTOR);
@@ -504,6 +510,7 @@ static void multiply(const Product *p, const Input *input, long first, long end,
 void litestage_linear(const float *x, long rows, int in, int kind, const float *norm, float eps, const uint8_t *weights,
                       int format, int out, const float *bias, const float *down, const float *up, int rank,
                       const float *onto, float *y) {
+    if (rows <= 0) return;
     const int tiles = by_tiles(format, rows), panels = (out + PANEL - 1) / PANEL;
     const int high = !tiles ? 1 : format == BF16 && rows < BLOCK ? rows : BLOCK;
     const Product p = {x, norm, weights, bias, down, up, onto, y, eps, in, kind, format, out, rank, tiles,
