@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from litestage.core import GREEDY, NO_ROOM, Completion, Engine, OnToken, Plan, Request, StageTrace, TokenIds, Trace
+from litestage.core.memory import give_memory_back
 from litestage.evaluation.votes import VoteStop
 from litestage.runner.prompts import Prompts, encode_prompts, header_of
 from litestage.tasks.question import Question
@@ -60,6 +61,8 @@ def run(
 
         done = _until_settled(group, stop, draw) if stop else draw(_paths(group, range(votes or 1)))
         traces += done
+        if len(done) > 1:  # who has one question waits for it
+            give_memory_back()
         if on_traces is not None:
             on_traces(done)
     return traces
