@@ -178,7 +178,7 @@ def test_columns_that_make_no_whole_groups_stay_as_they_are(kernels: CpuKernels)
         {
             "kv_heads": st.integers(1, 3),
             "group": st.integers(1, 6),
-            "size": st.sampled_from([8, 32, 40, 64, 96]),
+            "size": st.sampled_from([8, 16, 32, 40, 64, 96]),
             "window": st.sampled_from([0, 1, 5, 50]),
             "cap": st.sampled_from([0.0, 3.0]),
             "lengths": st.lists(st.integers(0, 90), min_size=1, max_size=4),
@@ -318,7 +318,7 @@ def test_the_leader_alone_is_read(kernels: CpuKernels, dtype: torch.dtype, size:
     states, positions = torch.randn(count, 1, 15 * size), torch.full((count, 1), 90)
     asked = (torch.arange(count), None, None, EPS)
     alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 100)
-    block[1:, : shared // GROUP * GROUP] = float("nan")
+    block[1:, : shared if dtype == torch.float32 else shared // GROUP * GROUP] = float("nan")
     alike = Alike(torch.zeros(count, dtype=torch.long), torch.full((count,), shared))
     assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 100, alike), alone)
 
