@@ -45,7 +45,7 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True, scope="module")
 def shapes_are_checked(request: pytest.FixtureRequest) -> None:
     """Shapes are checked but where whole commands run, whose time it would triple."""
-    jaxtyping.config.update("jaxtyping_disable", request.path.parent.name in ("tests", "cli", "workflows"))
+    jaxtyping.config.update("jaxtyping_disable", request.path.parent.name in ("tests", "cli", "jobs"))
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from transformers import (
 
 from litestage.core import Request, SkipSchedule, SubLayer
 from litestage.engine import TorchEngine
+from litestage.kernels import GpuKernels
 from litestage.models import Affine, LoadedModel, from_transformers
-from litestage.models.kernels import GpuKernels
 
 WINDOW = 8
 """Sliding window of the models that have one: shorter than most prompts below."""
@@ -275,7 +275,7 @@ def requests(prompts: Sequence[Sequence[int]], **options: Any) -> list[Request]:
 def gpu_kernels() -> GpuKernels:
     """Skips a test where there is no triton."""
     pytest.importorskip("triton")
-    from litestage.models.kernels import programs
+    from litestage.kernels import programs
 
     if GPU == "cpu":
         _let_numbers_bound_loops()

@@ -16,19 +16,19 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
+from litestage.benchmarks.decode import STEPS, Subject, _ours, _records, _times, forms_on, prompts_of, skip_sets
+from litestage.benchmarks.decode import _warm_up as warm_up_steps
+from litestage.benchmarks.pipeline import System, _systems
+from litestage.benchmarks.pipeline import _warm_up as warm_up_systems
 from litestage.cli.main import app
 from litestage.core import Decode, OptionError, Prefill, Request, Sampling, StagePlan
 from litestage.engine import TorchEngine
+from litestage.jobs import Options, Workbench, clock, peers
+from litestage.jobs.progress import SILENT, Silent
 from litestage.models import load_transformers
 from litestage.models.catalog import cache_folder
+from litestage.pipeline import run
 from litestage.report.bench import DecodeBench, full_depth
-from litestage.runner import run
-from litestage.workflows import Options, Workbench, clock, peers
-from litestage.workflows.bench import STEPS, Subject, _ours, _records, _times, forms_on, prompts_of, skip_sets
-from litestage.workflows.bench import _warm_up as warm_up_steps
-from litestage.workflows.pipeline import System, _systems
-from litestage.workflows.pipeline import _warm_up as warm_up_systems
-from litestage.workflows.progress import SILENT, Silent
 
 Run = Callable[..., tuple[int, str, str]]
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -146,7 +146,7 @@ def test_forms_that_a_device_does_not_run_are_named(monkeypatch: pytest.MonkeyPa
         if quantise == "int4":
             raise OptionError("--quantise int4 runs elsewhere.")
 
-    monkeypatch.setattr("litestage.workflows.bench.choose_packing", refuse)
+    monkeypatch.setattr("litestage.benchmarks.decode.choose_packing", refuse)
     assert forms_on(GPU, progress) == [("fp32", "none"), ("bf16", "none"), ("bf16", "int8")]
     assert said == ["int4 is left out. --quantise int4 runs elsewhere."]
 

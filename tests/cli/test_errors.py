@@ -236,7 +236,7 @@ def test_an_adapter_of_another_model_is_refused(litestage: Run) -> None:
 
 
 def test_a_plan_that_lacks_a_stage_is_refused(litestage: Run, tmp_path: Path) -> None:
-    from litestage.workflows import Options, Workbench
+    from litestage.jobs import Options, Workbench
 
     plan = Workbench(Options()).full_plan()
     del plan.stages["analysis"]

@@ -8,9 +8,9 @@ import torch
 
 from litestage.core import SkipSchedule, StagePlan
 from litestage.engine import TorchEngine
+from litestage.kernels import find_gpu_kernels
+from litestage.kernels import gpu as gpu_module
 from litestage.models import LoadedModel, from_transformers
-from litestage.models.kernels import find_gpu_kernels
-from litestage.models.kernels import gpu as gpu_module
 from litestage.models.packed import Packed, Packing, choose_packing
 
 KINDS = ("bf16", "int8", "int4")
@@ -91,8 +91,8 @@ def test_a_gpu_runs_every_kind_of_weight_by_kernels() -> None:
 
 def test_without_triton_rounded_values_run_on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     find_gpu_kernels.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "litestage.models.kernels.programs", None)
-    monkeypatch.delattr("litestage.models.kernels.programs", raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "litestage.kernels.programs", None)
+    monkeypatch.delattr("litestage.kernels.programs", raising=False)
     cuda = torch.device("cuda")
     with pytest.warns(UserWarning, match="GPU kernels are not used"):
         assert choose_packing("none", torch.bfloat16, cuda) == Packing()

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from litestage.core import Completion, ExitRule, OptionError, Sampling, Segment, SkipSchedule, StagePlan
 from litestage.engine import TorchEngine
+from litestage.kernels import Kernels, find_kernels, round_weight
 from litestage.models import LoadedModel, from_transformers, load_transformers
-from litestage.models.kernels import Kernels, find_kernels, round_weight
 from litestage.models.packed import Packed, Packing, choose_packing
 
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs a C compiler")

@@ -10,7 +10,7 @@ from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, T
 
 from litestage.core import Sampling
 from litestage.engine.sampling import drawn, most_probable, nucleus, uniforms_of
-from litestage.models.kernels import Kernels, find_kernels
+from litestage.kernels import Kernels, find_kernels
 
 VOCABULARY = 40
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litestage.report import Results
+from litestage.results import Results
 
 MADE_UP = Path(__file__).with_name("made_up_results.json")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from litestage.report import Results
 from litestage.report.page import to_html
 from litestage.report.plan_report import plan_page
+from litestage.results import Results
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

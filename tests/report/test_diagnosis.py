@@ -10,17 +10,10 @@ import pytest
 from litestage.core import DataError, ExitRule, ModelIdentity
 from litestage.evaluation import Paired, accuracy_of
 from litestage.evaluation.entropy import Place, TokenEntropy
-from litestage.report import (
-    Provenance,
-    RankedLayer,
-    Split,
-    System,
-    diagnosis_figures,
-    diagnosis_tables,
-    diagnosis_words,
-)
-from litestage.report.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy, Sweep
-from litestage.report.results import StageCost
+from litestage.report import diagnosis_figures, diagnosis_tables, diagnosis_words
+from litestage.results import Provenance, RankedLayer, Split, System
+from litestage.results.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy, Sweep
+from litestage.results.results import StageCost
 
 Numbers = Sequence[tuple[int, float]]
 """Right answers of 100 and seconds, a pair a budget of 0, 4, 8, ..."""

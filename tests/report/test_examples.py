@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litestage.report import Results
 from litestage.report.examples import letter, mark_changes, stage_views
+from litestage.results import Results
 
 TEXTS = st.text(alphabet=st.sampled_from("ab \n."), max_size=40)
 

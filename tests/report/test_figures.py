@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from litestage.core import EMPTY, Segment, SkipSchedule, StagePlan, SubLayer
-from litestage.report import RankedLayer, Results, figures
-from litestage.report.results import ExitCheck, Profile, ProfilePoint
+from litestage.report import figures
+from litestage.results import RankedLayer, Results
+from litestage.results.results import ExitCheck, Profile, ProfilePoint
 
 
 def point(budget: int, correct: int, seconds: float | None, measured: int = 10) -> ProfilePoint:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from litestage.report import Example, Results, write_report
+from litestage.report import write_report
 from litestage.report.page import chart_id, tie, to_html
 from litestage.report.plan_report import plan_page
+from litestage.results import Example, Results
 
 FIGURES = {"profiles", "plan", "time", "redundancy", "accuracy"}
 

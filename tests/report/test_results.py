@@ -23,7 +23,7 @@ from litestage.core import (
     whole_blocks,
 )
 from litestage.evaluation import Price, StagePrice, accuracy_of, usage_of
-from litestage.report import Example, Provenance, Results, Search, Split, System
+from litestage.results import Example, Provenance, Results, Search, Split, System
 from litestage.search import Ask, Measurement, SearchOptions, search_budgets
 
 

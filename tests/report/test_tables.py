@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from litestage.core import ExitRule, Segment, SkipSchedule, StagePlan, whole_blocks
-from litestage.report import Results, tables, tabular
+from litestage.report import tables, tabular
+from litestage.results import Results
 
 
 def lines(content: RenderableType, width: int = 80) -> list[str]:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from litestage.core import StagePlan
 from litestage.evaluation import Paired, Speedup
-from litestage.report import Results, words
+from litestage.report import words
+from litestage.results import Results
 
 
 def with_wall(results: Results, **changes: Any) -> Results:

@@ -51,12 +51,12 @@ def decode(
 
     Example: [bold]litestage bench decode --model smollm2-135m --rows 1,32[/]
     """
+    from litestage.benchmarks.decode import bench_decode
+    from litestage.benchmarks.peers import usable_peers
     from litestage.core.plan import check_compensation
     from litestage.models import pick_device
     from litestage.report import bench as records
     from litestage.report import tables
-    from litestage.workflows.bench import bench_decode
-    from litestage.workflows.peers import usable_peers
 
     if out is not None:
         o.check_out(out)
@@ -118,9 +118,9 @@ def pipeline(
 
     Example: [bold]litestage bench pipeline --votes 10 --dtype bf16[/]
     """
+    from litestage.benchmarks.pipeline import bench_pipeline
+    from litestage.jobs import Options
     from litestage.report import bench as records
-    from litestage.workflows import Options
-    from litestage.workflows.pipeline import bench_pipeline
 
     if out is not None:
         o.check_out(out)
@@ -152,9 +152,9 @@ def accuracy(
 
     Example: [bold]litestage bench accuracy --limit 100[/]
     """
+    from litestage.benchmarks.precision import bench_accuracy
+    from litestage.jobs import Options
     from litestage.report import bench as records
-    from litestage.workflows import Options
-    from litestage.workflows.forms import bench_accuracy
 
     if out is not None:
         o.check_out(out)
@@ -183,10 +183,10 @@ def search(
 
     Example: [bold]litestage bench search --limit 20[/]
     """
+    from litestage.benchmarks.search import bench_search
+    from litestage.jobs import Options
     from litestage.report import bench as records
     from litestage.search import SearchOptions
-    from litestage.workflows import Options
-    from litestage.workflows.searching import bench_search
 
     if out is not None:
         o.check_out(out)
@@ -222,9 +222,9 @@ def memory(
 
     Example: [bold]litestage bench memory --quantise int4 --dtype bf16[/]
     """
+    from litestage.benchmarks.memory import bench_memory
+    from litestage.jobs import Options
     from litestage.report import bench as records
-    from litestage.workflows import Options
-    from litestage.workflows.memory import bench_memory
 
     if out is not None:
         o.check_out(out)

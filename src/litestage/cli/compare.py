@@ -71,12 +71,12 @@ def command(
     Example: [bold]litestage compare --out comparison[/]
     """
     from litestage.core import ExitRule
+    from litestage.jobs import Options
+    from litestage.jobs.compare import Sizes, check_methods, compare_methods
+    from litestage.jobs.workbench import parse_exit
     from litestage.report import comparison_report, comparison_tables
     from litestage.search import SearchOptions
     from litestage.skipping.rules import RULES
-    from litestage.workflows import Options
-    from litestage.workflows.compare import Sizes, check_methods, compare_methods
-    from litestage.workflows.workbench import parse_exit
 
     chosen = list(RULES) if methods == "all" else list(dict.fromkeys(name.strip() for name in methods.split(",")))
     check_methods(chosen)

@@ -49,10 +49,10 @@ def command(
 
     Example: [bold]litestage diagnose --limit 100 --step 4[/]
     """
+    from litestage.jobs import Options
+    from litestage.jobs.diagnose import Depths, diagnose
+    from litestage.jobs.workbench import parse_exit
     from litestage.report import diagnosis_tables
-    from litestage.workflows import Options
-    from litestage.workflows.diagnose import Depths, diagnose
-    from litestage.workflows.workbench import parse_exit
 
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     rule, depths = parse_exit(exit_rule), Depths(step, budgets_up_to, stage)

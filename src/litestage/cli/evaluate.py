@@ -56,10 +56,11 @@ def command(
     Example: [bold]litestage evaluate --model smollm2-135m --task obqa --data DIR --split dev --limit 20[/]
     """
     from litestage.core.files import write_text
-    from litestage.report import System, tables
-    from litestage.workflows import Options, evaluate
-    from litestage.workflows.evaluate import NO_ROOM_NOTE
-    from litestage.workflows.workbench import plan_by_hand
+    from litestage.jobs import Options, evaluate
+    from litestage.jobs.evaluate import NO_ROOM_NOTE
+    from litestage.jobs.workbench import plan_by_hand
+    from litestage.report import tables
+    from litestage.results import System
 
     stop = _vote_stop(votes, votes_stop, votes_confidence)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)

@@ -74,7 +74,7 @@ def command(
 
     On several GPUs: [bold]accelerate launch --no-python litestage finetune ...[/]
     """
-    from litestage.workflows.finetune import FinetuneOptions, train
+    from litestage.jobs.finetune import FinetuneOptions, train
 
     if init and recipe:
         raise OptionError("--init and --recipe both name a recipe. Give one: --init for a model from scratch.")

@@ -15,8 +15,8 @@ from litestage.core.plan import content_hash
 from litestage.core.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from litestage.workflows import Options, Workbench
-    from litestage.workflows.ways import Way
+    from litestage.jobs import Options, Workbench
+    from litestage.jobs.ways import Way
 
 Number = TypeVar("Number", int, float)
 
@@ -171,7 +171,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 def open_workbench(options: Options) -> Workbench:
     """Load model and task; what transformers would print is kept quiet."""
-    from litestage.workflows import Workbench
+    from litestage.jobs import Workbench
 
     quiet_transformers()
     return Workbench(options)
@@ -212,7 +212,7 @@ def check_out(folder: Path) -> Path:
 
 def ways(preset: str, rankings: str | None, compensations: str | None) -> tuple[Way, ...]:
     """The preset's ways to leave sub-layers out, with rankings or compensations of the user's own in their place."""
-    from litestage.workflows.ways import PRESETS, ways_of
+    from litestage.jobs.ways import PRESETS, ways_of
 
     if preset not in PRESETS:
         raise OptionError(f"--preset {preset} is not known. Choose {' or '.join(PRESETS)}.")

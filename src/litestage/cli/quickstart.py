@@ -43,11 +43,11 @@ def command(
     Example: [bold]litestage quickstart[/]
     """
     from litestage.core import OptionError
+    from litestage.jobs import Options
+    from litestage.jobs.quickstart import Sizes, quickstart
+    from litestage.jobs.workbench import parse_exit
     from litestage.report import tables
     from litestage.search import SearchOptions
-    from litestage.workflows import Options
-    from litestage.workflows.quickstart import Sizes, quickstart
-    from litestage.workflows.workbench import parse_exit
 
     if no_exit and exit_rule:
         raise OptionError("--exit and --no-exit contradict each other. Leave one out.")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from litestage.evaluation import Accuracy, Paired
-    from litestage.workflows.rankings import Answers, Curve, Rankings, StageRankings
+    from litestage.jobs.rankings import Answers, Curve, Rankings, StageRankings
 
 
 def command(
@@ -48,9 +48,9 @@ def command(
 
     Example: [bold]litestage rank --task everyday --limit 50 --compensation none,affine[/]
     """
+    from litestage.jobs import Options
+    from litestage.jobs.rankings import compare_rankings
     from litestage.report.rankings import write_rankings_figure
-    from litestage.workflows import Options
-    from litestage.workflows.rankings import compare_rankings
 
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     ways = o.ways("paper", ranking, compensation)

@@ -15,8 +15,8 @@ from litestage.cli.console import ERR, OUT
 
 if TYPE_CHECKING:
     from litestage.core import Plan, StageTrace
+    from litestage.jobs import Workbench
     from litestage.tasks import Question
-    from litestage.workflows import Workbench
 
 
 def command(
@@ -44,9 +44,9 @@ def command(
 
     Example: [bold]litestage run "Which of these can float on water? (A) a cork (B) a stone (C) a key (D) a fork"[/]
     """
-    from litestage.workflows import Options
-    from litestage.workflows.ask import ask, read_question
-    from litestage.workflows.workbench import plan_by_hand
+    from litestage.jobs import Options
+    from litestage.jobs.ask import ask, read_question
+    from litestage.jobs.workbench import plan_by_hand
 
     asked = read_question(*_typed(question, choice or []))
     with ERR.status("loading the model"):
@@ -73,7 +73,7 @@ def _typed(question: str | None, choices: list[str]) -> tuple[str, list[str]]:
 
 
 def _show(bench: Workbench, question: Question, plan: Plan, explain: bool) -> None:
-    from litestage.workflows.ask import ask
+    from litestage.jobs.ask import ask
 
     texts: dict[int, str] = {}
     with Live(console=OUT, refresh_per_second=12, transient=True) as live:

@@ -53,10 +53,11 @@ def command(
     Example: [bold]litestage search --task everyday --max-drop 1 --out plans/everyday[/]
     """
     from litestage.core import OptionError
-    from litestage.report import Search, Split, tables
+    from litestage.jobs import Options, search
+    from litestage.jobs.workbench import parse_exit
+    from litestage.report import tables
+    from litestage.results import Search, Split
     from litestage.search import SearchOptions
-    from litestage.workflows import Options, search
-    from litestage.workflows.workbench import parse_exit
 
     if no_exit and exit_rule:
         raise OptionError("--exit and --no-exit contradict each other. Leave one out.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from litestage.core.plan import ModelIdentity
 from litestage.core.request import Completion, Request
@@ -13,6 +13,7 @@ OnToken = Callable[[int, int], None]
 """Called with (index of the request, token id) as tokens are decided."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Turns requests into completions; knows tokens, sampling and stage plans, and no questions."""
 

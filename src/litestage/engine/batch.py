@@ -17,9 +17,9 @@ from litestage.core.rows import rows_to_admit
 from litestage.engine.prefixes import Prefix, alike
 from litestage.engine.row import Row
 from litestage.engine.steps import FixedStep, FixedSteps, Said, decision
+from litestage.kernels import Alike
 from litestage.models.cache import Cache
 from litestage.models.decoder import FULL, Decoder, Observer, Path, Skips, Stand
-from litestage.models.kernels import Alike
 
 OnPass = Callable[[Prefill | Decode], None]
 OnLogits = Callable[[Sequence[int], Float[Tensor, "B V"]], None]

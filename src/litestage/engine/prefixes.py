@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from litestage.core import TokenIds
-from litestage.models.kernels import Alike
+from litestage.kernels import Alike
 
 
 @dataclass(slots=True, eq=False)

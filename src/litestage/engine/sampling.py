@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from litestage.core import Sampling
-from litestage.models.kernels import Kernels, inverted
+from litestage.kernels import Kernels, inverted
 
 
 def most_probable(

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from litestage.core import Compensation, Sampling, SkipSet
 from litestage.engine.sampling import decide
+from litestage.kernels import Kernels
 from litestage.models.cache import Cache
 from litestage.models.decoder import Decoder, Path, Skips
-from litestage.models.kernels import Kernels
 
 CONTEXT = 128
 """Slots read are rounded up to a multiple of this."""

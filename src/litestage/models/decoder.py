@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from litestage.core import EMPTY, SkipSet, SubLayer, sub_layers
+from litestage.kernels.kernels import Alike, Heads, Kernels
 from litestage.models.cache import Cache
-from litestage.models.kernels.kernels import Alike, Heads, Kernels
 
 Hidden = Float[Tensor, "B T D"]
 Observer = Callable[[SubLayer, Hidden, Hidden], None]

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from litestage.core import OptionError
+from litestage.kernels import Kernels, find_gpu_kernels, find_kernels, round_weight
+from litestage.kernels.kernels import GATED, NORMED, PLAIN
+from litestage.kernels.rounding import GROUP
 from litestage.models.decoder import Activation, Linear, LowRank, Projection
-from litestage.models.kernels import Kernels, find_gpu_kernels, find_kernels, round_weight
-from litestage.models.kernels.kernels import GATED, NORMED, PLAIN
-from litestage.models.kernels.rounding import GROUP
 
 EIGHT = 8
 QUANTISATIONS = ("none", "int8", "int4")

@@ -9,9 +9,9 @@ import altair as alt
 
 from litestage.report import words
 from litestage.report.charts import Draw, Width
-from litestage.report.comparison import Compared, Comparison
 from litestage.report.figures import Row
 from litestage.report.theme import Theme
+from litestage.results.comparison import Compared, Comparison
 
 COLOURS = ("plan", "ffn", "attention", "vermilion", "purple", "sky", "brown", "full", "ink") * 2
 SHAPES = (

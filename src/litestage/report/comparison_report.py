@@ -6,8 +6,8 @@ from pathlib import Path
 
 from litestage.report import charts, comparison_charts, comparison_tables, comparison_words, figures, plan_report, words
 from litestage.report.charts import Key
-from litestage.report.comparison import Compared, Comparison
 from litestage.report.page import Card, Figure, Page, Panel, Section, write_page
+from litestage.results.comparison import Compared, Comparison
 
 RIVALS = ("litestage_uniform_exit", "exit_only", "token_cap")
 """Methods that the first chart always draws, because LiteStage has to beat them."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 
 from litestage.report import comparison_words, tables, words
-from litestage.report.comparison import Compared, Comparison, Duel, Pair
 from litestage.report.tabular import NOTHING, Column, Line, Table
+from litestage.results.comparison import Compared, Comparison, Duel, Pair
 
 
 def report(comparison: Comparison) -> RenderableType:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from litestage.evaluation import FrontierPoint, as_fast
 from litestage.report import words
-from litestage.report.comparison import Compared, Comparison, Duel
+from litestage.results.comparison import Compared, Comparison, Duel
 
 FAST = 1.02
 """Speedup below which a plan is no faster than full depth for any purpose here."""

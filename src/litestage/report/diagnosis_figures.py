@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from litestage.evaluation import Paired
 from litestage.report import words
-from litestage.report.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy
 from litestage.report.figures import Row, kind_name
-from litestage.report.results import RankedLayer
+from litestage.results.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy
+from litestage.results.results import RankedLayer
 
 TOGETHER = "all stages together"
 WITHOUT, WITH = "without exit", "with exit"

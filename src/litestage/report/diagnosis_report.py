@@ -8,13 +8,13 @@ from pathlib import Path
 
 from litestage.report import diagnosis_charts, diagnosis_figures, diagnosis_tables, diagnosis_words, tabular, words
 from litestage.report.charts import Key
-from litestage.report.diagnosis import Diagnosis, Versions
 from litestage.report.diagnosis_charts import EXITS, Axis, Styles, keys, lines
 from litestage.report.diagnosis_figures import FEW_ROWS
 from litestage.report.examples import StageView, letter, stage_views
 from litestage.report.figures import ATTENTION, FFN
 from litestage.report.page import Card, ExampleView, Figure, Page, Panel, Section, write_page
 from litestage.report.plan_report import machine_facts
+from litestage.results.diagnosis import Diagnosis, Versions
 
 BUDGET = Axis("budget", "sub-layers skipped")
 RANKED = 12

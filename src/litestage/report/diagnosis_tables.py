@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from rich.console import Group, RenderableType
 
 from litestage.report import diagnosis_words, tables, words
-from litestage.report.diagnosis import ALL, Diagnosis, Point, Sweep
 from litestage.report.diagnosis_figures import TOGETHER, change, skipped
 from litestage.report.tabular import Column, Line, Table, Tone
+from litestage.results.diagnosis import ALL, Diagnosis, Point, Sweep
 
 TOLD = "*"
 """Behind a number that differs from full depth's beyond chance."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from litestage.report import words
-from litestage.report.diagnosis import Diagnosis, Point, Sweep
 from litestage.report.diagnosis_figures import change
+from litestage.results.diagnosis import Diagnosis, Point, Sweep
 
 SHARP = 10.0
 """Points: where smaller losses cannot show, up to which budget none shows is no headline."""

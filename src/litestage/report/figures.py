@@ -8,7 +8,7 @@ from litestage.core import SkipSchedule, StagePlan, SubLayer
 from litestage.core.layers import sub_layers
 from litestage.evaluation import Accuracy
 from litestage.report import words
-from litestage.report.results import ExitCheck, Group, Profile, ProfilePoint, RankedLayer, System
+from litestage.results.results import ExitCheck, Group, Profile, ProfilePoint, RankedLayer, System
 
 Row = dict[str, str | float | None]
 

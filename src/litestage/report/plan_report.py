@@ -10,7 +10,7 @@ from litestage.report import charts, figures, tabular, words
 from litestage.report.charts import Key
 from litestage.report.examples import StageView, letter, stage_views
 from litestage.report.page import Card, ExampleView, Figure, Page, Panel, Section, write_page
-from litestage.report.results import Example, Profile, Provenance, Results, Search
+from litestage.results.results import Example, Profile, Provenance, Results, Search
 
 
 def write_report(results: Results, folder: Path) -> Path:

@@ -9,9 +9,9 @@ from typing import Any
 
 from litestage.core import DataError
 from litestage.report import comparison_report, diagnosis_report, plan_report
-from litestage.report.comparison import Comparison
-from litestage.report.diagnosis import Diagnosis
-from litestage.report.results import RESULTS_FILE, Results
+from litestage.results.comparison import Comparison
+from litestage.results.diagnosis import Diagnosis
+from litestage.results.results import RESULTS_FILE, Results
 
 KINDS: dict[str, Callable[[Path], Path]] = {
     "plan": lambda folder: plan_report.write_report(Results.load(folder), folder),

@@ -16,7 +16,7 @@ from litestage.core import StagePlan, SubLayer
 from litestage.evaluation import StoppedVotes, VoteAccuracy
 from litestage.report import tabular, words
 from litestage.report.figures import ATTENTION, FFN, first_skip
-from litestage.report.results import Provenance, Results, Search, System
+from litestage.results.results import Provenance, Results, Search, System
 
 STYLES: dict[tabular.Tone, str] = {"plain": "", "strong": "bold", "dim": "dim"}
 SKIPPED_CELL, KEPT_CELL = "■", "·"

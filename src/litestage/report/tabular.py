@@ -10,7 +10,7 @@ from litestage.core import StagePlan, SubLayer
 from litestage.evaluation import Accuracy, StoppedVotes, VoteAccuracy
 from litestage.report import words
 from litestage.report.figures import ATTENTION, FFN, kind_name, state_of, verdict_on
-from litestage.report.results import Profile, ProfilePoint, RankedLayer, Results, Search, StageCost, System
+from litestage.results.results import Profile, ProfilePoint, RankedLayer, Results, Search, StageCost, System
 
 Tone = Literal["plain", "strong", "dim"]
 NOTHING = "–"

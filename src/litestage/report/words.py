@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from litestage.core import ExitRule
 from litestage.evaluation import Paired, Speedup
-from litestage.report.results import Results, Search
+from litestage.results.results import Results, Search
 
 MINUS = "\N{MINUS SIGN}"
 

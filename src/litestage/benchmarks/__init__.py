@@ -1,0 +1,1 @@
+"""How fast the engine is, beside its peers: decode steps, whole questions, fewer bits, memory. Outside the API."""

@@ -1,0 +1,352 @@
+"""How fast the engine decodes: ours in every form, with and without skipping, beside its peers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from litestage.benchmarks.peers import LLAMA_CPP, TRANSFORMERS, VLLM, LlamaCpp, Steps, Vllm, transformers_steps
+from litestage.core import (
+    Compensation,
+    Decode,
+    OptionError,
+    Prefill,
+    Request,
+    SkipSchedule,
+    SkipSet,
+    StagePlan,
+    SubLayer,
+    TokenIds,
+)
+from litestage.engine import TorchEngine
+from litestage.engine.clock import Clock, now, works_behind
+from litestage.evaluation import skip_efficiency
+from litestage.jobs.progress import Progress
+from litestage.jobs.workbench import hardware, versions
+from litestage.models import LoadedModel
+from litestage.models.decoder import Affine, Decoder, Linear, Stand
+from litestage.models.load import DTYPES, from_transformers, load_transformers
+from litestage.models.packed import choose_packing
+from litestage.report.bench import DecodeBench, StepTime
+
+FORMS = (("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4"))
+"""Dtype and quantisation of each form of our engine."""
+OURS = "litestage"
+STEPS = 12
+"""Decode steps that follow one another in a sample; the first warms up."""
+GPU_STEPS = 64
+"""The same on a GPU, where a step may take a tenth of the time, and is known by the mean of all."""
+SLOW = 3
+"""Samples, at most, of a peer's batches of many rows on a CPU: each prefills them again."""
+READ_BYTES = 1 << 28
+COPY_BYTES = 1 << 30
+"""On a GPU, which would hold the smaller number in its caches in part."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed: an engine in one form at so many rows, at full depth or not."""
+
+    engine: str
+    rows: int
+    dtype: str
+    quantisation: str
+    skipped: str
+    steps: Steps
+    bytes_read: int = 0
+    """Weights and cache that a step reads; 0 where only the engine knows."""
+    share_skipped: float = 0.0
+    """Of the weights' bytes."""
+    samples: int = 1000
+    """At most."""
+
+    @property
+    def full(self) -> tuple[str, int, str, str]:
+        """What its full depth is called by."""
+        return self.engine, self.rows, self.dtype, self.quantisation
+
+
+def skip_sets(num_blocks: int) -> dict[str, SkipSet]:
+    """Full depth, and half the blocks, attentions and FFNs: every second one, from the second on."""
+    blocks = range(1, num_blocks, 2)
+    attentions = frozenset(SubLayer(block=block, kind="attention") for block in blocks)
+    ffns = frozenset(SubLayer(block=block, kind="ffn") for block in blocks)
+    n = len(attentions)
+    return {
+        "nothing": frozenset(),
+        f"{n} blocks": attentions | ffns,
+        f"{n} attentions": attentions,
+        f"{n} FFNs": ffns,
+    }
+
+
+def left_out(num_blocks: int, compensations: Sequence[str]) -> Iterator[tuple[str, SkipSet, str]]:
+    """What steps are timed with: every skip set with nothing in place, and the blocks with each compensation."""
+    sets = skip_sets(num_blocks)
+    yield from ((name, skipped, "none") for name, skipped in sets.items())
+    blocks = next(name for name in sets if name.endswith(" blocks"))
+    yield from ((f"{blocks}, {kind}", sets[blocks], kind) for kind in compensations if kind != "none")
+
+
+def bench_decode(
+    model: str,
+    rows: Sequence[int],
+    context: int,
+    repeats: int,
+    peers: Sequence[str],
+    compensations: Sequence[str],
+    device: torch.device,
+    progress: Progress,
+) -> DecodeBench:
+    """Time decode steps of every subject in turn, ``repeats`` times over."""
+    forms = forms_on(device, progress)
+    progress.start("loading engines")
+    source, tokenizer = load_transformers(model)
+    steps = GPU_STEPS if works_behind(device) else STEPS
+    engines = {form: _engine(in_form(source, tokenizer, *form, device), max(rows), context + steps) for form in forms}
+    subjects = [
+        *(one for form, engine in engines.items() for one in _ours(*form, engine, rows, context, compensations)),
+        *_peers(peers, model, source, tokenizer, rows, context, device),
+    ]
+    gigabytes = bandwidth(device)
+    if works_behind(device):
+        _warm_up(subjects, steps, progress)
+    times = _times(subjects, steps, repeats, progress)
+    return DecodeBench(
+        model=model,
+        context=context,
+        repeats=repeats,
+        bandwidth=gigabytes,
+        steps=tuple(_records(subjects, times, gigabytes)),
+        conditions={
+            "hardware": hardware(device),
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "versions": versions(device),
+            "kernels": "litestage" if any(one.model.decoder.kernels for one in engines.values()) else "torch",
+        },
+    )
+
+
+def forms_on(device: torch.device, progress: Progress) -> list[tuple[str, str]]:
+    """The forms that a device runs; it is said why one is left out."""
+    found = []
+    for dtype, quantisation in FORMS:
+        try:
+            choose_packing(quantisation, DTYPES[dtype], device)
+            found.append((dtype, quantisation))
+        except OptionError as error:
+            progress.say(f"{quantisation} is left out. {error}")
+    return found
+
+
+def _warm_up(subjects: Sequence[Subject], steps: int, progress: Progress) -> None:
+    """Have a GPU's steps captured and compiled for before any is timed.
+
+    Most rows come first: a larger cache would take the place of the smaller one, and of the steps captured over it.
+    """
+    progress.start("warming up", len(subjects))
+    for subject in sorted(subjects, key=lambda one: -one.rows):
+        subject.steps(steps)
+        progress.advance()
+
+
+def _times(subjects: Sequence[Subject], steps: int, repeats: int, progress: Progress) -> list[list[float]]:
+    """Seconds of a step, ``repeats`` samples of each subject, taken in turn."""
+    progress.start("decoding", repeats * len(subjects))
+    times: list[list[float]] = [[] for _ in subjects]
+    for repeat in range(repeats):
+        for subject, taken in zip(subjects, times, strict=True):
+            if repeat < subject.samples:
+                taken.append(subject.steps(steps))
+            progress.advance()
+    return times
+
+
+def prompts_of(rows: int, context: int, vocabulary: int) -> list[TokenIds]:
+    """One for each row, alike in nothing: what rows have in common we would read once."""
+    generator = torch.Generator().manual_seed(0)
+    return [tuple(ids) for ids in torch.randint(5, vocabulary, (rows, context), generator=generator).tolist()]
+
+
+def in_form(
+    source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: str, quantisation: str, device: torch.device
+) -> LoadedModel:
+    """The same fp32 weights in another form, on a device: files are read once."""
+    packing = choose_packing(quantisation, DTYPES[dtype], device)
+    copy = deepcopy(source).to(DTYPES[dtype] if quantisation == "none" else torch.float32)
+    return from_transformers(copy, tokenizer, source.name_or_path, device=str(device), packing=packing)
+
+
+def _engine(loaded: LoadedModel, rows: int, tokens: int) -> TorchEngine:
+    """One that ends no text, in a context with room for so many tokens."""
+    engine = TorchEngine(replace(loaded, eos_ids=(-1,)), batch_size=rows)
+    if tokens >= engine.max_context:
+        raise OptionError(
+            f"--context must leave room for the steps that are timed, and with them it is {tokens} tokens: "
+            f"{engine.identity.id} takes {engine.max_context}. Give a smaller one."
+        )
+    return engine
+
+
+def _ours(
+    dtype: str,
+    quantisation: str,
+    engine: TorchEngine,
+    rows: Sequence[int],
+    context: int,
+    compensations: Sequence[str],
+) -> Iterator[Subject]:
+    loaded = engine.model
+    prompts = prompts_of(max(rows), context, loaded.decoder.head.shape[0])
+    engine.stands = {kind: stand_of(loaded.decoder, kind) for kind in compensations}
+    for count in rows:
+        for name, skipped, kind in left_out(loaded.identity.num_blocks, compensations):
+            yield Subject(
+                engine=OURS,
+                rows=count,
+                dtype=dtype,
+                quantisation=quantisation,
+                skipped=name,
+                steps=_our_steps(engine, prompts[:count], skipped, kind),
+                bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
+                share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
+            )
+
+
+def stand_of(decoder: Decoder, kind: str) -> Stand:
+    """Stand-ins of a kind for every sub-layer, with numbers that change nothing: a step takes as long with any."""
+    name, _, rank = kind.partition(":")
+    width = len(decoder.norm)
+    ones, zeros = (partial(make, dtype=decoder.dtype, device=decoder.device) for make in (torch.ones, torch.zeros))
+    down = zeros((int(rank), width)) if rank else None
+    one = Affine(
+        scale={"norm_ratio": ones(()), "affine": ones(width)}.get(name),
+        shift=None if name == "norm_ratio" else zeros(width),
+        down=down,
+        up=None if down is None else zeros((width, int(rank))),
+    )
+    return dict.fromkeys(decoder.layers, one)
+
+
+def _our_steps(engine: TorchEngine, prompts: Sequence[TokenIds], skipped: SkipSet, kind: str) -> Steps:
+    compensation = Compensation(kind=kind, content=None if kind == "none" else kind)
+    plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=compensation)
+
+    def steps(count: int) -> float:
+        clock = Clock(engine.model.decoder.device, count)
+
+        def on_pass(work: Prefill | Decode) -> None:
+            if isinstance(work, Prefill):
+                clock.start()
+            else:
+                clock.note()
+
+        engine.on_pass = on_pass
+        requests = [Request(prompt_ids=prompt, stage_plan=plan, max_new_tokens=count + 1) for prompt in prompts]
+        beginnings = [prompt[:-1] for prompt in prompts]
+        engine.generate(requests, beginnings)  # the last token is prefilled each time: its end is the start
+        engine.on_pass = None
+        return clock.step
+
+    return steps
+
+
+def _weight_bytes(decoder: Decoder, skipped: SkipSet = frozenset()) -> int:
+    """What a step reads of the weights."""
+    kept = [layer for layer in decoder.layers if layer not in skipped]
+    return decoder.head.nbytes + sum(part.nbytes for layer in kept for part in _parts(decoder, layer))
+
+
+def _parts(decoder: Decoder, layer: SubLayer) -> tuple[Linear, Linear]:
+    block = decoder.blocks[layer.block]
+    if layer.kind == "attention":
+        return block.attention.qkv, block.attention.out
+    return block.ffn.gate_up, block.ffn.down
+
+
+def _cache_bytes(loaded: LoadedModel, skipped: SkipSet, rows: int, context: int) -> int:
+    shape, decoder = loaded.decoder.shape, loaded.decoder
+    attentions = sum(layer.kind == "attention" and layer not in skipped for layer in decoder.layers)
+    return attentions * rows * context * 2 * shape.kv_heads * shape.head_size * decoder.cache_dtype.itemsize
+
+
+def _peers(
+    peers: Sequence[str],
+    model: str,
+    source: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[int],
+    context: int,
+    device: torch.device,
+) -> Iterator[Subject]:
+    prompts = prompts_of(max(rows), context, source.config.vocab_size)
+    if TRANSFORMERS in peers:
+        for dtype in ("fp32", "bf16"):
+            peer = deepcopy(source).to(device, DTYPES[dtype])
+            for count in rows:
+                samples = 1000 if count == 1 or works_behind(device) else SLOW
+                for cache in ("dynamic", "static"):
+                    name, steps = f"{TRANSFORMERS}, {cache} cache", transformers_steps(peer, cache, prompts[:count])
+                    yield Subject(name, count, dtype, "none", "nothing", steps, samples=samples)
+    if VLLM in peers:
+        served = Vllm(source, tokenizer, max(rows), context + GPU_STEPS + 1)
+        for count in rows:
+            yield Subject(VLLM, count, "bf16", "none", "nothing", served.steps(prompts[:count]))
+    if LLAMA_CPP in peers:
+        for count in rows:
+            llama = LlamaCpp(model, count, context + 2 * STEPS)
+            form = "the GGUF" if llama.repacked else "the GGUF as it lies"
+            yield Subject(LLAMA_CPP, count, "fp16", form, "nothing", llama.steps(prompts[:count]))
+
+
+def bandwidth(device: torch.device, repeats: int = 7) -> float:
+    """Gigabytes a second that a device moves from and to its memory, or torch's threads read: the best of a few."""
+    size, work = _copy(device) if works_behind(device) else (READ_BYTES, torch.ones(READ_BYTES // 4).sum)
+    return size / min(_timed(work, device) for _ in range(repeats)) / 1e9
+
+
+def _copy(device: torch.device) -> tuple[int, Callable[[], object]]:
+    """The bytes that a copy on a device moves, and the copy."""
+    numbers = torch.ones(COPY_BYTES // 4, device=device)
+    return 2 * COPY_BYTES, partial(torch.empty_like(numbers).copy_, numbers)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    start = now(device)
+    work()
+    return now(device) - start
+
+
+def _records(subjects: Sequence[Subject], times: Sequence[Sequence[float]], gigabytes: float) -> Iterator[StepTime]:
+    full = {one.full: taken for one, taken in zip(subjects, times, strict=True) if one.skipped == "nothing"}
+    for subject, taken in zip(subjects, times, strict=True):
+        seconds = statistics.median(taken)
+        low, high = (seconds, seconds) if len(taken) < 2 else statistics.quantiles(taken, n=4)[::2]
+        yield StepTime(
+            engine=subject.engine,
+            rows=subject.rows,
+            dtype=subject.dtype,
+            quantisation=subject.quantisation,
+            skipped=subject.skipped,
+            ms_per_step=1e3 * seconds,
+            ms_low=1e3 * low,
+            ms_high=1e3 * high,
+            tokens_per_s=subject.rows / seconds,
+            samples=len(taken),
+            bound_share=subject.bytes_read / (gigabytes * 1e9) / seconds if subject.bytes_read else None,
+            efficiency=_efficiency(full[subject.full], taken, subject.share_skipped) if subject.share_skipped else None,
+        )
+
+
+def _efficiency(full: Sequence[float], skipping: Sequence[float], share_skipped: float) -> float:
+    """Of samples taken in turn, each held against its neighbour, so that a drift of the machine hits both."""
+    return statistics.median(
+        skip_efficiency(whole, step, share_skipped) for whole, step in zip(full, skipping, strict=True)
+    )

@@ -1,0 +1,175 @@
+"""How fast whole questions are answered, and what of it the step, shared prefixes and refilled rows each gain."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from litestage.benchmarks.decode import OURS
+from litestage.benchmarks.peers import TRANSFORMERS, TransformersEngine
+from litestage.core import Completion, Engine, OnToken, Plan, Request, TokenIds, Trace
+from litestage.engine import TorchEngine
+from litestage.engine.clock import now, works_behind
+from litestage.jobs.progress import Progress
+from litestage.jobs.workbench import Workbench
+from litestage.models.load import DTYPES, load_transformers
+from litestage.pipeline import run
+from litestage.report.bench import PipelineBench, PipelineTime, TurnTime
+from litestage.tasks import Question
+
+
+class _Unshared(TorchEngine):
+    """Every prompt is prefilled whole."""
+
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        return super().generate(requests, (), on_token)
+
+
+class _Unfilled(TorchEngine):
+    """A batch runs until its last row has ended, and no other takes the place of one that ended before."""
+
+    def generate(
+        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
+    ) -> list[Completion]:
+        groups = (requests[i : i + self.batch_size] for i in range(0, len(requests), self.batch_size))
+        generate = partial(super().generate, prefixes=prefixes, on_token=on_token)
+        return [done for group in groups for done in generate(group)]
+
+
+class _Bare(_Unshared, _Unfilled):
+    """Neither: what the step alone gains."""
+
+
+@dataclass(frozen=True)
+class System:
+    name: str
+    engine: Engine
+    plan: Plan
+    batch_size: int
+    questions: int
+    """Of the first ones, how many it answers."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A group of questions that a system answered, and how long it took."""
+
+    questions: int
+    seconds: float
+    traces: Sequence[Trace]
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """Of each run."""
+        return [tuple(done.text for stage in trace.stages for done in stage.completions) for trace in self.traces]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(done.token_ids) for trace in self.traces for stage in trace.stages for done in stage.completions)
+
+    @property
+    def token_seconds(self) -> float:
+        return self.seconds / max(1, self.tokens)
+
+
+def bench_pipeline(
+    bench: Workbench,
+    questions: Sequence[Question],
+    plan: Plan | None,
+    votes: int | None,
+    at_once: int,
+    peer_questions: int,
+    progress: Progress,
+    peer_batch_size: int | None = None,
+) -> PipelineBench:
+    """Let every system answer the same questions in turn, ``at_once`` at a time.
+
+    transformers, and the engine without all that makes it fast, answer only the first ``peer_questions``; it decodes
+    ``peer_batch_size`` rows together, by default as many as we. On a GPU all answer the first group once more, before
+    any is timed.
+    """
+    systems = list(_systems(bench, plan, len(questions), peer_questions, peer_batch_size))
+    groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
+    turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
+    device = bench.engine.model.decoder.device
+    if works_behind(device):
+        _warm_up(systems, bench, groups[0], votes, progress)
+    progress.start("answering", sum(min(system.questions, len(questions)) for system in systems))
+    for number, group in enumerate(groups):
+        for system in systems:
+            if number * at_once >= system.questions:
+                continue
+            start = now(device)
+            traces = run(
+                system.engine, bench.task, group, system.plan, votes=votes, seed=number, questions_at_once=len(group)
+            )
+            turns[system.name].append(Turn(len(group), now(device) - start, traces))
+            progress.advance(len(group))
+    return PipelineBench(
+        model=bench.engine.identity.id,
+        task=bench.task.name,
+        shots=len(bench.task.shots),
+        votes=votes,
+        at_once=at_once,
+        dtype=bench.options.dtype,
+        quantisation=bench.options.quantise,
+        conditions=bench.conditions,
+        systems=tuple(_record(system, turns[system.name], turns[systems[0].name]) for system in systems),
+    )
+
+
+def _warm_up(
+    systems: Sequence[System], bench: Workbench, group: Sequence[Question], votes: int | None, progress: Progress
+) -> None:
+    """A GPU's first steps are captured and compiled for. What they leave behind of the prompts is forgotten."""
+    progress.start("warming up", len(systems))
+    for system in systems:
+        run(system.engine, bench.task, group, system.plan, votes=votes, seed=0)
+        if isinstance(system.engine, TorchEngine):
+            system.engine.forget()
+        progress.advance()
+
+
+def _systems(
+    bench: Workbench, plan: Plan | None, questions: int, peer_questions: int, peer_batch_size: int | None = None
+) -> Iterator[System]:
+    """The peer first, then what each part of the engine adds to the one before."""
+    model, size, full = bench.engine.model, bench.options.batch_size, bench.full_plan()
+    if peer_questions:
+        source, _ = load_transformers(bench.options.model, adapter=bench.options.adapter)
+        source = source.to(model.decoder.device, DTYPES[bench.options.dtype])
+        rows = peer_batch_size or size
+        yield System(
+            f"{TRANSFORMERS} generate", TransformersEngine(source, bench.engine, rows), full, rows, peer_questions
+        )
+    few = peer_questions or questions
+    for name, kind in (("the step alone", _Bare), ("and shared prefixes", _Unfilled)):
+        yield System(f"{OURS}: {name}", kind(model, batch_size=size), full, size, few)
+    yield System(f"{OURS}: and refilled rows", TorchEngine(model, batch_size=size), full, size, questions)
+    if plan is not None:
+        planned = TorchEngine(model, batch_size=size, stands=bench.engine.stands)
+        yield System(f"{OURS}: and the plan", planned, plan, size, questions)
+
+
+def _record(system: System, own: Sequence[Turn], first: Sequence[Turn]) -> PipelineTime:
+    """Ratios are those of turns that the first system had too, each against its own."""
+    questions, seconds = sum(turn.questions for turn in own), sum(turn.seconds for turn in own)
+    both = list(zip(first, own, strict=False))
+    return PipelineTime(
+        system=system.name,
+        batch_size=system.batch_size,
+        questions=questions,
+        seconds=seconds,
+        questions_per_s=questions / seconds,
+        ratio=statistics.median(theirs.seconds / mine.seconds for theirs, mine in both),
+        token_ratio=statistics.median(theirs.token_seconds / mine.token_seconds for theirs, mine in both),
+        same_texts=statistics.mean(
+            a == b for theirs, mine in both for a, b in zip(theirs.texts, mine.texts, strict=True)
+        ),
+        tokens=sum(turn.tokens for turn in own),
+        turns=tuple(TurnTime(questions=one.questions, seconds=one.seconds, tokens=one.tokens) for one in own),
+    )

@@ -1,0 +1,70 @@
+"""What fewer bits do to a model: the same tokens, and answers, as in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from litestage.benchmarks.decode import FORMS, forms_on, in_form
+from litestage.core import Trace
+from litestage.engine import TorchEngine
+from litestage.engine.forcing import forcings
+from litestage.evaluation import score
+from litestage.evaluation.accuracy import question_scores
+from litestage.evaluation.paired import compare
+from litestage.jobs.progress import Progress
+from litestage.jobs.ways import stage_texts
+from litestage.jobs.workbench import Workbench
+from litestage.models.load import load_transformers
+from litestage.pipeline import run
+from litestage.report.bench import FormAccuracy, FormsBench
+from litestage.skipping.probe import effect_of
+from litestage.tasks import Question
+
+
+def bench_accuracy(bench: Workbench, questions: Sequence[Question], progress: Progress) -> FormsBench:
+    """Answer the questions in every form, and teacher-force fp32's own texts; ``bench`` is in fp32."""
+    source, tokenizer = load_transformers(bench.options.model, adapter=bench.options.adapter)
+    reference: list[Trace] = []
+    records: list[FormAccuracy] = []
+    device = bench.engine.model.decoder.device
+    for dtype, quantisation in forms_on(device, progress):
+        engine = bench.engine
+        if (dtype, quantisation) != FORMS[0]:
+            loaded = in_form(source, tokenizer, dtype, quantisation, device)
+            engine = TorchEngine(loaded, batch_size=bench.options.batch_size)
+        progress.start(
+            f"answering in {dtype}" if quantisation == "none" else f"answering in {quantisation}", len(questions)
+        )
+        traces = run(
+            engine, bench.task, questions, bench.full_plan(), on_traces=lambda done: progress.advance(len(done))
+        )
+        reference = reference or traces
+        records.append(_record(bench, engine, dtype, quantisation, reference, traces))
+    return FormsBench(
+        model=bench.engine.identity.id,
+        task=bench.task.name,
+        shots=len(bench.task.shots),
+        forms=tuple(records),
+        conditions=bench.conditions,
+    )
+
+
+def _record(
+    bench: Workbench,
+    engine: TorchEngine,
+    dtype: str,
+    quantisation: str,
+    reference: Sequence[Trace],
+    traces: Sequence[Trace],
+) -> FormAccuracy:
+    texts = [text for index in range(len(bench.task.stages)) for text in stage_texts(bench, reference, index)]
+    effect = effect_of(zip(forcings(bench.engine, texts), forcings(engine, texts), strict=True))
+    return FormAccuracy(
+        dtype=dtype,
+        quantisation=quantisation,
+        accuracy=score(traces),
+        paired=compare(question_scores(reference), question_scores(traces)),
+        agreement=effect.agreement,
+        kl=effect.kl,
+        tokens=effect.tokens,
+    )

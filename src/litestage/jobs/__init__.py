@@ -1,0 +1,8 @@
+"""One file a job: they wire the rooms, resume and time. This is the Python API."""
+
+from litestage.jobs.evaluate import Evaluation, evaluate
+from litestage.jobs.rankings import compare_rankings
+from litestage.jobs.search import Found, search
+from litestage.jobs.workbench import Options, Workbench
+
+__all__ = ["Evaluation", "Found", "Options", "Workbench", "compare_rankings", "evaluate", "search"]

@@ -1,0 +1,496 @@
+"""Every method, ablation and control on the same questions, under the same engine, seeds and statistics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import combinations
+from math import ceil
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from litestage.core import Compensation, CompensationKind, ExitRule, OptionError, Plan, SkipSchedule, Trace
+from litestage.core.wording import did_you_mean
+from litestage.evaluation import (
+    as_fast,
+    compare,
+    frontier,
+    holm,
+    medians,
+    price_error,
+    question_scores,
+    speedup,
+)
+from litestage.jobs.claim import refuse_other_jobs
+from litestage.jobs.evaluate import NO_ROOM_NOTE, Evaluation, answer, none_right, summarise
+from litestage.jobs.latency import wall_clock
+from litestage.jobs.progress import SILENT, Progress
+from litestage.jobs.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
+from litestage.jobs.search import Ground, lay_ground, search
+from litestage.jobs.setups import Setup, controls, full_depth, searched, token_cap, uniform
+from litestage.jobs.workbench import Workbench, command_line
+from litestage.report import words
+from litestage.results import Example, Provenance, RankedLayer, Split, System
+from litestage.results.comparison import CONSTANT, Compared, Comparison, Duel, DuelKind, Pair, most_common
+from litestage.search import SearchOptions
+from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
+from litestage.skipping.rules import RULES, Scores
+from litestage.tasks import Question
+
+INFLUENCE_QUESTIONS = 50
+"""Questions whose prompts give ShortGPT its block influence."""
+WORTH_TIMING = 0.5
+"""Priced speedup below which a system is not timed: its texts run to their limits, and would take all of the time."""
+UNREAD = 0.5
+"""Share of answers that do not parse from which accuracy says little."""
+AMOUNTS = 4
+"""Budgets of each method, unless they are asked for."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is compared; None is all."""
+
+    search: int | None = 150
+    test: int | None = 200
+    wall: int = 6
+    """Test questions timed by the wall clock, all systems in turn."""
+    blocks: tuple[int, ...] | None = None
+    """What each method is asked to skip, in blocks; None is four amounts, up to what LiteStage's plans skip."""
+    max_drops: tuple[float, ...] = (1.0, 3.0, 5.0, 10.0)
+    """Points that LiteStage's plans may lose on dev."""
+
+    def check(self, num_blocks: int) -> None:
+        """Raise `OptionError` for what could not be compared."""
+        for option, count, least in (
+            ("--search-limit", self.search, 1),
+            ("--limit", self.test, 1),
+            ("--wall", self.wall, 2),
+        ):
+            if count is not None and count < least:
+                raise OptionError(f"{option} {count} is too few to compare anything. Choose {least} or more.")
+        if wrong := [drop for drop in self.max_drops if not 0 <= drop <= 100]:
+            raise OptionError(
+                f"--max-drops {wrong[0]:g} cannot be points of accuracy to lose. Give numbers of 0 to 100."
+            )
+        names = [f"{drop:g}" for drop in self.max_drops]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise OptionError(
+                f"--max-drops has {twice[0]} twice, or two numbers that differ by next to nothing from it."
+            )
+        if self.blocks and max(self.blocks) > num_blocks:
+            raise OptionError(f"--blocks {max(self.blocks)}: the model has {num_blocks} blocks to skip.")
+
+    def amounts(self, plans: Iterable[Plan], num_blocks: int) -> tuple[int, ...]:
+        """Blocks that the methods are asked for, so that some are as many as a plan skips in the mean."""
+        if self.blocks is not None:
+            return self.blocks
+        skipped = [[stage.schedule.num_skipped / 2 for stage in plan.stages.values()] for plan in plans]
+        most = max([AMOUNTS, *(ceil(fmean(some)) for some in skipped)])
+        return tuple(sorted({ceil(most * i / AMOUNTS) for i in range(1, AMOUNTS + 1)}))
+
+
+@dataclass
+class _Bout:
+    """A system and what it did on the test questions."""
+
+    setup: Setup
+    evaluation: Evaluation
+    wall: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by question; nothing for a system that is not worth timing."""
+
+
+def compare_methods(
+    bench: Workbench,
+    out: Path,
+    *,
+    methods: Sequence[str] = tuple(RULES),
+    plans: Sequence[Path] = (),
+    split: str = "test",
+    sizes: Sizes = Sizes(),
+    options: SearchOptions = SearchOptions(),
+    exit_rule: ExitRule = ExitRule(),
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Search LiteStage's plans on dev, run all systems on ``split``, and pair every outcome; resumes from ``out``.
+
+    Folders of ``plans`` that were found already take the place of the search. ``split`` dev is what the search, theirs
+    too, leaves of it.
+    """
+    check_methods(methods)
+    sizes.check(bench.engine.identity.num_blocks)
+    refuse_other_jobs(out, "comparison")
+    started = time.perf_counter()
+    given = _given(bench, plans, methods, out)
+    dev, tested = _splits(bench, split, sizes.search, given)
+    used = dev[: sizes.search], tested[: sizes.test]
+    ground = lay_ground(bench, used[0], out, progress)
+    searching = "litestage" in methods and not given
+    found = _plans(bench, ground, used[0], out, sizes, options, exit_rule, progress) if searching else given
+    amounts = sizes.amounts(found.values(), bench.engine.identity.num_blocks)
+    norm_ratio = _fit(bench, ground, out)
+    scaled: dict[CompensationKind, Compensation] = {"none": Compensation(), "norm_ratio": norm_ratio}
+    setups = [
+        full_depth(bench),
+        *searched(bench, found, norm_ratio),
+        *uniform(bench, _scores(bench, ground), scaled, methods, amounts, exit_rule),
+        *controls(bench, exit_rule),
+    ]
+    run = _Run(bench, ground, used[1], progress)
+    bouts = run.all(setups)
+    full = bouts[0].evaluation.questions
+    ours = [bout for bout in bouts if bout.setup.kind == "litestage"]
+    caps = (token_cap(bench, bout.setup, full, bout.evaluation.questions) for bout in ours)
+    bouts += run.all([cap for cap in caps if cap])
+    run.time(bouts, sizes.wall, out)
+    seconds = time.perf_counter() - started
+    searched_on = _searched_on(given.values()) or Split(name="dev", used=len(used[0]), available=len(dev))
+    tested_on = Split(name=split, used=len(used[1]), available=len(tested))
+    latency = _latency_of(given.values())
+    result = _comparison(bench, run, bouts, searched_on, latency, tested_on, used[1], seconds)
+    result.save(out)
+    return result
+
+
+def _splits(
+    bench: Workbench, split: str, searched: int | None, given: Mapping[float, Plan]
+) -> tuple[list[Question], list[Question]]:
+    """Dev questions to search on, and those to test on: none that a plan was tuned on."""
+    tuned = {found["split"]: found["n"] for found in sorted(_evidence(given.values()), key=lambda found: found["n"])}
+    if split != "dev":
+        if split in tuned:
+            raise OptionError(f"--plans were searched on {split} questions, so --split {split} would flatter them.")
+        return bench.dev_and_test(split)
+    dev = bench.questions("dev")
+    searched = None if searched is None else max(searched, tuned.get("dev", 0))
+    if searched is None or searched >= len(dev):
+        raise OptionError(
+            f"The search, or that of a plan given, takes all {len(dev)} dev questions, so none are left to compare on. "
+            "Choose a smaller --search-limit, or --split test."
+        )
+    return dev, dev[searched:]
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raise `OptionError` for a method that there is no rule for."""
+    if unknown := [name for name in methods if name not in RULES]:
+        near = did_you_mean(unknown[0], ["all", *RULES])
+        raise OptionError(f"--methods {unknown[0]!r} is not known.{near} Choose all, or among {', '.join(RULES)}.")
+
+
+def _given(bench: Workbench, folders: Sequence[Path], methods: Sequence[str], out: Path) -> dict[float, Plan]:
+    """Plans that were found already, by the points that they may lose; what they need lies in ``out`` then, too."""
+    plans: dict[float, Plan] = {}
+    if folders and "litestage" not in methods:
+        raise OptionError("--plans are LiteStage's, which --methods leaves out. Add litestage there.")
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise OptionError(f"--plans names {twice[0]} twice. Leave one out.")
+    for folder in folders:
+        plan = bench.load_plan(folder)
+        drop = plan.target.get("max_drop")
+        if drop is None:
+            raise OptionError(
+                f"--plans {folder}: the plan does not say what it may lose, as those that `litestage search` finds do. "
+                "Measure it with `litestage evaluate --plan`."
+            )
+        if drop in plans:
+            raise OptionError(
+                f"--plans {folder}: the plan may lose {drop:g} points, as another one does, and plans are told apart "
+                "by those. Leave one out."
+            )
+        plans[drop] = plan
+        for stage in plan.stages.values():
+            if (content := stage.compensation.content) is not None:
+                save_stand(out, stage.compensation, bench.engine.stands[content])
+    return plans
+
+
+def _searched_on(plans: Iterable[Plan]) -> Split | None:
+    """What plans that were found already say that they were searched on; the fewest of them."""
+    evidence = min(_evidence(plans), key=lambda found: found["n"], default=None)
+    return None if evidence is None else Split(name=evidence["split"], used=evidence["n"])
+
+
+def _latency_of(plans: Iterable[Plan]) -> str:
+    """What they were searched by."""
+    return ", ".join(sorted({found["latency"] for found in _evidence(plans)})) or "priced"
+
+
+def _evidence(plans: Iterable[Plan]) -> list[dict[str, Any]]:
+    return [plan.evidence for plan in plans if plan.evidence]
+
+
+def _plans(
+    bench: Workbench,
+    ground: Ground,
+    questions: Sequence[Question],
+    out: Path,
+    sizes: Sizes,
+    options: SearchOptions,
+    rule: ExitRule,
+    progress: Progress,
+) -> dict[float, Plan]:
+    """A plan for each number of points to lose; the searches share all that they measure alike."""
+    return {
+        drop: search(
+            bench,
+            questions,
+            out / f"plan-{drop:g}",
+            options.model_copy(update={"max_drop": drop}),
+            exit_rule=rule,
+            ground=ground,
+            progress=progress,
+        ).plan
+        for drop in sizes.max_drops
+    }
+
+
+def _fit(bench: Workbench, ground: Ground, out: Path) -> Compensation:
+    compensation = fit_compensation(bench, "norm_ratio", ground.full)
+    save_stand(out, compensation, bench.engine.stands[compensation.content or ""])
+    return compensation
+
+
+def _scores(bench: Workbench, ground: Ground) -> Scores:
+    """What the rules look at, from full-depth prefills of the dev questions' prompts."""
+    engine, chat = bench.engine, bench.task.chat_template
+    prompts = [
+        engine.encode(prompt, chat)
+        for trace in ground.full[:INFLUENCE_QUESTIONS]
+        for stage in trace.stages
+        for prompt in prompts_run(stage)
+    ]
+    first = redundancy(engine, prompts[:ADASKIP_PROMPTS])
+    return Scores(
+        num_blocks=engine.identity.num_blocks,
+        ranking=ground.ranking,
+        first_prompts=rank_sub_layers({"first prompts": first}),
+        influence=tuple(block_influence(engine, prompts)),
+    )
+
+
+@dataclass
+class _Run:
+    """Runs setups over the test questions."""
+
+    bench: Workbench
+    ground: Ground
+    questions: Sequence[Question]
+    progress: Progress
+
+    def all(self, setups: Sequence[Setup]) -> list[_Bout]:
+        return [_Bout(setup, self.one(setup)) for setup in setups]
+
+    def one(self, setup: Setup) -> Evaluation:
+        traces = answer(
+            self.bench,
+            self.questions,
+            setup.plan,
+            self.ground.engine,
+            task=setup.task,
+            what=f"{setup.title} {setup.requested}".strip(),
+            progress=self.progress,
+        )
+        return summarise(traces, setup.plan, self.ground.latency, self.bench.conditions)
+
+    def time(self, bouts: Sequence[_Bout], count: int, out: Path) -> None:
+        """Time systems in turn on the first questions; kept, so that a resumed comparison tells the same times."""
+        full, *others = bouts
+        most = full.evaluation.price.seconds / WORTH_TIMING
+        worth = [full, *(bout for bout in others if bout.evaluation.price.seconds <= most)]
+        plans = {bout.setup.name: bout.setup.plan for bout in worth}
+        tasks = {bout.setup.name: bout.setup.task for bout in worth}
+        threads = self.ground.latency.conditions["threads"]
+        timed = self.questions[:count]
+        seconds = medians(
+            wall_clock(self.bench, plans, timed, threads=threads, tasks=tasks, out=out, progress=self.progress)
+        )
+        for bout in worth:
+            bout.wall = seconds[bout.setup.name]
+
+
+def _comparison(
+    bench: Workbench,
+    run: _Run,
+    bouts: Sequence[_Bout],
+    searched_on: Split,
+    searched_by: str,
+    tested_on: Split,
+    questions: Sequence[Question],
+    seconds: float,
+) -> Comparison:
+    systems = tuple(_compared(bout, bouts[0], bench.options.seed) for bout in bouts)
+    scores = {bout.setup.name: question_scores(bout.evaluation.questions) for bout in bouts}
+    gold = tuple(question.answer for question in questions)
+    answer, constant = most_common(gold)
+    scores[CONSTANT] = {question.id: float(question.answer == answer) for question in questions}
+    worthy = [s for s in systems if s.speedup >= 1 and s.worth_a_place(systems[0], constant)]
+    latency = run.ground.latency
+    return Comparison(
+        model=bench.engine.identity,
+        task=bench.task.name,
+        tested_on=tested_on,
+        searched_on=searched_on,
+        searched_by=searched_by,
+        question_ids=tuple(question.id for question in questions),
+        gold=gold,
+        systems=systems,
+        frontier=frontier({system.name: system.speedup for system in worthy}, scores),
+        duels=tuple(duels(systems, scores)),
+        pairs=tuple(pairs(systems, scores)),
+        plans={
+            bout.setup.name: {name: bout.setup.plan.stage(name) for name in bench.task.stage_names}
+            for bout in bouts
+            if bout.setup.kind == "litestage"
+        },
+        ranking=tuple(RankedLayer.model_validate(score.model_dump()) for score in run.ground.ranking.scores),
+        examples=_examples(bench, questions, bouts),
+        notes=tuple(_notes(bouts)),
+        provenance=Provenance.of(
+            latency.conditions,
+            command=command_line(),
+            date=datetime.now(UTC).strftime("%Y-%m-%d"),
+            durations={"last run": round(seconds, 1)},
+            decode_fit=latency.decode_error,
+            prefill_fit=latency.prefill_error,
+        ),
+    )
+
+
+def _compared(bout: _Bout, full: _Bout, seed: int) -> Compared:
+    setup, evaluation, traces = bout.setup, bout.evaluation, bout.evaluation.questions
+    baseline = full.evaluation
+    priced = [evaluation.price.by_question[i] for i, trace in enumerate(traces) if trace.question_id in bout.wall]
+    measured = [bout.wall[trace.question_id] for trace in traces if trace.question_id in bout.wall]
+    return Compared(
+        name=setup.name,
+        method=setup.method,
+        title=setup.title,
+        kind=setup.kind,
+        requested=setup.requested,
+        skipped={
+            stage.name: mean_skipped(traces, index, setup.plan.stage(stage.name).schedule)
+            for index, stage in enumerate(setup.task.stages)
+        },
+        system=System.of(
+            evaluation.interval,
+            evaluation.usage,
+            evaluation.price,
+            fmean(measured) if measured else None,
+            price_error(priced, measured) if measured else None,
+        ),
+        speedup=baseline.price.seconds / evaluation.price.seconds,
+        paired=compare(question_scores(baseline.questions), question_scores(traces), seed=seed),
+        wall=speedup(full.wall, bout.wall, baseline_name="full depth, same engine") if bout.wall else None,
+        answers=tuple(trace.answer for trace in traces),
+    )
+
+
+def mean_skipped(traces: Sequence[Trace], stage: int, schedule: SkipSchedule) -> float:
+    """Sub-layers skipped, the mean over a stage's decode steps: a schedule of several segments skips more and more."""
+    lengths = [c.counts.decoded for trace in traces for c in trace.stages[stage].completions]
+    if not sum(lengths):
+        return float(len(schedule.at(0)))
+    ends = [segment.first_step for segment in schedule.segments[1:]] + [max(lengths)]
+    skipped = sum(
+        len(segment.skipped) * sum(max(0, min(n, end) - segment.first_step) for n in lengths)
+        for segment, end in zip(schedule.segments, ends, strict=True)
+    )
+    return skipped / sum(lengths)
+
+
+def duels(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Duel]:
+    """Each plan of LiteStage against what it has to beat; and full depth, too, against always the same answer."""
+    for plan in (system for system in systems if system.kind in ("full", "litestage")):
+        against = opponents(plan, systems) if plan.kind == "litestage" else {}
+        for by, others in against.items():
+            for other in others:
+                paired = compare(scores[other.name], scores[plan.name])
+                among = len(_as_fast(plan, systems)) if by == "speed" else 1
+                yield Duel(by=by, plan=plan.name, other=other.name, paired=paired, among=among)
+        yield Duel(by="constant", plan=plan.name, other=CONSTANT, paired=compare(scores[CONSTANT], scores[plan.name]))
+
+
+def pairs(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Pair]:
+    """The fastest plan and the methods at the budgets nearest to its own, each against each."""
+    plan = max((s for s in systems if s.kind == "litestage"), key=lambda s: s.speedup, default=None)
+    if plan is None:
+        return
+    matched = list(combinations([plan, *nearest(plan, _uniform_ones(systems))], 2))
+    paired = [compare(scores[other.name], scores[one.name]) for one, other in matched]
+    adjusted = holm([one.p_value for one in paired])
+    for (one, other), found, p_value in zip(matched, paired, adjusted, strict=True):
+        yield Pair(one=one.name, other=other.name, paired=found, adjusted=p_value)
+
+
+def opponents(plan: Compared, systems: Sequence[Compared]) -> dict[DuelKind, list[Compared]]:
+    """Whom a plan is held against: the same budget, the same speed, its own texts without exit, and the controls."""
+    quick = _as_fast(plan, systems)
+    amount = plan.name.removeprefix(plan.method)
+    return {
+        "budget": list(nearest(plan, _uniform_ones(systems))),
+        "speed": [max(quick, key=lambda system: (system.accuracy, system.speedup))] if quick else [],
+        "exit": [system for system in systems if system.name == f"litestage_no_exit{amount}"],
+        "control": [
+            system
+            for system in systems
+            if system.kind == "control" and (system.method != "token_cap" or system.name.endswith(f"-{plan.name}"))
+        ],
+    }
+
+
+def _uniform_ones(systems: Sequence[Compared]) -> list[Compared]:
+    return [s for s in systems if s.kind == "rule" or s.method.startswith("litestage_uniform")]
+
+
+def _as_fast(plan: Compared, systems: Sequence[Compared]) -> list[Compared]:
+    return [system for system in _uniform_ones(systems) if as_fast(system.speedup, plan.speedup)]
+
+
+def nearest(plan: Compared, systems: Sequence[Compared]) -> Iterator[Compared]:
+    """Of every method the system whose mean blocks skipped are nearest to the plan's."""
+    for method in dict.fromkeys(system.method for system in systems):
+        some = [system for system in systems if system.method == method]
+        yield min(some, key=lambda system: abs(system.blocks_skipped - plan.blocks_skipped))
+
+
+def _notes(bouts: Sequence[_Bout]) -> Iterator[str]:
+    """What would make a reader trust the figures less."""
+    yield from none_right(bouts[0].evaluation.questions)
+    cramped = [
+        f"{bout.setup.title} ({bout.setup.requested})"
+        for bout in bouts
+        if any(trace.no_room for trace in bout.evaluation.questions)
+    ]
+    if cramped:
+        yield f"With {words.listed(cramped)} {NO_ROOM_NOTE}"
+    unread = [bout.setup.title for bout in bouts if bout.evaluation.none_rate > UNREAD]
+    if unread:
+        yield (
+            f"Most answers of {words.listed(list(dict.fromkeys(unread)))} could not be read, at least at one budget: "
+            "their accuracy there is that of the form, and says little about what they know."
+        )
+
+
+def _examples(bench: Workbench, questions: Sequence[Question], bouts: Sequence[_Bout]) -> tuple[Example, ...]:
+    """Questions in full under the boldest plan; none of a set whose text is not ours to show."""
+    ours = [bout for bout in bouts if bout.setup.kind == "litestage"]
+    if not bench.may_show_texts or not ours:
+        return ()
+    plan = max(ours, key=lambda bout: bouts[0].evaluation.price.seconds / bout.evaluation.price.seconds)
+    patient = next((b for b in bouts if b.setup.name == plan.setup.name.replace("-", "_no_exit-")), None)
+    rows = zip(questions, bouts[0].evaluation.questions, plan.evaluation.questions, strict=True)
+    longer = patient.evaluation.questions if patient else [None] * len(questions)
+    chosen = sorted(
+        zip(rows, longer, strict=True), key=lambda row: (row[0][1].answer == row[0][2].answer, row[0][0].id)
+    )[:3]
+    return tuple(
+        Example.of(question.question, question.choices, before, after, uncut)
+        for (question, before, after), uncut in chosen
+    )
+
+
+__all__ = ["Sizes", "compare_methods", "duels", "mean_skipped", "nearest", "opponents", "pairs"]

@@ -1,0 +1,198 @@
+"""Seconds: a latency model fitted to this machine, and the wall clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from pydantic import TypeAdapter
+
+from litestage.core import Decode, OptionError, Plan, Prefill, StageTrace, Trace, passes
+from litestage.core.files import read_kept, write_text
+from litestage.engine import time_passes
+from litestage.engine.clock import now
+from litestage.engine.processes import torch_threads
+from litestage.evaluation import LatencyModel, Sample, VoteStop, fit
+from litestage.evaluation.pricing import work_of
+from litestage.jobs.progress import SILENT, Progress
+from litestage.jobs.workbench import Workbench
+from litestage.pipeline import header_of, run
+from litestage.tasks import Question, Stage, Task
+
+LATENCY_FILE = "latency.json"
+LATENCIES = ("priced", "wall")
+_SAMPLES = TypeAdapter(list[Sample])
+
+
+def check_latency(kind: str) -> None:
+    """Raise `OptionError` for a latency that cannot be measured."""
+    if kind not in LATENCIES:
+        raise OptionError(f"--latency {kind} is not known. Choose {' or '.join(LATENCIES)}.")
+
+
+def latency_model(
+    bench: Workbench, traces: Sequence[Trace], path: Path | None = None, progress: Progress = SILENT
+) -> LatencyModel:
+    """Prices fitted to this machine at the sizes that the traces have.
+
+    A model that is at ``path`` for the same sizes, machine and versions is taken, so that a resumed job prices as it
+    did before.
+    """
+    rows, contexts = decode_sizes(traces)
+    prefills = prefill_sizes(traces, contexts[-1])
+    stamp = bench.stamp(rows, contexts, [str(work) for work in prefills])
+    kept = read_kept(path, LatencyModel.model_validate_json) if path else None
+    if kept and kept.conditions.get("stamp") == stamp:
+        return kept
+    bench.settle()
+    progress.start("timing this machine", 8)
+    threads = best_threads(bench, rows[-1], contexts[-1])
+    with torch_threads(threads):
+        times = time_passes(bench.engine, rows, contexts, prefills, on_progress=lambda done, of: progress.advance())
+    model = fit(times, bench.conditions | {"threads": threads, "stamp": stamp})
+    if path is not None:
+        model.save(path)
+    return model
+
+
+def best_threads(bench: Workbench, rows: int, context: int) -> int:
+    """The thread count at which so many rows decode faster: one, or all that torch uses.
+
+    A small model's decode step is over before a second thread has woken up.
+    """
+    everything = torch.get_num_threads()
+    if everything == 1 or bench.engine.model.decoder.device.type != "cpu":
+        return everything
+    bench.settle()
+    seconds: dict[int, list[float]] = {1: [], everything: []}
+    for _ in range(5):
+        for count, times in seconds.items():
+            with torch_threads(count):
+                done = time_passes(bench.engine, [rows], [context], (), repeats=1)
+            times += [one.seconds for one in done if isinstance(one.work, Decode)]
+    return min(seconds, key=lambda count: median(seconds[count]))
+
+
+def decode_sizes(traces: Sequence[Trace]) -> tuple[list[int], list[int]]:
+    """Row counts and contexts of decode steps worth timing: what one question at a time needs, and both its ends."""
+    stages = [stage for trace in traces for stage in trace.stages]
+    branches = max(len(stage.completions) for stage in stages)
+    rows = sorted({1, 2, *([3] if branches > 3 else []), branches})
+    lengths = [length for stage in stages for length in stage.prompt_tokens]
+    longest = max(
+        length + len(c.token_ids) for s in stages for length, c in zip(s.prompt_tokens, s.completions, strict=True)
+    )
+    return rows, sorted({max(2, min(lengths)), (min(lengths) + longest) // 2 + 1, longest + 1})
+
+
+def prefill_sizes(traces: Sequence[Trace], longest: int) -> list[Prefill]:
+    """Prefills worth timing: some of those that one question at a time needs, and what tells a price's parts apart."""
+    parts = [part for trace in traces for stage in trace.stages for part in work_of(stage) if part]
+    needed = sorted(
+        {
+            Prefill(work.rows, work.tokens // work.rows * work.rows, work.context)
+            for part in parts
+            for work in passes(part, len(part))
+            if isinstance(work, Prefill) and work.tokens >= work.rows
+        },
+        key=lambda work: (work.tokens, work.context),
+    )
+    alike = [[work for work in needed if work.rows == rows] for rows in sorted({work.rows for work in needed})]
+    spread = [some[round(share * (len(some) - 1))] for some in alike for share in (0, 0.25, 0.5, 0.75, 1)]
+    few = min((work.tokens // work.rows for work in needed), default=1)
+    far = max(longest, 2 * few + 1)
+    corners = [Prefill(1, few, few), Prefill(1, few, far), Prefill(1, 2 * few, far), Prefill(2, 2 * few, few)]
+    return list(dict.fromkeys([*spread, *corners]))
+
+
+def wall_clock(
+    bench: Workbench,
+    plans: Mapping[str, Plan],
+    questions: Sequence[Question],
+    *,
+    threads: int,
+    votes: int | None = None,
+    stop: VoteStop | None = None,
+    tasks: Mapping[str, Task] | None = None,
+    out: Path | None = None,
+    progress: Progress = SILENT,
+) -> list[Sample]:
+    """Time fresh runs, one question at a time, the plans in turn on each question.
+
+    A question runs greedily, or so many ``votes`` of it side by side, or those that ``stop`` asks for. Which plan goes
+    first alternates. A question's own prompts are never warm; what every question shares is. ``tasks`` are other forms
+    of the task that some plans run, by the plan's name. Every turn is kept in ``out``, so that a killed timing goes on,
+    and one that ended tells the same times again.
+    """
+    forms = {name: (tasks or {}).get(name, bench.task) for name in plans}
+    path = out / _wall_file(bench, plans, forms, questions, threads, votes, stop) if out else None
+    samples = (read_kept(path, _SAMPLES.validate_json) if path else None) or []
+    done = len(samples) // len(plans)
+    if done == len(questions):
+        return samples
+
+    def timed(name: str, question: Question) -> Sample:
+        return _timed(bench, name, plans[name], forms[name], question, votes, stop)
+
+    bench.settle()
+    with torch_threads(threads):
+        steps_are_captured = bench.engine.model.decoder.device.type == "cuda"
+        for question in questions if steps_are_captured else questions[:1]:  # a new shape is captured, once, in seconds
+            for name in plans:
+                timed(name, question)
+        progress.start("timing by the wall clock", len(questions) - done)
+        for turn, question in list(enumerate(questions))[done:]:
+            names = list(plans) if turn % 2 == 0 else list(plans)[::-1]
+            samples += [timed(name, question) for name in names]
+            if path:
+                write_text(path, _SAMPLES.dump_json(samples, indent=1).decode() + "\n")
+            progress.advance()
+    return samples
+
+
+def _wall_file(
+    bench: Workbench,
+    plans: Mapping[str, Plan],
+    forms: Mapping[str, Task],
+    questions: Sequence[Question],
+    threads: int,
+    votes: int | None,
+    stop: VoteStop | None,
+) -> str:
+    """Named after all that the times depend on."""
+    stages = {name: plan.model_dump(mode="json", include={"stages"}) for name, plan in plans.items()}
+    tasks = {name: task.fingerprint for name, task in forms.items()}
+    asked = [question.model_dump(mode="json") for question in questions]
+    drawn = [votes, stop.model_dump() if stop else None]
+    return f"wall-{bench.stamp(stages, tasks, asked, threads, drawn)[:16]}.json"
+
+
+def _timed(
+    bench: Workbench,
+    system: str,
+    plan: Plan,
+    task: Task,
+    question: Question,
+    votes: int | None,
+    stop: VoteStop | None,
+) -> Sample:
+    """One fresh run by the clock, in all and by stage."""
+    device = bench.engine.model.decoder.device
+    stages = dict.fromkeys(task.stage_names, 0.0)
+    bench.engine.forget(_headers(bench, task))
+    begun = last = now(device)
+
+    def on_stage(stage: Stage, traces: Sequence[StageTrace]) -> None:
+        nonlocal last
+        before, last = last, now(device)
+        stages[stage.name] += last - before
+
+    run(bench.engine, task, [question], plan, votes=votes, stop=stop, seed=bench.options.seed, on_stage=on_stage)
+    return Sample(system=system, question_id=question.id, seconds=now(device) - begun, stage_seconds=stages)
+
+
+def _headers(bench: Workbench, task: Task) -> list[tuple[int, ...]]:
+    """The prompt beginnings that every question shares."""
+    return [header_of(bench.engine, task, stage) for stage in task.stages]

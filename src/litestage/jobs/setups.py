@@ -1,0 +1,152 @@
+"""The systems of a comparison: LiteStage's plans, the other methods, the ablations and the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from litestage.core import Compensation, CompensationKind, ExitRule, Plan, StagePlan, Trace
+from litestage.jobs.workbench import Workbench
+from litestage.results.comparison import SystemKind
+from litestage.skipping.rules import RULES, Rule, Scores
+from litestage.tasks import Task
+
+FULL = "full"
+WORTH_CAPPING = 0.01
+"""Share by which a system must write less before a cap on full depth is a control of it."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One system: a plan, and the form of the task that it runs."""
+
+    name: str
+    method: str
+    title: str
+    """The method, as charts and tables call it."""
+    kind: SystemKind
+    requested: str
+    """What was asked for, in words."""
+    plan: Plan
+    task: Task
+
+
+def full_depth(bench: Workbench) -> Setup:
+    return Setup(FULL, FULL, "Full depth", "full", "", bench.full_plan(), bench.task)
+
+
+def uniform(
+    bench: Workbench,
+    scores: Scores,
+    compensations: Mapping[CompensationKind, Compensation],
+    methods: Sequence[str],
+    blocks: Sequence[int],
+    exit_rule: ExitRule,
+) -> Iterator[Setup]:
+    """Every method with every amount, the same in all stages; LiteStage's ranking with and without exit."""
+    for name in methods:
+        rule = RULES[name]
+        for amount in blocks:
+            stage = StagePlan(
+                schedule=rule.schedule(amount * (2 if rule.unit == "sub-layers" else 1), scores),
+                compensation=compensations[rule.compensation],
+            )
+            if name == "litestage":
+                yield _uniform(bench, rule, amount, stage, "litestage_uniform", "Uniform, no exit")
+                stage = stage.model_copy(update={"exit": exit_rule})
+                yield _uniform(bench, rule, amount, stage, "litestage_uniform_exit", "Uniform, exit")
+            else:
+                yield _uniform(bench, rule, amount, stage, name, rule.title)
+
+
+def _uniform(bench: Workbench, rule: Rule, blocks: int, stage: StagePlan, method: str, title: str) -> Setup:
+    amount = f"{2 * blocks} sub-layers" if rule.unit == "sub-layers" else f"{blocks} block{'s' * (blocks > 1)}"
+    plan = bench.plan(dict.fromkeys(bench.task.stage_names, stage))
+    kind: SystemKind = "ablation" if rule.name == "litestage" else "rule"
+    return Setup(f"{method}-{blocks}", method, title, kind, amount, plan, bench.task)
+
+
+def searched(bench: Workbench, plans: Mapping[float, Plan], compensation: Compensation) -> Iterator[Setup]:
+    """LiteStage's plans by the points that they may lose; without exit; and with norm ratios for what they skip."""
+    for plan, drops in _alike(plans):
+        name, requested = f"{drops[0]:g}", f"drop ≤ {', '.join(f'{drop:g}' for drop in drops)}"
+        yield Setup(f"litestage-{name}", "litestage", "LiteStage", "litestage", requested, plan, bench.task)
+        if any(stage.exit for stage in plan.stages.values()):
+            patient = _changed(plan, exit=None)
+            title = "LiteStage, no exit"
+            yield Setup(
+                f"litestage_no_exit-{name}", "litestage_no_exit", title, "ablation", requested, patient, bench.task
+            )
+        if any(stage.schedule.num_skipped for stage in plan.stages.values()):
+            scaled = _changed(plan, compensation=compensation)
+            title = "LiteStage, norm ratio"
+            yield Setup(
+                f"litestage_norm_ratio-{name}", "litestage_norm_ratio", title, "ablation", requested, scaled, bench.task
+            )
+
+
+def _alike(plans: Mapping[float, Plan]) -> Iterator[tuple[Plan, list[float]]]:
+    """Plans that skip and exit alike once, with all the drops that led to them."""
+    found: list[tuple[Plan, list[float]]] = []
+    for drop, plan in sorted(plans.items()):
+        same = next((drops for other, drops in found if other.stages == plan.stages), None)
+        if same is None:
+            found.append((plan, [drop]))
+        else:
+            same.append(drop)
+    return iter(found)
+
+
+def _changed(plan: Plan, **update: object) -> Plan:
+    """The plan with something else in every stage that skips or exits."""
+    stages = {
+        name: stage.model_copy(update=update) if stage.schedule.num_skipped or "exit" in update else stage
+        for name, stage in plan.stages.items()
+    }
+    return plan.model_copy(update={"stages": stages})
+
+
+def controls(bench: Workbench, exit_rule: ExitRule) -> Iterator[Setup]:
+    """Exit at full depth, and each stage but the last left out (REFERENCE, section 7)."""
+    exits = bench.plan(dict.fromkeys(bench.task.stage_names, StagePlan(exit=exit_rule)))
+    rule = f"exit {exit_rule.window},{exit_rule.threshold:g}"
+    yield Setup("exit_only", "exit_only", "Exit, full depth", "control", rule, exits, bench.task)
+    for stage in bench.task.stage_names[:-1]:
+        method, title = f"without_{stage}", f"Without {stage}"
+        yield Setup(method, method, title, "control", "stage left out", bench.full_plan(), bench.task.without(stage))
+
+
+def token_cap(bench: Workbench, setup: Setup, full: Sequence[Trace], shorter: Sequence[Trace]) -> Setup | None:
+    """Full depth, its texts limited to the system's mean length; None if those are not shorter."""
+    limits: dict[str, int] = {}
+    if _tokens(shorter) > (1 - WORTH_CAPPING) * _tokens(full):
+        return None
+    for index, name in enumerate(bench.task.stage_names):
+        lengths, target = _lengths(full, index), _mean(_lengths(shorter, index))
+        if target < _mean(lengths):
+            limits[name] = cap_for(lengths, target)
+    if not limits:
+        return None
+    requested = ", ".join(f"{name} {limit}" for name, limit in limits.items())
+    task = bench.task.with_limits(limits)
+    method = "token_cap"
+    return Setup(
+        f"{method}-{setup.name}", method, "Token cap, full depth", "control", requested, bench.full_plan(), task
+    )
+
+
+def cap_for(lengths: Sequence[int], target: float) -> int:
+    """The smallest limit at which texts of these lengths are ``target`` tokens long in the mean, or just above."""
+    return next(cap for cap in range(1, max(lengths) + 1) if _mean([min(n, cap) for n in lengths]) >= target)
+
+
+def _lengths(traces: Sequence[Trace], stage: int) -> list[int]:
+    return [len(completion.token_ids) for trace in traces for completion in trace.stages[stage].completions]
+
+
+def _tokens(traces: Sequence[Trace]) -> int:
+    return sum(sum(_lengths(traces, stage)) for stage in range(len(traces[0].stages)))
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,50 @@
+"""What was read of a model's files: every key and tensor is used, known to be harmless, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from litestage.core import ModelError
+
+Kind = Literal["tensor", "key"]
+Verdict = Literal["used", "harmless", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor or key of a file, and what became of it."""
+
+    kind: Kind
+    name: str
+    verdict: Verdict
+    why: str = ""
+    """What uses it, why it changes no text, or what it would break."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The entries of one file or folder, in the order of the file."""
+
+    source: str
+    """What a person would call it: a path, a hub id, a short name."""
+    entries: list[Entry] = field(default_factory=list)
+
+    def add(self, kind: Kind, name: str, verdict: Verdict, why: str = "") -> None:
+        self.entries.append(Entry(kind, name, verdict, why))
+
+    def of(self, verdict: Verdict) -> Iterator[Entry]:
+        return (entry for entry in self.entries if entry.verdict == verdict)
+
+    def check(self) -> None:
+        """Raise `ModelError` naming the first refused entry, and how many more there are."""
+        refused = list(self.of("refused"))
+        if not refused:
+            return
+        first, others = refused[0], len(refused) - 1
+        raise ModelError(
+            f"{self.source} holds the {first.kind} {first.name}: {first.why} Without it another model would run. "
+            + (f"There are {others} more of this kind. " if others else "")
+            + f"`litestage models check {self.source}` lists all that was read."
+        )

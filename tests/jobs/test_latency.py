@@ -1,0 +1,118 @@
+"""Which forwards are timed, for traces of any shape: always enough to fit a latency model, never many.
+
+And by the wall clock: what is timed, and that no time is taken for that of other work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litestage.core import Decode, Prefill, StageTrace, Trace
+from litestage.evaluation import VoteStop, fit
+from litestage.jobs import Workbench
+from litestage.jobs.latency import decode_sizes, prefill_sizes, wall_clock
+from litestage.tasks import Task
+
+MakeStage = Callable[..., StageTrace]
+
+
+@dataclass(frozen=True)
+class Timed:
+    work: Prefill | Decode
+    seconds: float
+    attentions: int = 0
+    ffns: int = 0
+    compensated: int = 0
+
+
+def prefill_seconds(work: Prefill) -> float:
+    return 3 + 0.5 * work.tokens + 0.25 * work.rows + 0.125 * work.tokens * work.context
+
+
+DECODES = [
+    Timed(Decode(rows, context, 0), 1 + a + 0.5 * f + 0.01 * a * context, a, f)
+    for rows in (1, 2)
+    for context in (8, 80)
+    for a, f in [(4, 4), (2, 2), (1, 4), (4, 1)]
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_prefills_to_time_settle_every_part_of_a_price(make_stage: MakeStage, data: st.DataObject) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 400), min_size=1, max_size=12))
+    branches = data.draw(st.integers(1, 5))
+    shared = data.draw(st.integers(0, min(lengths)))
+    traces = [
+        Trace(
+            question_id=str(i),
+            stages=(
+                make_stage("think", [length] * branches, [3] * branches, shared=shared),
+                make_stage("say", [length + 2], [1], reused=shared),
+            ),
+            answer=0,
+            gold=0,
+        )
+        for i, length in enumerate(lengths)
+    ]
+    _, contexts = decode_sizes(traces)
+    prefills = prefill_sizes(traces, contexts[-1])
+    assert len(prefills) <= 14
+    assert all(work.tokens >= work.rows and work.context >= work.tokens // work.rows for work in prefills)
+    model = fit([*DECODES, *(Timed(work, prefill_seconds(work)) for work in prefills)])
+    for work in prefills:
+        assert model.prefill_seconds(work) == pytest.approx(prefill_seconds(work), rel=1e-3)
+
+
+def with_task(bench: Workbench, task: Task) -> Workbench:
+    """The same model on another form of the task."""
+    other = copy(bench)
+    other.task = task
+    return other
+
+
+def test_a_time_is_taken_up_for_the_same_work_alone(bench: Workbench, tmp_path: Path) -> None:
+    """Same ids and plans, but other threads, limits, prompts, wording or votes: timed anew, and kept beside."""
+    short = bench.task.with_limits(dict.fromkeys(bench.task.stage_names, 2))
+    (question,) = bench.questions("dev", 1)
+    same: dict[str, Any] = {
+        "bench": with_task(bench, short),
+        "plans": {"full": bench.full_plan()},
+        "questions": [question],
+        "threads": 1,
+    }
+    reworded = short.stages[0].model_copy(update={"prompt": short.stages[0].prompt + " "})
+    others: list[dict[str, Any]] = [
+        {"threads": 2},
+        {"bench": with_task(bench, short.with_limits({"recall": 3}))},
+        {"bench": with_task(bench, short.model_copy(update={"stages": (reworded, *short.stages[1:])}))},
+        {"tasks": {"full": short.without("analysis")}},
+        {"questions": [question.model_copy(update={"question": question.question + "?"})]},
+        {"votes": 2},
+        {"stop": VoteStop(kind="decided", votes=2)},
+        {"stop": VoteStop(kind="likely", votes=2)},
+    ]
+    first = wall_clock(**same, out=tmp_path)
+    assert wall_clock(**same, out=tmp_path) == first
+    for number, other in enumerate(others, start=2):
+        wall_clock(**same | other, out=tmp_path)
+        assert len(list(tmp_path.glob("wall-*.json"))) == number, other
+
+
+def test_a_question_is_timed_stage_by_stage(bench: Workbench) -> None:
+    plans = {"full": bench.full_plan(), "short": bench.full_plan()}
+    form = bench.task.without("analysis")
+    samples = wall_clock(bench, plans, bench.questions("dev", 2), threads=1, tasks={"short": form})
+    assert [sample.system for sample in samples] == ["full", "short", "short", "full"]
+    for sample in samples:
+        assert tuple(sample.stage_seconds) == (bench.task if sample.system == "full" else form).stage_names
+        assert min(sample.stage_seconds.values()) > 0
+        assert 0.5 * sample.seconds < sum(sample.stage_seconds.values()) <= sample.seconds

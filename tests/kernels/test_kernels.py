@@ -1,0 +1,402 @@
+"""Our CPU kernels against slow, obvious statements of what they compute."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+
+from litestage.kernels import CpuKernels, build_kernels, find_kernels, round_weight
+from litestage.kernels.build import CannotBuildError
+from litestage.kernels.kernels import GATED, Alike, Heads
+from litestage.kernels.rounding import GROUP
+from litestage.models.decoder import Activation, LowRank, Projection
+from litestage.models.packed import Packed, Packing
+
+KINDS = ("bf16", "int8", "int4")
+EPS = 1e-5
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(scope="module", params=["", "-DLITESTAGE_NO_TILES", "-DLITESTAGE_PORTABLE"])
+def kernels(request: pytest.FixtureRequest) -> CpuKernels:
+    """For this processor, for one without tile registers, and for any."""
+    try:
+        return CpuKernels(build_kernels([request.param] if request.param else []))
+    except CannotBuildError as error:
+        pytest.skip(str(error))
+
+
+def values(*shape: int, seed: int = 0) -> Tensor:
+    """Of very different sizes, with a zero group."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator) * torch.logspace(-2, 1, shape[-1])
+    x[..., :32] = 0 if seed % 2 else x[..., :32]
+    return x
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """What is left of an input when each 32 numbers become whole multiples of a 127th of the largest."""
+    groups = x.double().unflatten(-1, (-1, 32))
+    scale = groups.abs().amax(-1, keepdim=True) / 127
+    return torch.where(scale > 0, (groups / scale).round() * scale, 0.0).flatten(-2)
+
+
+def seen(x: Tensor, kind: str) -> Tensor:
+    return x.double() if kind == "bf16" else as_bytes(x)
+
+
+def packed(kernels: CpuKernels, weight: Tensor, kind: str, bias: Tensor | None = None) -> Packed:
+    return Packed(kernels.pack(weight, kind), kind, (weight.shape[0], weight.shape[1]), bias, kernels)
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """To fp32's accuracy; a byte of the input may fall to the other side of a half."""
+    error = (found.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    return bool(error < 2e-3)
+
+
+@kinds
+@given(rows=st.integers(1, 70), outputs=st.integers(1, 50), groups=st.integers(1, 5), seed=st.integers(0, 99))
+def test_a_product_is_that_of_the_rounded_weights(
+    kernels: CpuKernels, kind: str, rows: int, outputs: int, groups: int, seed: int
+) -> None:
+    x, weight = values(rows, 32 * groups, seed=seed), values(outputs, 32 * groups, seed=seed + 1)
+    bias = values(outputs, seed=seed) if seed % 3 else None
+    expected = F.linear(seen(x, kind), round_weight(weight, kind).double(), None if bias is None else bias.double())
+    assert close(packed(kernels, weight, kind, bias)(x), expected)
+
+
+@kinds
+@given(rows=st.integers(1, 9), outputs=st.integers(1, 50), rank=st.integers(0, 7), seed=st.integers(0, 99))
+def test_a_low_rank_map_is_added_to_the_product(
+    kernels: CpuKernels, kind: str, rows: int, outputs: int, rank: int, seed: int
+) -> None:
+    """Of the input as it is, not of its bytes; after the norm or gate as well."""
+    weight, norm, gate_up = values(outputs, 64, seed=seed), torch.rand(64) + 0.5, values(rows, 128, seed=seed + 1)
+    x = gate_up[:, :64]
+    low_rank = LowRank(values(rank, 64, seed=seed + 2), torch.randn(rank, outputs))
+    alone = packed(kernels, weight, kind)
+    both = replace(alone, beside=low_rank)
+    assert both.nbytes == alone.nbytes + 4 * rank * (64 + outputs)
+    silu = Activation("silu", F.silu)
+    for found, without, seen in (
+        (both(x), alone(x), x),
+        (both.normed(x, norm, EPS), alone.normed(x, norm, EPS), F.rms_norm(x, (64,), norm, EPS)),
+        (both.gated(gate_up, silu), alone.gated(gate_up, silu), F.silu(gate_up[:, :64]) * gate_up[:, 64:]),
+    ):
+        assert close(found, without.double() + seen.double() @ low_rank.weight.double().T)
+
+
+def test_4_bits_keep_what_an_adapter_added(kernels: CpuKernels) -> None:
+    """A weight on a grid of 4 bits, and far less than a step of it from an adapter, with kernels and without."""
+    base = round_weight(torch.randn(40, 64), "int4")
+    low_rank = LowRank(torch.randn(3, 64) / 60, torch.randn(3, 40) / 60)
+    merged = Projection(base + low_rank.weight, merged=low_rank)
+    x = torch.randn(5, 64)
+    for found, read in ((Packing("int4", kernels=kernels), as_bytes(x)), (Packing("int4"), x.double())):
+        expected = read @ base.double().T + x.double() @ low_rank.weight.double().T
+        assert (found.pack(merged)(x) - expected).abs().max() < 1e-5
+
+
+@kinds
+def test_products_are_exact_to_fp32_or_to_their_rounding(kernels: CpuKernels, kind: str) -> None:
+    """Of sums of about 25; where tile registers multiply, bf16 weights meet 16 of an input's 24 bits."""
+    x, weight = torch.randn(9, 576), torch.randn(40, 576)
+    error = (packed(kernels, weight, kind)(x) - seen(x, kind) @ round_weight(weight, kind).double().T).abs().max()
+    assert error < (5e-4 if kind == "bf16" else 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_tile_registers_add_bytes_to_the_same_bits(kind: str) -> None:
+    """How many rows run together, and on which processor, changes nothing."""
+    x, weight = torch.randn(37, 576), torch.randn(72, 576)
+    builds = [CpuKernels(build_kernels(extra)) for extra in ([], ["-DLITESTAGE_NO_TILES"])]
+    first, second = (packed(kernels, weight, kind)(x) for kernels in builds)
+    assert torch.equal(first, second)
+
+
+@kinds
+def test_norm_and_gate_come_before_the_product(kernels: CpuKernels, kind: str) -> None:
+    x, weight, norm = torch.randn(2, 3, 64), torch.randn(24, 64), torch.rand(64) + 0.5
+    linear, rounded = packed(kernels, weight, kind), round_weight(weight, kind).double()
+    assert close(linear.normed(x, norm, EPS), seen(F.rms_norm(x, (64,), norm, EPS), kind) @ rounded.T)
+    assert close(linear.normed(x, None, EPS), seen(x, kind) @ rounded.T)
+    gate_up = torch.randn(2, 3, 128) * 4
+    gate_up[0, 0, :3] = torch.tensor([-200.0, 200.0, 0.0])
+    for name in (*GATED, "relu"):
+        gated = ACT2FN[name](gate_up[..., :64]) * gate_up[..., 64:]
+        assert close(linear.gated(gate_up, Activation(name, ACT2FN[name])), seen(gated, kind) @ rounded.T)
+
+
+@kinds
+@given(rows=st.one_of(st.integers(2, 80), st.integers(190, 300)), seed=st.integers(0, 99))
+def test_a_row_does_not_depend_on_the_others(kernels: CpuKernels, kind: str, rows: int, seed: int) -> None:
+    """To the last bit: what a text becomes cannot depend on what else is in the batch."""
+    x, linear = values(rows, 96, seed=seed), packed(kernels, values(24, 96, seed=seed + 1), kind)
+    assert torch.equal(linear(x), torch.cat([linear(row[None]) for row in x]))
+
+
+@kinds
+def test_rows_are_those_of_the_rounded_weights(kernels: CpuKernels, kind: str) -> None:
+    weight, which = values(40, 64, seed=3), torch.tensor([[0, 39], [7, 8]])
+    assert torch.equal(packed(kernels, weight, kind).rows(which), round_weight(weight, kind)[which])
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@given(seed=st.integers(0, 999))
+def test_rounding_again_changes_nothing(kind: str, seed: int) -> None:
+    """So weights that a GGUF file holds in 4 or 8 bits are packed as they lie there."""
+    once = round_weight(values(7, 96, seed=seed), kind)
+    assert torch.allclose(round_weight(once, kind), once, rtol=1e-6, atol=0)
+
+
+def test_rounding_is_as_fine_as_its_bits() -> None:
+    weight = torch.randn(16, 320)
+    steps = {"int8": 2 * weight.abs().max() / 254, "int4": (weight.max() - weight.min()) / 15}
+    for kind, step in steps.items():
+        assert (round_weight(weight, kind) - weight).abs().max() <= 0.51 * step
+
+
+def test_columns_that_make_no_whole_groups_stay_as_they_are(kernels: CpuKernels) -> None:
+    projection = Projection(torch.randn(4, 40))
+    kept = Packing("int4", torch.float32, torch.float32, kernels).pack(projection)
+    assert isinstance(kept, Projection)
+    assert torch.equal(kept.weight, projection.weight)
+
+
+@given(
+    case=st.fixed_dictionaries(
+        {
+            "kv_heads": st.integers(1, 3),
+            "group": st.integers(1, 6),
+            "size": st.sampled_from([8, 16, 32, 40, 64, 96]),
+            "window": st.sampled_from([0, 1, 5, 50]),
+            "cap": st.sampled_from([0.0, 3.0]),
+            "lengths": st.lists(st.integers(0, 90), min_size=1, max_size=4),
+            "tokens": st.integers(1, 4),
+            "narrow": st.booleans(),
+            "turned": st.booleans(),
+            "normed": st.booleans(),
+        }
+    ),
+    seed=st.integers(0, 99),
+)
+def test_attention_is_that_of_torch(kernels: CpuKernels, case: dict[str, Any], seed: int) -> None:
+    """Row by row, on just the slots that a token sees."""
+    torch.manual_seed(seed)
+    K, G, E, T, B = case["kv_heads"], case["group"], case["size"], case["tokens"], len(case["lengths"])
+    H, scale = K * G, 0.2
+    block = torch.randn(B + 1, 100, 2, K, E).to(torch.bfloat16 if case["narrow"] else torch.float32)
+    states = torch.randn(B, T, (H + 2 * K) * E)
+    positions = torch.tensor(case["lengths"])[:, None] + torch.arange(T)
+    rows = torch.randperm(B + 1)[:B]
+    rotary = (torch.randn(100, E), torch.randn(100, E)) if case["turned"] else None
+    norm = torch.rand(H + K, E) if case["normed"] else None
+    expected = _attended(
+        states.clone(), positions, rows, rotary, norm, block.clone(), H, K, scale, case["window"], case["cap"]
+    )
+    heads = Heads(H, K, E, case["window"], scale, case["cap"])
+    found = kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads, 100)
+    assert torch.allclose(found, expected, atol=2e-2 if case["narrow"] else 2e-5)
+
+
+def _attended(
+    states: Tensor,
+    positions: Tensor,
+    rows: Tensor,
+    rotary: tuple[Tensor, Tensor] | None,
+    norm: Tensor | None,
+    block: Tensor,
+    H: int,
+    K: int,
+    scale: float,
+    window: int,
+    cap: float,
+) -> Tensor:
+    B, T = positions.shape
+    heads = states.view(B, T, H + 2 * K, -1)
+    turned = heads[:, :, : H + K]
+    if norm is not None:
+        turned.copy_(F.rms_norm(turned, turned.shape[-1:], eps=EPS) * norm)
+    if rotary is not None:
+        cos, sin = (table[positions][:, :, None] for table in rotary)
+        turned.copy_(turned * cos + turned.roll(turned.shape[-1] // 2, -1) * sin)
+    out = torch.zeros(B, T, H, turned.shape[-1])
+    for b in range(B):
+        for t in range(T):
+            at = int(positions[b, t])
+            block[rows[b], at] = heads[b, t, H:].view(2, K, -1).to(block.dtype)
+    for b in range(B):
+        for t in range(T):
+            to = int(positions[b, t]) + 1
+            seen = block[rows[b], max(0, to - window) if window else 0 : to].float()
+            for h in range(H):
+                scores = seen[:, 0, h // (H // K)] @ heads[b, t, h] * scale
+                scores = torch.tanh(scores / cap) * cap if cap else scores
+                out[b, t, h] = scores.softmax(0) @ seen[:, 1, h // (H // K)]
+    return out.view(B, T, -1)
+
+
+forms = pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 16), (torch.bfloat16, 64)], ids=["fp32", "bf16"])
+
+
+@forms
+def test_attention_does_not_depend_on_the_other_rows(kernels: CpuKernels, dtype: torch.dtype, size: int) -> None:
+    """Not on how heads are shared out over cores either, which depends on how many rows there are."""
+    block, states = torch.randn(9, 40, 2, 3, size).to(dtype), torch.randn(9, 1, 15 * size)
+    positions, rows, heads = torch.randint(0, 40, (9, 1)), torch.arange(9), Heads(9, 3, size, 0, 0.2, 0.0)
+    together = kernels.attend(states.clone(), positions, rows, None, None, EPS, block, heads, 40)
+    for n in (1, 2, 4):
+        parts = [slice(i, i + n) for i in range(0, 9, n)]
+        apart = [
+            kernels.attend(states[at].clone(), positions[at], rows[at], None, None, EPS, block, heads, 40)
+            for at in parts
+        ]
+        assert torch.equal(torch.cat(apart), together)
+
+
+@pytest.mark.parametrize("window", [0, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("kv_heads", "group", "size"), [(3, 3, 64), (2, 4, 16), (4, 1, 40)])
+def test_tokens_of_one_row_may_come_together(
+    kernels: CpuKernels, window: int, dtype: torch.dtype, kv_heads: int, group: int, size: int
+) -> None:
+    """Bit for bit what they give one after another: what several see is read once, a chunk of 64 slots at a time."""
+    heads = Heads(kv_heads * group, kv_heads, size, window, 0.2, 0.0)
+    start, count = 130, 40
+    states = torch.randn(count, 1, (heads.heads + 2 * kv_heads) * size)
+    blocks = [torch.randn(2, 200, 2, kv_heads, size).to(dtype)] * 2
+    one, other = (block.clone() for block in blocks)
+    positions, rows = torch.arange(start, start + count)[:, None], torch.ones(count, dtype=torch.long)
+    together = kernels.attend(states.clone(), positions, rows, None, None, EPS, one, heads, 200)
+    apart = [
+        kernels.attend(states[t : t + 1].clone(), positions[t : t + 1], rows[:1], None, None, EPS, other, heads, 200)
+        for t in range(count)
+    ]
+    assert torch.equal(torch.cat(apart), together)
+    assert torch.equal(one, other)
+
+
+@forms
+@given(
+    leaders=st.lists(st.integers(0, 3), min_size=9, max_size=40),
+    shared=st.integers(1, 150),
+    window=st.sampled_from([0, 9, 120]),
+    seed=st.integers(0, 99),
+)
+def test_rows_that_begin_alike_are_read_once(
+    kernels: CpuKernels, dtype: torch.dtype, size: int, leaders: list[int], shared: int, window: int, seed: int
+) -> None:
+    """Bit for bit what each gives by itself."""
+    torch.manual_seed(seed)
+    count, heads = len(leaders), Heads(9, 3, size, window, 0.2, 0.0)
+    first = torch.tensor([leaders.index(one) for one in leaders])
+    block = torch.randn(count, 200, 2, 3, size).to(dtype)
+    block[:, :shared] = block[first, :shared]
+    states, positions = torch.randn(count, 1, 15 * size), torch.randint(shared, 200, (count, 1))
+    asked = (torch.arange(count), None, None, EPS)
+    alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 200)
+    alike = Alike(first, torch.full((count,), shared))
+    assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 200, alike), alone)
+
+
+@forms
+def test_the_leader_alone_is_read(kernels: CpuKernels, dtype: torch.dtype, size: int) -> None:
+    """By tile registers, up to the last whole block of slots."""
+    count, shared, heads = 32, 70, Heads(9, 3, size, 0, 0.2, 0.0)
+    block = torch.randn(count, 100, 2, 3, size).to(dtype)
+    block[:, :shared] = block[:1, :shared]
+    states, positions = torch.randn(count, 1, 15 * size), torch.full((count, 1), 90)
+    asked = (torch.arange(count), None, None, EPS)
+    alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 100)
+    block[1:, : shared if dtype == torch.float32 else shared // GROUP * GROUP] = float("nan")
+    alike = Alike(torch.zeros(count, dtype=torch.long), torch.full((count,), shared))
+    assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 100, alike), alone)
+
+
+@forms
+def test_a_token_that_overflows_harms_none_that_does_not_see_it(
+    kernels: CpuKernels, dtype: torch.dtype, size: int
+) -> None:
+    """Tokens of one row, the last of which has become NaN; rows that begin alike, one with NaN of its own."""
+    count, heads, asked = 8, Heads(9, 3, size, 0, 0.2, 0.0), (None, None, EPS)
+    block, states = torch.randn(count, 100, 2, 3, size).to(dtype), torch.randn(count, 1, 15 * size)
+    positions, one_row = torch.arange(20, 20 + count)[:, None], torch.zeros(count, dtype=torch.long)
+    found = kernels.attend(states.clone(), positions, one_row, *asked, block.clone(), heads, 100)
+    states[-1] = float("nan")
+    harmed = kernels.attend(states.clone(), positions, one_row, *asked, block.clone(), heads, 100)
+    assert torch.equal(harmed[:-1], found[:-1])
+    assert harmed[-1].isnan().all()
+    block[:, :40], states = block[:1, :40], torch.randn(count, 1, 15 * size)
+    alike = Alike(torch.zeros(count, dtype=torch.long), torch.full((count,), 40))
+    last, rows = torch.full((count, 1), 60), torch.arange(count)
+    found = kernels.attend(states.clone(), last, rows, *asked, block.clone(), heads, 100, alike)
+    block[-1, 50] = float("nan")
+    harmed = kernels.attend(states.clone(), last, rows, *asked, block.clone(), heads, 100, alike)
+    assert torch.equal(harmed[:-1], found[:-1])
+    assert harmed[-1].isnan().all()
+
+
+def test_no_rows_give_no_rows(kernels: CpuKernels) -> None:
+    for kind in KINDS:
+        assert packed(kernels, values(16, 32), kind)(torch.empty(0, 32)).shape == (0, 16)
+
+
+@given(vocabulary=st.integers(1, 70), rows=st.integers(1, 5), seed=st.integers(0, 99), spread=st.sampled_from([1, 60]))
+def test_the_most_probable_token_is_the_argmax(
+    kernels: CpuKernels, vocabulary: int, rows: int, seed: int, spread: int
+) -> None:
+    logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
+    tokens, probabilities = kernels.most_probable(logits)
+    assert torch.equal(tokens, logits.argmax(-1))
+    assert torch.allclose(probabilities, logits.softmax(-1).amax(-1), rtol=1e-5)
+
+
+@given(
+    vocabulary=st.integers(1, 2000),
+    seed=st.integers(0, 99),
+    spread=st.sampled_from([0, 1, 60]),
+    uniform=st.sampled_from([0.0, 0.3, 0.9, 1 - 2**-24]),
+)
+def test_a_draw_is_where_the_sum_of_probabilities_passes_its_number(
+    kernels: CpuKernels, vocabulary: int, seed: int, spread: int, uniform: float
+) -> None:
+    """Up to a millionth of the sum; each row by itself."""
+    logits = torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
+    uniforms = torch.tensor([uniform, 0.5, uniform, 0.1])
+    tokens = kernels.draw(logits, 0.7, uniforms)
+    after = (logits.double() / 0.7).softmax(-1).cumsum(-1)
+    before = torch.cat([torch.zeros(4, 1), after[:, :-1]], dim=1)
+    assert (before.gather(-1, tokens[:, None])[:, 0] <= uniforms + 1e-6).all()
+    assert (after.gather(-1, tokens[:, None])[:, 0] >= uniforms - 1e-6).all()
+    assert torch.equal(tokens[2:], kernels.draw(logits[2:], 0.7, uniforms[2:]))
+
+
+def test_without_a_compiler_there_are_no_kernels_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITESTAGE_CC", "none")
+    with pytest.raises(CannotBuildError, match="no C compiler"):
+        build_kernels()
+    find_kernels.cache_clear()
+    with pytest.warns(UserWarning, match="Install a C compiler"):
+        assert find_kernels() is None
+    find_kernels.cache_clear()
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = tmp_path / "broken-cc"
+    fake.write_text("#!/bin/sh\necho 'error: out of luck' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("LITESTAGE_CC", str(fake))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(CannotBuildError, match="broken-cc could not compile them: error: out of luck"):
+        build_kernels()
+    assert not list(tmp_path.glob("litestage/kernels/*"))
