@@ -16,14 +16,15 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
+from litestage.benchmarks import peers
 from litestage.benchmarks.decode import STEPS, Subject, _ours, _records, _times, forms_on, prompts_of, skip_sets
 from litestage.benchmarks.decode import _warm_up as warm_up_steps
 from litestage.benchmarks.pipeline import System, _systems
 from litestage.benchmarks.pipeline import _warm_up as warm_up_systems
 from litestage.cli.main import app
 from litestage.core import Decode, OptionError, Prefill, Request, Sampling, StagePlan
-from litestage.engine import TorchEngine
-from litestage.jobs import Options, Workbench, clock, peers
+from litestage.engine import TorchEngine, clock
+from litestage.jobs import Options, Workbench
 from litestage.jobs.progress import SILENT, Silent
 from litestage.models import load_transformers
 from litestage.models.catalog import cache_folder

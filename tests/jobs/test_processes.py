@@ -16,8 +16,9 @@ import pytest
 from litestage.core import Compensation, LitestageError, Plan, Request, SkipSchedule, StagePlan, Trace
 from litestage.core.layers import SubLayer
 from litestage.engine import TorchEngine
+from litestage.engine import processes as workers
 from litestage.engine.processes import ParallelEngine
-from litestage.jobs import Options, Workbench, workers
+from litestage.jobs import Options, Workbench
 from litestage.jobs.rank import fit_compensation
 from litestage.jobs.workbench import load_engine
 from litestage.pipeline import run
