@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import signal
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -150,24 +149,19 @@ class TransformersEngine(EngineAround):
         """Tokens end where the row did: what `generate` fills a batch up with behind it was not written."""
         ended = next((i for i, token in enumerate(tokens) if token in self.ours.model.eos_ids), None)
         written = tokens[:ended]
-        text = self.decode(written)
-        cuts = [text.index(mark) for mark in request.stop if mark in text]
-        if cuts:
-            tokens = tokens[: bisect_left(range(len(written)), True, key=partial(self._stopped, written, request.stop))]
+        stops = self.ours.detokeniser.stops
+        stopped = next((n for n in range(1, len(written) + 1) if stops(written[:n], request.stop)), None)
+        if stopped is not None:
+            tokens = tokens[:stopped]
         elif ended is not None:
             tokens = tokens[: ended + 1]
         return Completion(
             token_ids=tuple(tokens),
-            text=text[: min(cuts)] if cuts else text,
+            text=self.decode(written) if stopped is None else self.ours.detokeniser.until(tokens, request.stop),
             confidences=(1.0,) * len(tokens),
-            finish_reason="stop" if cuts else "length" if ended is None else "eos",
+            finish_reason="stop" if stopped is not None else "length" if ended is None else "eos",
             counts=Counts(prefilled=len(request.prompt_ids), decoded=len(tokens) - 1),
         )
-
-    def _stopped(self, written: list[int], stop: Sequence[str], count: int) -> bool:
-        """Whether the first so many tokens hold a stop string."""
-        text = self.decode(written[:count])
-        return any(mark in text for mark in stop)
 
 
 def _sampling(request: Request) -> dict[str, Any]:
@@ -178,14 +172,15 @@ def _sampling(request: Request) -> dict[str, Any]:
 
 
 class _Stops(StoppingCriteria):  # type: ignore[misc]
-    """Ends a row whose last tokens hold a stop string."""
+    """Ends a row whose last token ends a stop string."""
 
     def __init__(self, engine: TorchEngine, stop: Sequence[str], width: int) -> None:
         self.engine, self.stop, self.width = engine, stop, width
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        tails = [self.engine.decode(row) if self.stop else "" for row in input_ids[:, self.width :][:, -8:].tolist()]
-        return torch.tensor([any(mark in tail for mark in self.stop) for tail in tails], device=input_ids.device)
+        stops = self.engine.detokeniser.stops
+        ended = [stops(row, self.stop) for row in input_ids[:, self.width :].tolist()]
+        return torch.tensor(ended, device=input_ids.device)
 
 
 class LlamaCpp:

@@ -25,6 +25,7 @@ from litestage.core import (
 )
 from litestage.core.rows import rows_to_admit
 from litestage.engine.batch import Batch, OnLogits, OnPass, prefill
+from litestage.engine.detokeniser import Detokeniser
 from litestage.engine.prefixes import Prefix, PrefixStore, waves
 from litestage.engine.row import Row
 from litestage.engine.sampling import uniforms_of
@@ -35,12 +36,8 @@ from litestage.models.decoder import Observer, Stand
 Visit = Callable[[SubLayer, Float[Tensor, "T D"], Float[Tensor, "T D"], int], None]
 """Called with a sub-layer, the residual stream before and after it, and how many prompts share these tokens."""
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"
-"""What a token that holds a part of a character decodes to."""
 ENCODED = 1 << 11
 """Texts whose tokens are remembered: the systems of a comparison ask the same questions over and over."""
-STOP_TOKENS = 16
-"""Fewest tokens at the end of a text that are searched for a stop string; no token is shorter than a byte of it."""
 
 
 class TorchEngine:
@@ -73,7 +70,7 @@ class TorchEngine:
         self._cache: Cache | None = None
         self._by_fixed_steps = model.decoder.device.type == "cuda" if fixed_steps is None else fixed_steps
         self._fixed: FixedSteps | None = None
-        self._completing: dict[tuple[int, tuple[str, ...]], bool] = {}
+        self.detokeniser = Detokeniser(model.tokenizer)
         self._encode = lru_cache(maxsize=ENCODED)(
             partial(_encoded, model)
         )  # of a method it would keep the engine alive
@@ -103,8 +100,7 @@ class TorchEngine:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, without special tokens."""
-        text: str = self.model.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return text
+        return self.detokeniser.text(token_ids)
 
     @torch.inference_mode()
     def generate(
@@ -224,28 +220,12 @@ class TorchEngine:
         return self.stands[content]
 
     def _stops(self, row: Row) -> bool:
-        stop = row.request.stop
-        if not stop or not self._may_complete(row.tokens[-1], stop):
-            return False
-        tail = self.decode(row.tokens[-max(STOP_TOKENS, *(len(mark.encode()) for mark in stop)) :])
-        return any(mark in tail for mark in stop)
-
-    def _may_complete(self, token: int, stop: tuple[str, ...]) -> bool:
-        """Whether a text may contain a stop string since this token: most have no letter that ends one.
-
-        Decoding the end of every row in every step would cost as much as a small model's step itself.
-        """
-        if (token, stop) not in self._completing:
-            text = self.decode((token,))
-            self._completing[token, stop] = any(
-                mark[-1] in text or mark[-1] == " " or BROKEN in text for mark in stop
-            )  # decoders may drop a token's first space when it is alone
-        return self._completing[token, stop]
+        return self.detokeniser.stops(row.tokens, row.request.stop)
 
     def _text(self, row: Row) -> str:
-        text = self.decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
-        cuts = [text.index(mark) for mark in row.request.stop if mark in text] if row.reason == "stop" else []
-        return text[: min(cuts)] if cuts else text
+        if row.reason == "stop":
+            return self.detokeniser.until(row.tokens, row.request.stop)
+        return self.decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
 
 
 def _encoded(model: LoadedModel, text: str, chat: bool) -> TokenIds:

@@ -1,0 +1,77 @@
+"""Text of token ids, and where a stop string ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+from transformers import PreTrainedTokenizerBase
+
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What a token that holds a part of a character decodes to."""
+STOP_TOKENS = 16
+"""Fewest tokens at the end of a text that are searched for a stop string; no token is shorter than a byte of it."""
+PIECES = 1 << 16
+"""Tokens whose own text is remembered."""
+
+
+class Detokeniser:
+    """Texts have no special tokens, but a stop string may be one (``<|im_end|>``): it is looked for in both."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._piece = lru_cache(maxsize=PIECES)(partial(_piece, tokenizer))
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Without special tokens."""
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def stops(self, tokens: Sequence[int], stop: Sequence[str]) -> bool:
+        """Whether a stop string ends in the last token."""
+        if not stop or not self._may_complete(tokens[-1], stop):
+            return False
+        tail = tokens[self._tail(tokens, stop) :]
+        return any(mark in text for text in (self.text(tail), self._with_special(tail)) for mark in stop)
+
+    def until(self, tokens: Sequence[int], stop: Sequence[str]) -> str:
+        """The text before the first stop string; all of it where there is none."""
+        text, whole = self.text(tokens), self._with_special(tokens)
+        cuts = [text.index(mark) for mark in stop if mark in text]
+        cuts += [self._length_before(tokens, whole.index(mark)) for mark in stop if mark in whole]
+        return text[: min(cuts)] if cuts else text
+
+    def _may_complete(self, token: int, stop: Sequence[str]) -> bool:
+        """Whether a text may contain a stop string since this token: most have no letter that ends one.
+
+        Decoding the end of every row in every step would cost as much as a small model's step itself.
+        """
+        piece = self._piece(token)  # decoders may drop a token's first space when it is alone
+        return BROKEN in piece or any(mark[-1] in piece or mark[-1] == " " for mark in stop)
+
+    def _tail(self, tokens: Sequence[int], stop: Sequence[str]) -> int:
+        """Where to start reading: before the longest stop string, and not inside a character.
+
+        Some tokenizers make nothing of a whole run of bytes that begins in the middle of one.
+        """
+        start = max(0, len(tokens) - 1 - max(STOP_TOKENS, *(len(mark.encode()) for mark in stop)))
+        while start and BROKEN in self._piece(tokens[start]):
+            start -= 1
+        return start
+
+    def _length_before(self, tokens: Sequence[int], at: int) -> int:
+        """How much of the text without special tokens lies before a place in the one with them."""
+        read = next(n for n in range(1, len(tokens) + 1) if len(self._with_special(tokens[:n])) > at)
+        behind = len(self._with_special(tokens[:read])) - at
+        special = self._piece(tokens[read - 1]) and not self.text(tokens[read - 1 : read])
+        return len(self.text(tokens[:read])) - (0 if special else behind)
+
+    def _with_special(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=False)
+        return text
+
+
+def _piece(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """A token's own text. (Not a method: its cache would keep the engine alive.)"""
+    text: str = tokenizer.decode((token,), skip_special_tokens=False)
+    return text
