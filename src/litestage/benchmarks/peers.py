@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from litestage.core import Completion, Counts, LitestageError, OnToken, OptionError, Request, TokenIds
+from litestage.core import FULL_DEPTH, Completion, Counts, LitestageError, OnToken, OptionError, Request, TokenIds
 from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
 from litestage.engine.clock import Clock, works_behind
@@ -109,9 +109,10 @@ def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count
 
 
 class TransformersEngine(EngineAround):
-    """A stage's prompts by transformers' own `generate`: sorted by length, padded on the left, in batches.
+    """Prompts by transformers' own `generate`, at full depth: sorted by length, padded on the left, in batches.
 
-    Rows end at EOS or a stop string, and a batch when all its rows have ended. Prompts are encoded as by ``ours``.
+    Rows end at EOS or a stop string, and a batch when all its rows have ended. Requests of a batch have the same stop
+    strings, sampling and limit. Prompts are encoded as by ``ours``; draws are torch's own, without a request's seed.
     """
 
     def __init__(self, model: PreTrainedModel, ours: TorchEngine, batch_size: int) -> None:
@@ -122,22 +123,35 @@ class TransformersEngine(EngineAround):
         self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
     ) -> list[Completion]:
         """Completions in the order of the requests; ``prefixes`` are not used."""
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
+        limits = [self._limit(request) for request in requests]
+        kinds: dict[object, list[int]] = {}
+        for i in sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids)):
+            kinds.setdefault((requests[i].stop, requests[i].sampling, limits[i]), []).append(i)
         done: dict[int, Completion] = {}
-        for start in range(0, len(order), self.batch_size):
-            at = order[start : start + self.batch_size]
-            done.update(zip(at, self._batch([requests[i] for i in at]), strict=True))
+        for order in kinds.values():
+            for start in range(0, len(order), self.batch_size):
+                at = order[start : start + self.batch_size]
+                done.update(zip(at, self._batch([requests[i] for i in at], limits[at[0]]), strict=True))
+        if on_token is not None:
+            for index, token in ((i, token) for i in range(len(requests)) for token in done[i].token_ids):
+                on_token(index, token)
         return [done[i] for i in range(len(requests))]
 
+    def _limit(self, request: Request) -> int:
+        """Most new tokens; raises `OptionError` for what transformers cannot run."""
+        if request.stage_plan != FULL_DEPTH:
+            raise OptionError(f"{TRANSFORMERS} decodes at full depth and without exit alone. Leave the plan out.")
+        return min(request.max_new_tokens, self.ours.room(request.prompt_ids))
+
     @torch.inference_mode()
-    def _batch(self, requests: Sequence[Request]) -> list[Completion]:
+    def _batch(self, requests: Sequence[Request], limit: int) -> list[Completion]:
         width = max(len(request.prompt_ids) for request in requests)
         ids = [[self.eos_id] * (width - len(request.prompt_ids)) + [*request.prompt_ids] for request in requests]
         mask = [[0] * (width - len(request.prompt_ids)) + [1] * len(request.prompt_ids) for request in requests]
         out = self.model.generate(
             torch.tensor(ids, device=self.model.device),
             attention_mask=torch.tensor(mask, device=self.model.device),
-            max_new_tokens=max(request.max_new_tokens for request in requests),
+            max_new_tokens=limit,
             pad_token_id=self.eos_id,
             eos_token_id=list(self.ours.model.eos_ids),
             stopping_criteria=StoppingCriteriaList([_Stops(self.ours, requests[0].stop, width)]),

@@ -145,15 +145,19 @@ class TorchEngine:
         """Steps over a cache, if this engine decodes by such."""
         return FixedSteps(self.model.decoder, cache) if self._by_fixed_steps else None
 
-    def _row(self, index: int, request: Request) -> Row:
-        room = self.max_context - len(request.prompt_ids)
-        if not request.prompt_ids or room < 1:
+    def room(self, prompt: TokenIds) -> int:
+        """Tokens that the context leaves behind a prompt; raises `OptionError` where there is none."""
+        room = self.max_context - len(prompt)
+        if not prompt or room < 1:
             raise OptionError(
-                f"A prompt has {len(request.prompt_ids)} tokens; {self.identity.id} takes 1 to {self.max_context - 1}, "
+                f"A prompt has {len(prompt)} tokens; {self.identity.id} takes 1 to {self.max_context - 1}, "
                 "with room for one more. Shorten the question, or use fewer worked examples (--shots)."
             )
+        return room
+
+    def _row(self, index: int, request: Request) -> Row:
+        limit = min(request.max_new_tokens, self.room(request.prompt_ids))
         request.stage_plan.schedule.check_fits(self.identity.num_blocks)
-        limit = min(request.max_new_tokens, room)
         uniforms = None if request.sampling.is_greedy else uniforms_of(request.seed, limit)
         return Row(index, request, limit, uniforms)
 

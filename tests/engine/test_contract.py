@@ -1,0 +1,204 @@
+"""What every engine promises whoever asks it: one suite for the engine, those around it, and transformers' own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import cache, partial
+
+import pytest
+import tiny
+
+from litestage.benchmarks.peers import TransformersEngine
+from litestage.core import (
+    Completion,
+    Engine,
+    ExitRule,
+    OptionError,
+    Request,
+    Sampling,
+    SkipSchedule,
+    StagePlan,
+    TokenIds,
+)
+from litestage.engine import CachedEngine
+from litestage.engine.processes import ParallelEngine
+
+ROWS = 3
+PROMPTS = tuple(tiny.prompt(length) for length in (3, 21, 11, 1, 30, 8, 14))
+NEW = 10
+SKIPPING = StagePlan(schedule=SkipSchedule.fixed(["1.attention", "2.ffn"]))
+EXITING = StagePlan(exit=ExitRule(window=3, threshold=0.1))
+AROUND = ("torch", "stored", "processes")
+"""Engines that obey stage plans and seeds; transformers, the reference, knows neither."""
+
+
+@cache
+def processes() -> ParallelEngine:
+    """Two of them, both ready."""
+    engine = ParallelEngine(tiny.engine(batch_size=ROWS), partial(tiny.engine, batch_size=ROWS), 1)
+    while not all(other.is_ready() for other in engine.others()):
+        time.sleep(0.05)
+    return engine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _processes_end() -> Iterator[None]:
+    yield
+    if processes.cache_info().currsize:
+        processes().close()
+
+
+def make(kind: str) -> Engine:
+    match kind:
+        case "torch":
+            return tiny.engine(batch_size=ROWS)
+        case "stored":
+            return CachedEngine(tiny.engine(batch_size=ROWS))
+        case "processes":
+            return processes()
+    return TransformersEngine(tiny.transformers_model("llama"), tiny.engine(), ROWS)
+
+
+@pytest.fixture(params=[*AROUND, "transformers"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return make(request.param)
+
+
+@pytest.fixture(params=AROUND)
+def ours(request: pytest.FixtureRequest) -> Engine:
+    return make(request.param)
+
+
+def said(completions: list[Completion]) -> list[tuple[TokenIds, str, str]]:
+    return [(one.token_ids, one.text, one.finish_reason) for one in completions]
+
+
+def expected(prompt: TokenIds, tokens: int = NEW) -> TokenIds:
+    return tiny.generate_by_transformers("llama", prompt, tokens)
+
+
+def test_it_is_an_engine(engine: Engine) -> None:
+    assert isinstance(engine, Engine)
+    assert engine.identity.num_blocks == tiny.BLOCKS
+    assert engine.max_context == 256
+    assert engine.eos_id == tiny.tokenizer().eos_token_id
+    text = "A candle gives light."
+    assert engine.decode(engine.encode(text)) == text
+
+
+def test_greedy_texts_are_transformers_own_in_the_order_of_the_requests(engine: Engine) -> None:
+    """Ragged prompts, more than there are rows, each with a limit of its own."""
+    limits = [NEW - i for i in range(len(PROMPTS))]
+    requests = [Request(prompt_ids=p, max_new_tokens=n) for p, n in zip(PROMPTS, limits, strict=True)]
+    for order in (requests, requests[::-1]):
+        got = engine.generate(order)
+        assert [one.token_ids for one in got] == [expected(r.prompt_ids, r.max_new_tokens) for r in order]
+        assert [one.text for one in got] == [engine.decode(one.token_ids) for one in got]
+        assert {one.finish_reason for one in got} == {"length"}
+
+
+def test_nothing_asked_nothing_answered(engine: Engine) -> None:
+    assert engine.generate([]) == []
+
+
+def test_equal_requests_have_equal_completions(engine: Engine) -> None:
+    requests = tiny.requests([PROMPTS[1], PROMPTS[2], PROMPTS[1], PROMPTS[1]], max_new_tokens=NEW)
+    got = said(engine.generate(requests))
+    assert got[0] == got[2] == got[3] != got[1]
+    assert said(engine.generate(requests)) == got, "and so they have when they are asked again"
+
+
+def test_a_text_ends_before_its_own_stop_string(engine: Engine) -> None:
+    """Each request has its own; the reason says so, and the tokens end with the one that completed it."""
+    mark = engine.decode(expected(PROMPTS[1])[4:6])
+    requests = [
+        Request(prompt_ids=PROMPTS[1], max_new_tokens=NEW, stop=(mark, "never said")),
+        Request(prompt_ids=PROMPTS[1], max_new_tokens=NEW),
+    ]
+    stopped, whole = engine.generate(requests)
+    assert (stopped.finish_reason, whole.finish_reason) == ("stop", "length")
+    assert stopped.text == whole.text[: whole.text.index(mark)]
+    assert stopped.token_ids == whole.token_ids[: len(stopped.token_ids)]
+    assert mark in engine.decode(stopped.token_ids)
+    assert mark not in engine.decode(stopped.token_ids[:-1])
+
+
+def test_every_token_has_a_confidence_and_every_completion_its_counts(engine: Engine) -> None:
+    for prompt, one in zip(PROMPTS, engine.generate(tiny.requests(PROMPTS, max_new_tokens=NEW)), strict=True):
+        assert len(one.confidences) == len(one.token_ids)
+        assert all(0 < sure <= 1 for sure in one.confidences)
+        assert one.counts.prefilled + one.counts.reused == len(prompt)
+        assert one.counts.decoded == len(one.token_ids) - 1
+
+
+def test_tokens_are_heard_in_their_order_and_all_of_them(engine: Engine) -> None:
+    heard: dict[int, list[int]] = {}
+    requests = tiny.requests([*PROMPTS, PROMPTS[0]], max_new_tokens=NEW)
+    done = engine.generate(requests, on_token=lambda index, token: heard.setdefault(index, []).append(token))
+    assert [tuple(heard[index]) for index in range(len(requests))] == [one.token_ids for one in done]
+
+
+@pytest.mark.parametrize("length", [0, 256, 300])
+def test_a_prompt_that_leaves_no_room_is_refused_and_the_engine_goes_on(engine: Engine, length: int) -> None:
+    bad = Request(prompt_ids=tiny.prompt(length) if length else ())
+    with pytest.raises(OptionError, match=rf"A prompt has {length} tokens; tiny-llama takes 1 to 255"):
+        engine.generate([*tiny.requests(PROMPTS[:2], max_new_tokens=NEW), bad])
+    (after,) = engine.generate(tiny.requests(PROMPTS[:1], max_new_tokens=NEW))
+    assert after.token_ids == expected(PROMPTS[0])
+
+
+def test_the_context_limits_what_is_written(engine: Engine) -> None:
+    prompt = tiny.prompt(250)
+    (done,) = engine.generate([Request(prompt_ids=prompt, max_new_tokens=50)])
+    assert (done.token_ids, done.finish_reason) == (expected(prompt, 6), "length")
+
+
+def test_a_plan_is_obeyed_or_refused(engine: Engine) -> None:
+    requests = [Request(prompt_ids=PROMPTS[4], max_new_tokens=NEW, stage_plan=SKIPPING)]
+    if isinstance(engine, TransformersEngine):
+        with pytest.raises(OptionError, match="full depth"):
+            engine.generate(requests)
+        return
+    (done,) = engine.generate(requests)
+    assert done.token_ids == tiny.decode_by_hooks("llama", PROMPTS[4], NEW, SKIPPING.schedule) != expected(PROMPTS[4])
+
+
+def test_an_exit_rule_ends_a_text_where_it_says(ours: Engine) -> None:
+    rule = EXITING.exit
+    assert rule is not None
+    free = ours.generate(tiny.requests(PROMPTS, max_new_tokens=NEW))
+    cut = ours.generate(tiny.requests(PROMPTS, max_new_tokens=NEW, stage_plan=EXITING))
+    ends = [rule.first_exit(one.confidences) for one in free]
+    assert None in ends
+    assert len(set(ends)) > 1
+    for one, other, end in zip(free, cut, ends, strict=True):
+        assert other.token_ids == (one.token_ids if end is None else (*one.token_ids[:end], ours.eos_id))
+        assert other.finish_reason == (one.finish_reason if end is None else "low_confidence")
+
+
+def test_requests_of_many_kinds_are_answered_together_as_each_is_alone(ours: Engine) -> None:
+    kinds = [(plan, sampling) for plan in (StagePlan(), SKIPPING, EXITING) for sampling in (0.0, 0.8)]
+    requests = [
+        Request(prompt_ids=ids, stage_plan=plan, sampling=Sampling(temperature=heat), seed=7, max_new_tokens=NEW)
+        for ids, (plan, heat) in zip(PROMPTS, kinds, strict=False)
+    ]
+    together = said(ours.generate(requests))
+    assert together == said([tiny.engine().generate([request])[0] for request in requests])
+
+
+def test_a_seed_decides_a_draw_and_nothing_else_does(ours: Engine) -> None:
+    sampled = [
+        Request(prompt_ids=PROMPTS[2], sampling=Sampling(temperature=1.0), seed=seed, max_new_tokens=NEW)
+        for seed in range(5)
+    ]
+    got = said(ours.generate(sampled))
+    assert len(set(got)) == 5
+    assert said(ours.generate(sampled[::-1])) == got[::-1]
+    assert said(ours.generate(sampled[3:4])) == got[3:4]
+
+
+def test_a_schedule_for_a_larger_model_is_refused(ours: Engine) -> None:
+    plan = StagePlan(schedule=SkipSchedule.fixed(["4.ffn"]))
+    with pytest.raises(OptionError, match=r"4\.ffn cannot be skipped: the model has 4 blocks"):
+        ours.generate(tiny.requests(PROMPTS, stage_plan=plan))
