@@ -236,9 +236,9 @@ def test_an_adapter_of_another_model_is_refused(litestage: Run) -> None:
 
 
 def test_a_plan_that_lacks_a_stage_is_refused(litestage: Run, tmp_path: Path) -> None:
-    from litestage.jobs import Options, Workbench
+    from litestage.jobs import Options, Session
 
-    plan = Workbench(Options()).full_plan()
+    plan = Session(Options()).full_plan()
     del plan.stages["analysis"]
     plan.save_pretrained(tmp_path)
     code, _, err = litestage("evaluate", "--plan", str(tmp_path), "--limit", "2")
@@ -263,7 +263,7 @@ def test_ctrl_c_is_130(litestage: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("litestage.cli.options.open_workbench", interrupted)
+    monkeypatch.setattr("litestage.cli.options.open_session", interrupted)
     code, _, err = litestage("evaluate", "--limit", "2")
     assert code == 130
     assert err == "What was done is kept: run the same command again to go on. litestage: stopped."

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from litestage.jobs import Options, Workbench
+from litestage.jobs import Options, Session
 from litestage.models.catalog import EMBEDDED, embedded_folder
 
 
 @pytest.fixture(scope="session")
-def bench() -> Workbench:
+def session() -> Session:
     """The embedded model on its own questions."""
-    return Workbench(Options())
+    return Session(Options())
 
 
 @pytest.fixture(scope="session")

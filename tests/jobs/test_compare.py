@@ -22,9 +22,9 @@ from litestage.core import (
     sub_layers,
 )
 from litestage.engine import CachedEngine
-from litestage.jobs import Options, Workbench
+from litestage.jobs import Options, Session
 from litestage.jobs.compare import Sizes, _splits, compare_methods, duels, mean_skipped
-from litestage.jobs.setups import cap_for, full_depth, token_cap
+from litestage.jobs.methods import cap_for, full_depth, token_cap
 from litestage.report import comparison_tables, comparison_words
 from litestage.report.comparison_report import comparison_page, write_report
 from litestage.report.page import to_html
@@ -42,8 +42,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def comparison(bench: Workbench, out: Path) -> Comparison:
-    return compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8))
+def comparison(session: Session, out: Path) -> Comparison:
+    return compare_methods(session, out, sizes=SIZES, options=SearchOptions(step=8))
 
 
 def test_every_method_ablation_and_control_is_there(comparison: Comparison) -> None:
@@ -66,13 +66,13 @@ def test_actual_budgets_are_counted(comparison: Comparison) -> None:
 
 
 def test_it_resumes_without_decoding_and_tells_the_same(
-    bench: Workbench, out: Path, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+    session: Session, out: Path, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("something was decoded again")
 
     monkeypatch.setattr(CachedEngine, "_generate", refuse)
-    again = compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8))
+    again = compare_methods(session, out, sizes=SIZES, options=SearchOptions(step=8))
     assert again.systems == comparison.systems
     assert Comparison.load(out).systems == comparison.systems
 
@@ -118,11 +118,11 @@ def test_steps_of_long_stages_count_for_more(comparison: Comparison) -> None:
 
 
 def test_what_is_worth_it_is_timed_and_held_against_its_price(
-    bench: Workbench, out: Path, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+    session: Session, out: Path, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     floor = 0.9999 * sorted(system.speedup for system in comparison.systems)[5]
     monkeypatch.setattr("litestage.jobs.compare.WORTH_TIMING", floor)
-    again = compare_methods(bench, out, sizes=SIZES, options=SearchOptions(step=8))
+    again = compare_methods(session, out, sizes=SIZES, options=SearchOptions(step=8))
     comparison.save(out)
     slow = {system.name for system in again.systems[1:] if system.speedup < floor}
     assert slow
@@ -134,20 +134,20 @@ def test_what_is_worth_it_is_timed_and_held_against_its_price(
 
 
 def test_plans_that_were_found_are_compared_without_a_search(
-    bench: Workbench, out: Path, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: Session, out: Path, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("litestage.jobs.compare.search", None)
     sizes = Sizes(search=4, test=6, wall=2, blocks=(1,))
     with pytest.raises(OptionError, match=r"--methods leaves out\. Add litestage"):
-        compare_methods(bench, tmp_path, methods=["adaskip"], plans=[out / "plan-20"], sizes=sizes)
+        compare_methods(session, tmp_path, methods=["adaskip"], plans=[out / "plan-20"], sizes=sizes)
     with pytest.raises(OptionError, match=r"--plans names .*plan-20 twice\. Leave one out"):
-        compare_methods(bench, tmp_path, plans=[out / "plan-20", out / "plan-20"], sizes=sizes)
+        compare_methods(session, tmp_path, plans=[out / "plan-20", out / "plan-20"], sizes=sizes)
     shutil.copytree(out / "plan-20", tmp_path / "again")
     with pytest.raises(
         OptionError, match=r"may lose 20 points, as another one does, and plans are told apart by those"
     ):
-        compare_methods(bench, tmp_path, plans=[out / "plan-20", tmp_path / "again"], sizes=sizes)
-    found = compare_methods(bench, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes)
+        compare_methods(session, tmp_path, plans=[out / "plan-20", tmp_path / "again"], sizes=sizes)
+    found = compare_methods(session, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes)
     assert found.system("litestage-20").answers == comparison.system("litestage-20").answers
     assert found.searched_on.used == SIZES.search, "what the plan was searched on"
     write_report(found, tmp_path)  # with one amount of each method no line joins any
@@ -161,24 +161,24 @@ def test_results_that_name_a_system_that_is_not_there_are_refused(comparison: Co
         Comparison.load(tmp_path)
 
 
-def test_dev_is_compared_on_what_the_search_leaves(bench: Workbench) -> None:
-    dev, tested = _splits(bench, "dev", 6, {})
-    assert (dev, tested) == (bench.questions("dev"), bench.questions("dev")[6:])
-    assert _splits(bench, "train", None, {})[1] == bench.questions("train")
+def test_dev_is_compared_on_what_the_search_leaves(session: Session) -> None:
+    dev, tested = _splits(session, "dev", 6, {})
+    assert (dev, tested) == (session.questions("dev"), session.questions("dev")[6:])
+    assert _splits(session, "train", None, {})[1] == session.questions("train")
     with pytest.raises(OptionError, match="none are left to compare on"):
-        _splits(bench, "dev", None, {})
+        _splits(session, "dev", None, {})
 
 
-def test_plans_are_not_compared_on_what_they_were_tuned_on(bench: Workbench) -> None:
-    plan = bench.full_plan()
+def test_plans_are_not_compared_on_what_they_were_tuned_on(session: Session) -> None:
+    plan = session.full_plan()
     plans = {
         drop: plan.model_copy(update={"evidence": {"split": split, "n": n}})
         for drop, split, n in ((1.0, "dev", 9), (3.0, "dev", 7), (5.0, "train", 20))
     }
-    assert _splits(bench, "dev", 6, plans)[1] == bench.questions("dev")[9:]
-    assert _splits(bench, "test", 6, plans)[1] == bench.questions("test")
+    assert _splits(session, "dev", 6, plans)[1] == session.questions("dev")[9:]
+    assert _splits(session, "test", 6, plans)[1] == session.questions("test")
     with pytest.raises(OptionError, match="--plans were searched on train questions, so --split train would flatter"):
-        _splits(bench, "train", 6, plans)
+        _splits(session, "train", 6, plans)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
@@ -214,11 +214,11 @@ def test_other_methods_alone_make_a_page_too(comparison: Comparison, tmp_path: P
     assert "LiteStage was not among them" in write_report(alone, tmp_path).read_text()
 
 
-def test_budgets_reach_what_the_plans_skip(bench: Workbench) -> None:
+def test_budgets_reach_what_the_plans_skip(session: Session) -> None:
     deep = StagePlan(schedule=SkipSchedule.fixed(sub_layers(12)[:17]))
-    plan = bench.plan(dict.fromkeys(bench.task.stage_names, deep))
-    assert Sizes().amounts([bench.full_plan()], 12) == (1, 2, 3, 4)
-    assert Sizes().amounts([bench.full_plan(), plan], 12) == (3, 5, 7, 9)
+    plan = session.plan(dict.fromkeys(session.task.stage_names, deep))
+    assert Sizes().amounts([session.full_plan()], 12) == (1, 2, 3, 4)
+    assert Sizes().amounts([session.full_plan(), plan], 12) == (3, 5, 7, 9)
     assert Sizes(blocks=(2,)).amounts([plan], 12) == (2,)
 
 
@@ -295,29 +295,29 @@ def test_the_claim_is_judged_by_what_the_questions_tell(
     ],
 )
 def test_sizes_that_compare_nothing_are_refused_at_once(
-    bench: Workbench, tmp_path: Path, sizes: dict[str, Any], says: str
+    session: Session, tmp_path: Path, sizes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(OptionError, match=says):
-        compare_methods(bench, tmp_path, sizes=Sizes(**sizes))
+        compare_methods(session, tmp_path, sizes=Sizes(**sizes))
     assert not any(tmp_path.iterdir())
 
 
-def test_folders_and_questions_that_a_comparison_refuses(bench: Workbench, tmp_path: Path) -> None:
+def test_folders_and_questions_that_a_comparison_refuses(session: Session, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"kind": "diagnosis"}')
     with pytest.raises(OptionError, match="is of another job and would be spoilt by this comparison"):
-        compare_methods(bench, tmp_path)
+        compare_methods(session, tmp_path)
     one = tmp_path / "one.jsonl"
     one.write_text('{"id": "1", "question": "Is it?", "choices": ["a", "b"], "answer": 0}\n')
-    same = Workbench(Options(data=str(one)))
+    same = Session(Options(data=str(one)))
     with pytest.raises(OptionError, match="1 questions are in dev and in test, such as 1"):
         compare_methods(same, tmp_path / "out")
     assert not same.may_show_texts
-    assert bench.may_show_texts
+    assert session.may_show_texts
 
 
-def test_an_unknown_method_is_refused(bench: Workbench, tmp_path: Path) -> None:
+def test_an_unknown_method_is_refused(session: Session, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"--methods 'adaskp' is not known. Did you mean adaskip\? Choose all"):
-        compare_methods(bench, tmp_path, methods=["adaskp"])
+        compare_methods(session, tmp_path, methods=["adaskp"])
 
 
 def lengths(*decoded: int) -> list[Trace]:
@@ -356,6 +356,6 @@ def test_a_cap_makes_texts_as_long_in_the_mean() -> None:
     assert cap_for([3, 3], 3) == 3
 
 
-def test_texts_that_are_not_shorter_have_no_cap(bench: Workbench) -> None:
+def test_texts_that_are_not_shorter_have_no_cap(session: Session) -> None:
     traces = lengths(9, 9)
-    assert token_cap(bench, full_depth(bench), traces, traces) is None
+    assert token_cap(session, full_depth(session), traces, traces) is None

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from litestage.core import ExitRule, OptionError, Request, Trace
 from litestage.evaluation import LatencyModel
-from litestage.jobs import Options, Workbench
+from litestage.jobs import Options, Session
 from litestage.jobs.diagnose import Depths, bits_of, diagnose, measure, some_of, texts
 from litestage.jobs.progress import Silent
-from litestage.jobs.workbench import plan_by_hand
+from litestage.jobs.session import plan_by_hand
 from litestage.pipeline import run
 from litestage.report import diagnosis_tables
 from litestage.results.diagnosis import ALL, Diagnosis
@@ -34,18 +34,18 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def diagnosis(bench: Workbench, out: Path) -> Diagnosis:
-    return diagnose(bench, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
+def diagnosis(session: Session, out: Path) -> Diagnosis:
+    return diagnose(session, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
 
 
-def fresh(bench: Workbench, diagnosis: Diagnosis, where: str, budget: int, exit_rule: str | None = None) -> list[Trace]:
+def fresh(session: Session, diagnosis: Diagnosis, where: str, budget: int, exit_rule: str | None = None) -> list[Trace]:
     """The same setting without any cache."""
     layers = ",".join(ranked.layer for ranked in diagnosis.ranking[:budget])
-    stages = bench.task.stage_names if where == ALL else (where,)
+    stages = session.task.stage_names if where == ALL else (where,)
     plan = plan_by_hand(
-        bench.full_plan(), bench.task, [f"{name}={layers}" for name in stages] if budget else [], exit_rule
+        session.full_plan(), session.task, [f"{name}={layers}" for name in stages] if budget else [], exit_rule
     )
-    return run(bench.engine, bench.task, bench.questions("dev", LIMIT), plan)
+    return run(session.engine, session.task, session.questions("dev", LIMIT), plan)
 
 
 def right(traces: list[Trace]) -> float:
@@ -56,44 +56,44 @@ def steps(traces: list[Trace]) -> float:
     return sum(c.counts.decoded for t in traces for s in t.stages for c in s.completions) / len(traces)
 
 
-def test_every_sweep_and_exit_point_is_that_of_a_fresh_run(bench: Workbench, diagnosis: Diagnosis) -> None:
+def test_every_sweep_and_exit_point_is_that_of_a_fresh_run(session: Session, diagnosis: Diagnosis) -> None:
     assert diagnosis.budgets == (0, 8, 16)
     for where in (ALL, "recall", "summary"):
         point = next(sweep for sweep in diagnosis.sweeps if sweep.stage == where).point(16)
-        traces = fresh(bench, diagnosis, where, 16)
+        traces = fresh(session, diagnosis, where, 16)
         assert (point.accuracy, point.system.total.decode_steps) == pytest.approx((right(traces), steps(traces)))
         assert point.paired.baseline_percent == pytest.approx(diagnosis.full.accuracy.percent)
     with_exit = diagnosis.with_exit[2]
-    traces = fresh(bench, diagnosis, ALL, 16, "3,0.9")
+    traces = fresh(session, diagnosis, ALL, 16, "3,0.9")
     assert with_exit.system.total.early_exit_share > 0
     assert (with_exit.accuracy, with_exit.system.total.decode_steps) == pytest.approx((right(traces), steps(traces)))
     assert with_exit.paired.baseline_percent == pytest.approx(diagnosis.together.point(16).accuracy)
 
 
-def test_curves_are_of_the_slowest_stage_skipping_alone(bench: Workbench, diagnosis: Diagnosis) -> None:
+def test_curves_are_of_the_slowest_stage_skipping_alone(session: Session, diagnosis: Diagnosis) -> None:
     seconds = {stage.name: stage.seconds for stage in diagnosis.full.stages}
     assert diagnosis.looked_at == max(seconds, key=lambda name: seconds[name])
     assert [curve.budget for curve in diagnosis.curves] == [0, 8, 16]
-    generated = texts(fresh(bench, diagnosis, diagnosis.looked_at, 16), diagnosis.looked_at)
+    generated = texts(fresh(session, diagnosis, diagnosis.looked_at, 16), diagnosis.looked_at)
     first, last = diagnosis.curves[2].steps[0], diagnosis.curves[2].steps[-1]
     assert first.rows == len(generated)
     assert first.confidence == pytest.approx(sum(c.confidences[0] for c in generated) / len(generated), abs=1e-5)
     assert last.token == max(len(c.token_ids) for c in generated)
 
 
-def test_next_token_entropy_is_that_of_prefills_token_by_token(bench: Workbench, diagnosis: Diagnosis) -> None:
+def test_next_token_entropy_is_that_of_prefills_token_by_token(session: Session, diagnosis: Diagnosis) -> None:
     """Another road to the same logits: each token's distribution after a full-depth prefill of all before it."""
     told: list[Tensor] = []
     requests = []
-    for trace in fresh(bench, diagnosis, ALL, 0):
-        prompt = bench.engine.encode(trace.stages[0].prompts[0])
+    for trace in fresh(session, diagnosis, ALL, 0):
+        prompt = session.engine.encode(trace.stages[0].prompts[0])
         tokens = trace.stages[0].completions[0].token_ids
         requests += [Request(prompt_ids=(*prompt, *tokens[:place]), max_new_tokens=1) for place in range(len(tokens))]
-    bench.engine.on_logits = lambda rows, logits: told.append(logits.clone())
+    session.engine.on_logits = lambda rows, logits: told.append(logits.clone())
     try:
-        bench.engine.generate(requests)
+        session.engine.generate(requests)
     finally:
-        bench.engine.on_logits = None
+        session.engine.on_logits = None
     probabilities = torch.cat(told).double().softmax(-1)
     bits = -(probabilities * probabilities.log2()).nan_to_num().sum(-1)
     assert len(bits) == diagnosis.entropy[0].written.tokens
@@ -105,10 +105,10 @@ def test_bits_of_known_distributions() -> None:
     assert bits_of(logits).tolist() == pytest.approx([2, 1, 0], abs=1e-6)
 
 
-def test_redundancy_is_the_rankings_by_stage(bench: Workbench, diagnosis: Diagnosis) -> None:
-    assert len(diagnosis.ranking) == 2 * bench.engine.identity.num_blocks
+def test_redundancy_is_the_rankings_by_stage(session: Session, diagnosis: Diagnosis) -> None:
+    assert len(diagnosis.ranking) == 2 * session.engine.identity.num_blocks
     for ranked in diagnosis.ranking:
-        assert set(ranked.by_stage) == set(bench.task.stage_names)
+        assert set(ranked.by_stage) == set(session.task.stage_names)
         assert ranked.redundancy == pytest.approx(sum(ranked.by_stage.values()) / 3)
 
 
@@ -131,21 +131,21 @@ def told(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def test_the_same_command_again_decodes_nothing(
-    bench: Workbench, out: Path, diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
+    session: Session, out: Path, diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.engine, "generate", None)
-    assert told(measure(bench, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)) == told(diagnosis)
+    monkeypatch.setattr(session.engine, "generate", None)
+    assert told(measure(session, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)) == told(diagnosis)
 
 
 def test_entropies_come_back_where_only_their_texts_were_kept(
-    bench: Workbench, out: Path, diagnosis: Diagnosis
+    session: Session, out: Path, diagnosis: Diagnosis
 ) -> None:
     (out / "entropies.json").unlink()
-    again = measure(bench, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
+    again = measure(session, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
     assert again.entropy == diagnosis.entropy
 
 
-def test_a_killed_diagnosis_goes_on(bench: Workbench, out: Path, diagnosis: Diagnosis, tmp_path: Path) -> None:
+def test_a_killed_diagnosis_goes_on(session: Session, out: Path, diagnosis: Diagnosis, tmp_path: Path) -> None:
     shutil.copy(out / "latency.json", tmp_path)  # timing the machine again would take long, and come out otherwise
 
     class Killed(Silent):
@@ -157,13 +157,13 @@ def test_a_killed_diagnosis_goes_on(bench: Workbench, out: Path, diagnosis: Diag
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        diagnose(bench, tmp_path, limit=LIMIT, depths=DEPTHS, exit_rule=RULE, progress=Killed())
+        diagnose(session, tmp_path, limit=LIMIT, depths=DEPTHS, exit_rule=RULE, progress=Killed())
     assert not (tmp_path / "results.json").exists()
-    assert told(measure(bench, tmp_path, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)) == told(diagnosis)
+    assert told(measure(session, tmp_path, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)) == told(diagnosis)
 
 
 def test_questions_that_are_not_ours_are_not_printed(
-    bench: Workbench, out: Path, diagnosis: Diagnosis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: Session, out: Path, diagnosis: Diagnosis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same questions, but from a file: nobody knows whose they are."""
     latency = LatencyModel.model_validate_json((out / "latency.json").read_bytes())
@@ -171,10 +171,10 @@ def test_questions_that_are_not_ours_are_not_printed(
     data = tmp_path / "data"
     data.mkdir()
     asked = [
-        q.model_dump(mode="json", include={"id", "question", "choices", "answer"}) for q in bench.questions("dev", 2)
+        q.model_dump(mode="json", include={"id", "question", "choices", "answer"}) for q in session.questions("dev", 2)
     ]
     (data / "dev.jsonl").write_text("\n".join(map(json.dumps, asked)))
-    other = Workbench(Options(data=str(data)))
+    other = Session(Options(data=str(data)))
     theirs = measure(other, tmp_path / "out", depths=Depths(step=12, up_to=12, stage="summary"))
     assert theirs.looked_at == "summary"
     assert diagnosis.examples
@@ -192,37 +192,37 @@ def test_questions_that_are_not_ours_are_not_printed(
         (Depths(stage="recal"), "recal"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(bench: Workbench, tmp_path: Path, depths: Depths, said: str) -> None:
+def test_mistakes_are_told_before_anything_runs(session: Session, tmp_path: Path, depths: Depths, said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        diagnose(bench, tmp_path, depths=depths)
+        diagnose(session, tmp_path, depths=depths)
     assert not any(tmp_path.iterdir())
 
 
 def test_what_was_kept_and_damaged_is_made_again(
-    bench: Workbench, out: Path, diagnosis: Diagnosis, tmp_path: Path
+    session: Session, out: Path, diagnosis: Diagnosis, tmp_path: Path
 ) -> None:
     """A disk that was full, an editor that was open: every file but the completions can be made from those."""
     copy = Path(shutil.copytree(out, tmp_path / "copy"))
     for name in ("entropies.json", "ranking.json", "latency.json"):
         path = copy / name
         path.write_bytes(path.read_bytes()[:40])
-    again = diagnose(bench, copy, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
+    again = diagnose(session, copy, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
     assert [sweep.stage for sweep in again.sweeps] == [sweep.stage for sweep in diagnosis.sweeps]
     assert again.entropy == diagnosis.entropy
     assert again.ranking == diagnosis.ranking
 
 
 @pytest.mark.parametrize("content", ["{", "[1, 2]"])
-def test_results_that_cannot_be_read_are_told(bench: Workbench, tmp_path: Path, content: str) -> None:
+def test_results_that_cannot_be_read_are_told(session: Session, tmp_path: Path, content: str) -> None:
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(OptionError, match=r"results\.json cannot be read"):
-        diagnose(bench, tmp_path)
+        diagnose(session, tmp_path)
 
 
-def test_the_results_of_another_job_are_not_overwritten(bench: Workbench, tmp_path: Path) -> None:
+def test_the_results_of_another_job_are_not_overwritten(session: Session, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"kind": "plan"}')
     with pytest.raises(OptionError, match="another job"):
-        diagnose(bench, tmp_path)
+        diagnose(session, tmp_path)
 
 
 def test_default_budgets_stay_few() -> None:

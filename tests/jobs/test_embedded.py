@@ -11,7 +11,7 @@ import pytest
 from litestage.core import Completion, Engine, OnToken, Request, TokenIds
 from litestage.core.engine import EngineAround
 from litestage.evaluation import score
-from litestage.jobs import Workbench
+from litestage.jobs import Session
 from litestage.models.catalog import embedded_folder
 from litestage.pipeline import run
 
@@ -39,14 +39,14 @@ class Tampered(EngineAround):
         return completions[branches:] + completions[:branches]
 
 
-def accuracy(bench: Workbench, engine: Engine) -> float:
-    questions = bench.questions("dev", QUESTIONS)
-    return score(run(engine, bench.task, questions, bench.full_plan(), questions_at_once=QUESTIONS)).percent
+def accuracy(session: Session, engine: Engine) -> float:
+    questions = session.questions("dev", QUESTIONS)
+    return score(run(engine, session.task, questions, session.full_plan(), questions_at_once=QUESTIONS)).percent
 
 
 @pytest.fixture(scope="module")
-def untouched(bench: Workbench) -> float:
-    return accuracy(bench, bench.engine)
+def untouched(session: Session) -> float:
+    return accuracy(session, session.engine)
 
 
 def test_accuracy_leaves_room_to_lose(untouched: float) -> None:
@@ -55,9 +55,9 @@ def test_accuracy_leaves_room_to_lose(untouched: float) -> None:
 
 @pytest.mark.parametrize("swap", [False, True], ids=["left out", "swapped"])
 @pytest.mark.parametrize("stage", [0, 1], ids=["recall", "analysis"])
-def test_a_stage_carries_the_answer(bench: Workbench, untouched: float, stage: int, swap: bool) -> None:
-    tampered = Tampered(bench.engine, len(bench.task.stages), stage, swap)
-    assert accuracy(bench, tampered) <= untouched - 10
+def test_a_stage_carries_the_answer(session: Session, untouched: float, stage: int, swap: bool) -> None:
+    tampered = Tampered(session.engine, len(session.task.stages), stage, swap)
+    assert accuracy(session, tampered) <= untouched - 10
 
 
 def test_it_is_small_and_says_how_it_was_made() -> None:

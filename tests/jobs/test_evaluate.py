@@ -10,7 +10,7 @@ import pytest
 
 from litestage.core import Decode, Prefill, Trace
 from litestage.evaluation import VoteStop
-from litestage.jobs import Workbench, evaluate
+from litestage.jobs import Session, evaluate
 
 Run = Callable[..., tuple[int, str, str]]
 VOTES = 4
@@ -19,14 +19,14 @@ BRANCHES = 4
 
 
 @contextmanager
-def heard(bench: Workbench) -> Iterator[list[Prefill | Decode]]:
+def heard(session: Session) -> Iterator[list[Prefill | Decode]]:
     """The forwards that the engine runs inside the block."""
     done: list[Prefill | Decode] = []
-    bench.engine.on_pass = done.append
+    session.engine.on_pass = done.append
     try:
         yield done
     finally:
-        bench.engine.on_pass = None
+        session.engine.on_pass = None
 
 
 def decoded(traces: Iterable[Trace]) -> int:
@@ -34,12 +34,12 @@ def decoded(traces: Iterable[Trace]) -> int:
 
 
 @pytest.mark.parametrize("stop", [None, VoteStop(kind="decided", votes=VOTES)], ids=["all votes", "until decided"])
-def test_the_clock_times_the_votes_that_were_drawn(bench: Workbench, tmp_path: Path, stop: VoteStop | None) -> None:
+def test_the_clock_times_the_votes_that_were_drawn(session: Session, tmp_path: Path, stop: VoteStop | None) -> None:
     """And no greedy run: the timed forwards decode what the answers took, once more of the question that warms up."""
-    questions, plan = bench.questions("test", 2), bench.full_plan()
-    evaluate(bench, questions, plan, tmp_path, votes=VOTES, stop=stop)
-    with heard(bench) as forwards:  # the answers are kept, so only timed runs reach the engine
-        found = evaluate(bench, questions, plan, tmp_path, votes=VOTES, stop=stop, latency="wall")
+    questions, plan = session.questions("test", 2), session.full_plan()
+    evaluate(session, questions, plan, tmp_path, votes=VOTES, stop=stop)
+    with heard(session) as forwards:  # the answers are kept, so only timed runs reach the engine
+        found = evaluate(session, questions, plan, tmp_path, votes=VOTES, stop=stop, latency="wall")
     assert found.wall_seconds is not None
     rows = [work.rows for work in forwards if isinstance(work, Decode)]
     first = [trace for trace in found.questions if trace.question_id == questions[0].id]

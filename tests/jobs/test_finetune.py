@@ -30,10 +30,10 @@ from litestage.core import (
     StagePlan,
     SubLayer,
 )
-from litestage.jobs import Options, Workbench
+from litestage.jobs import Options, Session
 from litestage.jobs.finetune import FinetuneOptions, generated_validation, train
 from litestage.jobs.healing import Healed
-from litestage.jobs.ways import Way, Ways
+from litestage.jobs.policies import Policies, Policy
 from litestage.models.catalog import EMBEDDED, embedded_folder
 from litestage.pipeline import run
 from litestage.tasks import load_questions, load_task
@@ -142,10 +142,10 @@ def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: P
     }
     assert report.trained_parameters < 0.2 * report.parameters
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
-    bench = Workbench(Options(model=str(model), adapter=str(out)))
-    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] in bench.engine.model.eos_ids
-    assert bench.task.shots == (), "a model trained on the task needs no worked examples"
-    assert bench.engine.identity.fingerprint != Workbench(Options(model=str(model))).engine.identity.fingerprint
+    session = Session(Options(model=str(model), adapter=str(out)))
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] in session.engine.model.eos_ids
+    assert session.task.shots == (), "a model trained on the task needs no worked examples"
+    assert session.engine.identity.fingerprint != Session(Options(model=str(model))).engine.identity.fingerprint
 
 
 def test_the_card_counts_the_dev_questions_that_there_are(model: Path, lora: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_all_weights_learn_without_lora(model: Path, tmp_path: Path) -> None:
     report = train(FinetuneOptions(str(recipe), str(model), limit=8, validation=0, epochs=1, order="cycles"), out)
     assert report.trained_parameters == report.parameters
     assert report.recipe.order == "cycles"
-    assert Workbench(Options(model=str(out))).task.shots == ()
+    assert Session(Options(model=str(out))).task.shots == ()
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,15 @@ def test_modules_that_the_model_lacks(model: Path, tmp_path: Path) -> None:
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plan of the embedded model's that costs it much: half of its sub-layers, one kind of stand-in."""
     folder = tmp_path_factory.mktemp("plan")
-    bench = Workbench(Options(model=EMBEDDED))
-    traces = run(bench.engine, bench.task, bench.questions("dev", 4), bench.full_plan())
-    ways = Ways(bench, traces, [Way("cosine", "mean")], folder)
-    skipped = SkipSchedule.fixed(ways.skip_set("recall", 12, ways.ways[0]))
-    recall = StagePlan(schedule=skipped, compensation=ways.compensation("recall", "mean"))
+    session = Session(Options(model=EMBEDDED))
+    traces = run(session.engine, session.task, session.questions("dev", 4), session.full_plan())
+    policies = Policies(session, traces, [Policy("cosine", "mean")], folder)
+    skipped = SkipSchedule.fixed(policies.skip_set("recall", 12, policies.policies[0]))
+    recall = StagePlan(schedule=skipped, compensation=policies.compensation("recall", "mean"))
     analysis = StagePlan(schedule=skipped, exit=ExitRule())
-    bench.plan({"recall": recall, "analysis": analysis, "summary": StagePlan(schedule=skipped)}).save_pretrained(folder)
+    session.plan({"recall": recall, "analysis": analysis, "summary": StagePlan(schedule=skipped)}).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -237,13 +239,13 @@ def test_healing_teaches_a_model_to_live_with_its_plan(plan: Path, tmp_path: Pat
     recipe.write_text(HEALING)
     options = FinetuneOptions(str(recipe), EMBEDDED, plan=str(plan), limit=200, validation=24)
     report = train(options, out)
-    before = Workbench(Options(model=EMBEDDED))
+    before = Session(Options(model=EMBEDDED))
     questions = before.questions("dev", 24)
 
-    def right(bench: Workbench, folder: Path) -> int:
-        return sum(trace.correct for trace in run(bench.engine, bench.task, questions, bench.load_plan(folder)))
+    def right(session: Session, folder: Path) -> int:
+        return sum(trace.correct for trace in run(session.engine, session.task, questions, session.load_plan(folder)))
 
-    healed = Workbench(Options(model=EMBEDDED, adapter=str(out)))
+    healed = Session(Options(model=EMBEDDED, adapter=str(out)))
     assert right(healed, out) > right(before, plan) + 2
     assert report.best_accuracy == pytest.approx(100 * right(healed, out) / 24), "validation decodes with the plan"
     assert report.curve[-1].loss < 1
@@ -262,7 +264,7 @@ def test_a_set_by_hand_is_healed_as_well(tmp_path: Path) -> None:
     recipe.write_text(HEALING)
     by_hand = ("recall=3.attention,7.ffn", "summary=5.ffn")
     train(FinetuneOptions(str(recipe), EMBEDDED, skip=by_hand, limit=16, validation=0, epochs=1), out)
-    kept = Workbench(Options(model=EMBEDDED, adapter=str(out))).load_plan(out)
+    kept = Session(Options(model=EMBEDDED, adapter=str(out))).load_plan(out)
     assert {name: sorted(map(str, stage.schedule.at(0))) for name, stage in kept.stages.items()} == {
         "recall": ["3.attention", "7.ffn"],
         "analysis": [],
@@ -273,13 +275,13 @@ def test_a_set_by_hand_is_healed_as_well(tmp_path: Path) -> None:
 
 def test_accuracies_with_another_exit_rule_are_not_compared(plan: Path) -> None:
     """Training alone does not depend on it."""
-    bench = Workbench(Options(model=EMBEDDED))
-    healed = Healed.load(str(plan), (), bench.engine, bench.task)
+    session = Session(Options(model=EMBEDDED))
+    healed = Healed.load(str(plan), (), session.engine, session.task)
     patient = {name: stage.model_copy(update={"exit": None}) for name, stage in healed.plan.stages.items()}
     other = replace(healed, plan=healed.plan.model_copy(update={"stages": patient}))
     assert healed.healing == other.healing
     judges = [
-        generated_validation(bench.engine.model.tokenizer, bench.task, bench.questions("dev", count), one)
+        generated_validation(session.engine.model.tokenizer, session.task, session.questions("dev", count), one)
         for count, one in ((4, healed), (4, other), (4, None), (3, None))
     ]
     assert len({judge.content for judge in judges}) == 4
@@ -334,11 +336,11 @@ def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "full.toml", tmp_path / "out"
     recipe.write_text(FULL)
     some = FinetuneOptions("lora", EMBEDDED, limit=8, validation=0)
-    bench = Workbench(Options(model=EMBEDDED))
-    bench.full_plan().save_pretrained(tmp_path / "nothing")
+    session = Session(Options(model=EMBEDDED))
+    session.full_plan().save_pretrained(tmp_path / "nothing")
     growing = SkipSchedule(segments=(Segment(), Segment(first_step=4, skipped=frozenset([SubLayer(3, "ffn")]))))
-    bench.plan({"recall": StagePlan(schedule=growing)}).save_pretrained(tmp_path / "growing")
-    shown = Workbench(Options(model=EMBEDDED, shots=1))
+    session.plan({"recall": StagePlan(schedule=growing)}).save_pretrained(tmp_path / "growing")
+    shown = Session(Options(model=EMBEDDED, shots=1))
     shown.plan({}).model_copy(update={"evidence": {"conditions": shown.conditions}}).save_pretrained(tmp_path / "shown")
     for change, says in (
         ({"plan": str(tmp_path / "none")}, "No plan at"),

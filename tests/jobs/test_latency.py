@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from litestage.core import Decode, Prefill, StageTrace, Trace
 from litestage.evaluation import VoteStop, fit
-from litestage.jobs import Workbench
+from litestage.jobs import Session
 from litestage.jobs.latency import decode_sizes, prefill_sizes, wall_clock
 from litestage.tasks import Task
 
@@ -72,28 +72,28 @@ def test_prefills_to_time_settle_every_part_of_a_price(make_stage: MakeStage, da
         assert model.prefill_seconds(work) == pytest.approx(prefill_seconds(work), rel=1e-3)
 
 
-def with_task(bench: Workbench, task: Task) -> Workbench:
+def with_task(session: Session, task: Task) -> Session:
     """The same model on another form of the task."""
-    other = copy(bench)
+    other = copy(session)
     other.task = task
     return other
 
 
-def test_a_time_is_taken_up_for_the_same_work_alone(bench: Workbench, tmp_path: Path) -> None:
+def test_a_time_is_taken_up_for_the_same_work_alone(session: Session, tmp_path: Path) -> None:
     """Same ids and plans, but other threads, limits, prompts, wording or votes: timed anew, and kept beside."""
-    short = bench.task.with_limits(dict.fromkeys(bench.task.stage_names, 2))
-    (question,) = bench.questions("dev", 1)
+    short = session.task.with_limits(dict.fromkeys(session.task.stage_names, 2))
+    (question,) = session.questions("dev", 1)
     same: dict[str, Any] = {
-        "bench": with_task(bench, short),
-        "plans": {"full": bench.full_plan()},
+        "session": with_task(session, short),
+        "plans": {"full": session.full_plan()},
         "questions": [question],
         "threads": 1,
     }
     reworded = short.stages[0].model_copy(update={"prompt": short.stages[0].prompt + " "})
     others: list[dict[str, Any]] = [
         {"threads": 2},
-        {"bench": with_task(bench, short.with_limits({"recall": 3}))},
-        {"bench": with_task(bench, short.model_copy(update={"stages": (reworded, *short.stages[1:])}))},
+        {"session": with_task(session, short.with_limits({"recall": 3}))},
+        {"session": with_task(session, short.model_copy(update={"stages": (reworded, *short.stages[1:])}))},
         {"tasks": {"full": short.without("analysis")}},
         {"questions": [question.model_copy(update={"question": question.question + "?"})]},
         {"votes": 2},
@@ -107,12 +107,12 @@ def test_a_time_is_taken_up_for_the_same_work_alone(bench: Workbench, tmp_path: 
         assert len(list(tmp_path.glob("wall-*.json"))) == number, other
 
 
-def test_a_question_is_timed_stage_by_stage(bench: Workbench) -> None:
-    plans = {"full": bench.full_plan(), "short": bench.full_plan()}
-    form = bench.task.without("analysis")
-    samples = wall_clock(bench, plans, bench.questions("dev", 2), threads=1, tasks={"short": form})
+def test_a_question_is_timed_stage_by_stage(session: Session) -> None:
+    plans = {"full": session.full_plan(), "short": session.full_plan()}
+    form = session.task.without("analysis")
+    samples = wall_clock(session, plans, session.questions("dev", 2), threads=1, tasks={"short": form})
     assert [sample.system for sample in samples] == ["full", "short", "short", "full"]
     for sample in samples:
-        assert tuple(sample.stage_seconds) == (bench.task if sample.system == "full" else form).stage_names
+        assert tuple(sample.stage_seconds) == (session.task if sample.system == "full" else form).stage_names
         assert min(sample.stage_seconds.values()) > 0
         assert 0.5 * sample.seconds < sum(sample.stage_seconds.values()) <= sample.seconds

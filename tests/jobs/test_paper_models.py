@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from litestage.jobs import Options, Workbench, search
+from litestage.jobs import Options, Session, search
 from litestage.jobs.compare import Sizes, compare_methods
 from litestage.jobs.finetune import FinetuneOptions, train
 from litestage.models import load_model
@@ -95,14 +95,14 @@ def test_finetune_search_and_compare(name: str, tmp_path: Path) -> None:
     report = train(FinetuneOptions(name, str(base), limit=16, validation=4, epochs=1), tuned)
     assert report.recipe.order == "cycles"
     assert report.trained_parameters == report.parameters
-    bench = Workbench(Options(model=str(tuned)))
-    bench.task = bench.task.with_limits(dict.fromkeys(TASK.stage_names, 6))  # a random model rambles
+    session = Session(Options(model=str(tuned)))
+    session.task = session.task.with_limits(dict.fromkeys(TASK.stage_names, 6))  # a random model rambles
     options = SearchOptions(step=4)
-    found = search(bench, bench.questions("dev", 4), tmp_path / "plan", options)
+    found = search(session, session.questions("dev", 4), tmp_path / "plan", options)
     assert set(found.plan.stages) == set(TASK.stage_names)
     sizes = Sizes(search=4, test=4, wall=2, blocks=(1,), max_drops=(5.0,))
     compared = compare_methods(
-        bench, tmp_path / "compare", methods=("litestage", "adaskip"), sizes=sizes, options=options
+        session, tmp_path / "compare", methods=("litestage", "adaskip"), sizes=sizes, options=options
     )
     assert {"litestage", "adaskip"} <= {system.method for system in compared.systems}
 

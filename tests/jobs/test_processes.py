@@ -18,16 +18,16 @@ from litestage.core.layers import SubLayer
 from litestage.engine import TorchEngine
 from litestage.engine import processes as workers
 from litestage.engine.processes import ParallelEngine
-from litestage.jobs import Options, Workbench
+from litestage.jobs import Options, Session
 from litestage.jobs.rank import fit_compensation
-from litestage.jobs.workbench import load_engine
+from litestage.jobs.session import load_engine
 from litestage.pipeline import run
 
 
 @pytest.fixture
-def both(bench: Workbench) -> Iterator[ParallelEngine]:
+def both(session: Session) -> Iterator[ParallelEngine]:
     """Two processes, both ready."""
-    engine = ParallelEngine(bench.engine, partial(load_engine, bench.options), 1)
+    engine = ParallelEngine(session.engine, partial(load_engine, session.options), 1)
     yield wait_for_all(engine)
     engine.close()
 
@@ -38,19 +38,19 @@ def wait_for_all(engine: ParallelEngine) -> ParallelEngine:
     return engine
 
 
-def with_stands(bench: Workbench) -> Plan:
+def with_stands(session: Session) -> Plan:
     """A plan whose skipped sub-layers have stand-ins that only this process knows."""
-    full = run(bench.engine, bench.task, bench.questions("dev", 4), bench.full_plan())
-    compensation: Compensation = fit_compensation(bench, "norm_ratio", full)
+    full = run(session.engine, session.task, session.questions("dev", 4), session.full_plan())
+    compensation: Compensation = fit_compensation(session, "norm_ratio", full)
     skips = SkipSchedule.fixed([SubLayer.parse("3.ffn"), SubLayer.parse("5.attention")])
     stage = StagePlan(schedule=skips, compensation=compensation)
-    return bench.plan(dict.fromkeys(bench.task.stage_names, stage))
+    return session.plan(dict.fromkeys(session.task.stage_names, stage))
 
 
-def test_texts_do_not_depend_on_who_decodes_them(bench: Workbench, both: ParallelEngine) -> None:
-    questions, plan = bench.questions("test", 9), with_stands(bench)
-    alone = run(bench.engine, bench.task, questions, plan, votes=2)
-    together = run(both, bench.task, questions, plan, votes=2)
+def test_texts_do_not_depend_on_who_decodes_them(session: Session, both: ParallelEngine) -> None:
+    questions, plan = session.questions("test", 9), with_stands(session)
+    alone = run(session.engine, session.task, questions, plan, votes=2)
+    together = run(both, session.task, questions, plan, votes=2)
     assert [_texts(trace) for trace in together] == [_texts(trace) for trace in alone]
 
 
@@ -59,35 +59,39 @@ def _texts(trace: Trace) -> object:
     return trace.model_dump(exclude={"stages": {"__all__": {"completions": {"__all__": {"confidences"}}}}})
 
 
-def test_whoever_listens_hears_every_token_from_this_process(bench: Workbench, both: ParallelEngine) -> None:
+def test_whoever_listens_hears_every_token_from_this_process(session: Session, both: ParallelEngine) -> None:
     heard: list[int] = []
     traces = run(
-        both, bench.task, bench.questions("test", 3), bench.full_plan(), on_token=lambda _, token: heard.append(token)
+        both,
+        session.task,
+        session.questions("test", 3),
+        session.full_plan(),
+        on_token=lambda _, token: heard.append(token),
     )
     assert len(heard) == sum(len(c.token_ids) for trace in traces for stage in trace.stages for c in stage.completions)
 
 
-def test_a_mistake_in_another_process_is_told_in_this_one(bench: Workbench, both: ParallelEngine) -> None:
+def test_a_mistake_in_another_process_is_told_in_this_one(session: Session, both: ParallelEngine) -> None:
     """Prompts too long for the context, the first of which falls to this process in the second call."""
-    long = bench.engine.encode("a") * 2000
-    requests = [_request(bench), _request(bench).model_copy(update={"prompt_ids": long})]
+    long = session.engine.encode("a") * 2000
+    requests = [_request(session), _request(session).model_copy(update={"prompt_ids": long})]
     with pytest.raises(LitestageError) as told:
         both.generate(requests)
     with pytest.raises(LitestageError) as alone:
-        bench.engine.generate(requests)
+        session.engine.generate(requests)
     assert str(told.value) == str(alone.value)
-    assert len(both.generate([_request(bench)] * 2)) == 2, "it goes on after that"
+    assert len(both.generate([_request(session)] * 2)) == 2, "it goes on after that"
 
 
-def _request(bench: Workbench) -> Request:
-    return Request(prompt_ids=bench.engine.encode("a"), max_new_tokens=2)
+def _request(session: Session) -> Request:
+    return Request(prompt_ids=session.engine.encode("a"), max_new_tokens=2)
 
 
-def test_a_worker_that_nobody_waits_for_any_more_ends_quietly(bench: Workbench) -> None:
+def test_a_worker_that_nobody_waits_for_any_more_ends_quietly(session: Session) -> None:
     """Its parent was done before it was ready."""
     parent, worker = multiprocessing.Pipe()
     parent.close()
-    workers._serve(worker, lambda: bench.engine, 1)
+    workers._serve(worker, lambda: session.engine, 1)
 
 
 def test_ctrl_c_while_a_worker_is_started_is_heard_afterwards() -> None:
@@ -107,36 +111,36 @@ def test_ctrl_c_while_a_worker_is_started_is_heard_afterwards() -> None:
     assert started
 
 
-def test_a_worker_that_dies_is_told(bench: Workbench, both: ParallelEngine) -> None:
+def test_a_worker_that_dies_is_told(session: Session, both: ParallelEngine) -> None:
     (child,) = multiprocessing.active_children()
     os.kill(child.pid or 0, signal.SIGKILL)
     child.join()
     with pytest.raises(LitestageError, match=r"A process that answered questions died; .*--workers 1"):
-        run(both, bench.task, bench.questions("test", 2), bench.full_plan())
+        run(both, session.task, session.questions("test", 2), session.full_plan())
 
 
-def test_how_many_processes_there_are(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_processes_there_are(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
-    assert bench.workers == 1, "a script that is not told starts none"
-    assert bench.cached(tmp_path).engine is bench.engine
-    small = Workbench(Options(workers=None))
+    assert session.workers == 1, "a script that is not told starts none"
+    assert session.cached(tmp_path).engine is session.engine
+    small = Session(Options(workers=None))
     assert small.workers == 2
     assert isinstance(small.cached(tmp_path).engine, ParallelEngine)
     assert small.cached(tmp_path).engine is small.cached(tmp_path).engine
-    monkeypatch.setattr("litestage.jobs.workbench.NARROW", 8)
-    assert Workbench(Options(workers=None)).workers == 1
+    monkeypatch.setattr("litestage.jobs.session.NARROW", 8)
+    assert Session(Options(workers=None)).workers == 1
 
 
-def test_a_call_with_too_little_for_all_starts_nothing(bench: Workbench) -> None:
-    engine = ParallelEngine(bench.engine, _never, 1)
-    assert len(engine.generate([_request(bench)])) == 1
+def test_a_call_with_too_little_for_all_starts_nothing(session: Session) -> None:
+    engine = ParallelEngine(session.engine, _never, 1)
+    assert len(engine.generate([_request(session)])) == 1
 
 
-def test_times_are_taken_without_a_process_that_is_still_loading(bench: Workbench, both: ParallelEngine) -> None:
+def test_times_are_taken_without_a_process_that_is_still_loading(session: Session, both: ParallelEngine) -> None:
     both.settle()
     assert len(multiprocessing.active_children()) == 1, "one that waits disturbs nobody"
-    loading = ParallelEngine(bench.engine, partial(load_engine, bench.options), 1)
-    assert len(loading.generate([_request(bench)] * 2)) == 2
+    loading = ParallelEngine(session.engine, partial(load_engine, session.options), 1)
+    assert len(loading.generate([_request(session)] * 2)) == 2
     assert len(multiprocessing.active_children()) == 2
     loading.settle()
     assert len(multiprocessing.active_children()) == 1

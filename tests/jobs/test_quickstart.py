@@ -10,25 +10,25 @@ import pytest
 
 from litestage.core import ExitRule, OptionError, Plan, PlanError
 from litestage.evaluation import price
-from litestage.jobs import Options, Workbench, evaluate, search
-from litestage.jobs.ask import ask, read_question
+from litestage.jobs import Options, Session, evaluate, search
+from litestage.jobs.answer import ask, read_question
 from litestage.jobs.diagnose import measure
 from litestage.jobs.finetune import FinetuneOptions, train
 from litestage.jobs.latency import wall_clock
+from litestage.jobs.policies import PAPER, Policies, Policy
 from litestage.jobs.progress import SILENT
 from litestage.jobs.quickstart import Sizes, quickstart
 from litestage.jobs.search import _Measure as Measure
-from litestage.jobs.search import lay_ground
-from litestage.jobs.ways import PAPER, Way, Ways
-from litestage.jobs.workbench import plan_by_hand
+from litestage.jobs.search import lay_baseline
+from litestage.jobs.session import plan_by_hand
 from litestage.results import Results
-from litestage.search import Ask, SearchOptions, Setting
+from litestage.search import Candidate, SearchOptions, Trial
 
 
 @pytest.fixture(scope="module")
-def out(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart")
-    quickstart(bench, folder, SearchOptions(max_drop=10, step=6), Sizes(search=16, test=16, wall=2))
+    quickstart(session, folder, SearchOptions(max_drop=10, step=6), Sizes(search=16, test=16, wall=2))
     return folder
 
 
@@ -40,7 +40,7 @@ def test_it_leaves_plan_results_and_report(out: Path) -> None:
     assert Plan.from_pretrained(out).evidence["n"] == 16
 
 
-def test_its_figures_are_those_of_its_traces(bench: Workbench, out: Path) -> None:
+def test_its_figures_are_those_of_its_traces(session: Session, out: Path) -> None:
     """Every headline figure can be checked from the texts that are kept beside it."""
     results = Results.load(out)
     kept = json.loads((out / "evaluation-plan.json").read_text())
@@ -50,64 +50,66 @@ def test_its_figures_are_those_of_its_traces(bench: Workbench, out: Path) -> Non
     assert results.plan.total.tokens == pytest.approx(sum(tokens) / len(right))
     assert kept["accuracy"] == pytest.approx(results.plan.accuracy.percent)
     for trace in kept["questions"]:
-        assert trace["answer"] == bench.task.parse(trace["stages"][-1]["completions"][0]["text"])
+        assert trace["answer"] == session.task.parse(trace["stages"][-1]["completions"][0]["text"])
 
 
-def test_the_plan_runs_where_it_belongs_alone(bench: Workbench, out: Path) -> None:
-    plan = bench.load_plan(out)
+def test_the_plan_runs_where_it_belongs_alone(session: Session, out: Path) -> None:
+    plan = session.load_plan(out)
     question = read_question("Which of these can float? (A) a cork (B) a stone (C) a key (D) a fork", [])
     heard: dict[tuple[str, int], str] = {}
-    trace = ask(bench, question, plan, on_text=lambda stage, branch, text: heard.__setitem__((stage, branch), text))
-    assert {stage for stage, _ in heard} == set(bench.task.stage_names)
+    trace = ask(session, question, plan, on_text=lambda stage, branch, text: heard.__setitem__((stage, branch), text))
+    assert {stage for stage, _ in heard} == set(session.task.stage_names)
     assert heard["summary", 0] == trace.stages[2].completions[0].text
     other = plan.model_copy(update={"task_fingerprint": "0" * 64})
     with pytest.raises(PlanError, match="changed version of task everyday"):
-        other.check_fits(bench.engine.identity, bench.task.name, bench.task.fingerprint, bench.task.stage_names)
+        other.check_fits(session.engine.identity, session.task.name, session.task.fingerprint, session.task.stage_names)
 
 
-def test_a_folder_with_another_search_is_refused(bench: Workbench, out: Path) -> None:
+def test_a_folder_with_another_search_is_refused(session: Session, out: Path) -> None:
     with pytest.raises(OptionError, match=r"holds another search \(its max_drop is 10.0, now 3.0\)"):
-        search(bench, bench.questions("dev", 16), out, SearchOptions(max_drop=3, step=6))
+        search(session, session.questions("dev", 16), out, SearchOptions(max_drop=3, step=6))
 
 
-def test_wall_latency_and_norm_ratio_search_to_the_end(bench: Workbench, tmp_path: Path) -> None:
+def test_wall_latency_and_norm_ratio_search_to_the_end(session: Session, tmp_path: Path) -> None:
     options = SearchOptions(max_drop=100, step=20)
     found = search(
-        bench, bench.questions("dev", 3), tmp_path, options,
-        exit_rule=ExitRule(window=4, threshold=0.4), ways=[Way("cosine", "norm_ratio")], latency="wall",
+        session, session.questions("dev", 3), tmp_path, options,
+        exit_rule=ExitRule(window=4, threshold=0.4), policies=[Policy("cosine", "norm_ratio")], latency="wall",
     )  # fmt: skip
     assert found.plan.evidence["latency"] == "wall"
     assert sum(found.record.stage_seconds.values()) == pytest.approx(found.record.full.seconds, rel=0.1)
     kept = wall_clock(
-        bench, {"plan": bench.full_plan()}, bench.questions("dev", 3), out=tmp_path,
+        session, {"plan": session.full_plan()}, session.questions("dev", 3), out=tmp_path,
         threads=found.latency.conditions["threads"],
     )  # fmt: skip
     for stage, seconds in found.record.stage_seconds.items():
         assert seconds == pytest.approx(sum(sample.stage_seconds[stage] for sample in kept) / 3)
-    again = Workbench(bench.options)
+    again = Session(session.options)
     plan = again.load_plan(tmp_path)
     evaluation = evaluate(again, again.questions("dev", 3), plan, tmp_path / "check")
     assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
 
 
 def test_a_setting_slower_than_the_best_is_not_run_to_its_end(tmp_path: Path) -> None:
-    bench = Workbench(Options(batch_size=16))
-    questions = bench.questions("dev", 16)
-    ground = lay_ground(bench, questions, tmp_path)
-    seconds = price(ground.latency, ground.full, bench.full_plan()).seconds
+    session = Session(Options(batch_size=16))
+    questions = session.questions("dev", 16)
+    baseline = lay_baseline(session, questions, tmp_path)
+    seconds = price(baseline.latency, baseline.full, session.full_plan()).seconds
     measure = Measure(
-        bench, ground, questions, ExitRule(), Ways(bench, ground.full, [PAPER]), "priced", tmp_path, SILENT
+        session, baseline, questions, ExitRule(), Policies(session, baseline.full, [PAPER]), "priced", tmp_path, SILENT
     )
     order = tuple(reversed(range(16)))
-    ask = Ask(setting=Setting.full_depth(bench.task.stage_names), needed=0, order=order, purpose="profile")
+    ask = Trial(setting=Candidate.full_depth(session.task.stage_names), needed=0, order=order, purpose="profile")
     told = measure(ask.model_copy(update={"too_slow": seconds / 8}))
     assert told.cut_short
-    assert told.outcomes == (None,) * (16 - told.measured) + tuple(t.correct for t in ground.full[16 - told.measured :])
+    assert told.outcomes == (None,) * (16 - told.measured) + tuple(
+        t.correct for t in baseline.full[16 - told.measured :]
+    )
     assert told.seconds is None
     assert told.seconds_at_least is not None
     assert seconds / 8 < told.seconds_at_least < seconds
     assert measure(ask.model_copy(update={"too_slow": 2 * seconds})).seconds == pytest.approx(seconds)
-    one_row = replace(measure, bench=Workbench(Options(batch_size=1)))
+    one_row = replace(measure, session=Session(Options(batch_size=1)))
     assert one_row(ask.model_copy(update={"too_slow": seconds / 8})).cut_short
     by_clock = replace(measure, latency="wall", questions=questions[:2])
     told = by_clock(ask.model_copy(update={"too_slow": seconds / 8, "order": (1, 0)}))
@@ -119,16 +121,16 @@ def test_the_number_of_processes_does_not_change_what_a_search_records(tmp_path:
     """Where one has answered, two have nothing left to decode: a larger group would ask for more."""
     found = []
     for workers in (1, 2):
-        bench = Workbench(Options(batch_size=4, workers=workers))
+        session = Session(Options(batch_size=4, workers=workers))
         asked = SearchOptions(max_drop=0, step=10, patience=1, use_exit=False)
-        found.append(search(bench, bench.questions("dev", 8), tmp_path, asked))
+        found.append(search(session, session.questions("dev", 8), tmp_path, asked))
     assert found[0].record.spent.questions_saved > 0
     assert found[1].record == found[0].record
     assert found[1].plan == found[0].plan
 
 
-def test_a_skip_set_by_hand_is_what_runs(bench: Workbench) -> None:
-    plan = plan_by_hand(bench.full_plan(), bench.task, ["recall=7.attention, 9.ffn"], "5,0.5")
+def test_a_skip_set_by_hand_is_what_runs(session: Session) -> None:
+    plan = plan_by_hand(session.full_plan(), session.task, ["recall=7.attention, 9.ffn"], "5,0.5")
     assert [str(layer) for layer in sorted(plan.stage("recall").schedule.at(0))] == ["7.attention", "9.ffn"]
     assert plan.stage("summary").exit == ExitRule(window=5, threshold=0.5)
     for skips, words in (
@@ -138,21 +140,21 @@ def test_a_skip_set_by_hand_is_what_runs(bench: Workbench) -> None:
         (["recall=99.ffn"], "99.ffn"),
     ):
         with pytest.raises(OptionError, match=words):
-            plan_by_hand(bench.full_plan(), bench.task, skips)
+            plan_by_hand(session.full_plan(), session.task, skips)
 
 
-def test_a_search_keeps_its_folder_to_itself(bench: Workbench, out: Path) -> None:
+def test_a_search_keeps_its_folder_to_itself(session: Session, out: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
-        evaluate(bench, bench.questions("dev", 2), bench.full_plan(), out)
+        evaluate(session, session.questions("dev", 2), session.full_plan(), out)
     with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
-        measure(bench, out, limit=2)
+        measure(session, out, limit=2)
     with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
         train(FinetuneOptions(recipe="lora", model="everyday", plan=str(out)), out)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
-def test_a_search_leaves_the_folders_of_other_jobs_alone(bench: Workbench, tmp_path: Path) -> None:
+def test_a_search_leaves_the_folders_of_other_jobs_alone(session: Session, tmp_path: Path) -> None:
     for file, says in (
         ("training.json", "holds a trained model or adapter"),
         ("checkpoint.pt", "holds a training that was interrupted"),
@@ -162,7 +164,7 @@ def test_a_search_leaves_the_folders_of_other_jobs_alone(bench: Workbench, tmp_p
         folder.mkdir()
         (folder / file).write_text('{"kind": "diagnosis"}')
         with pytest.raises(OptionError, match=says):
-            search(bench, bench.questions("dev", 2), folder, SearchOptions())
+            search(session, session.questions("dev", 2), folder, SearchOptions())
         assert [path.name for path in folder.iterdir()] == [file]
     with pytest.raises(OptionError, match="spoilt by this evaluation"):
-        evaluate(bench, bench.questions("dev", 2), bench.full_plan(), tmp_path / "results")
+        evaluate(session, session.questions("dev", 2), session.full_plan(), tmp_path / "results")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from litestage.jobs.latency import LATENCY_FILE
-from litestage.jobs.workbench import COMPLETIONS
+from litestage.jobs.session import COMPLETIONS
 
 Run = Callable[..., tuple[int, str, str]]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}

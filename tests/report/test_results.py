@@ -24,7 +24,7 @@ from litestage.core import (
 )
 from litestage.evaluation import Price, StagePrice, accuracy_of, usage_of
 from litestage.results import Example, Provenance, Results, Search, Split, System
-from litestage.search import Ask, Measurement, SearchOptions, search_budgets
+from litestage.search import SearchOptions, Trial, TrialResult, search_budgets
 
 
 def test_saved_results_load_as_they_were(results: Results, tmp_path: Path) -> None:
@@ -81,11 +81,11 @@ def test_a_search_record_fits_as_it_is() -> None:
     """The search's own record and the report's agree field by field."""
     right = {0: 10, 2: 10, 4: 8}
 
-    def measure(ask: Ask) -> Measurement:
+    def measure(ask: Trial) -> TrialResult:
         skipped = sum(ask.setting.budgets.values())
         correct = 7 if ask.setting.exits else right.get(skipped, 5)
         outcomes = tuple(i < correct for i in range(10))
-        return Measurement(outcomes=outcomes, seconds=1.0 - skipped / 100, stage_seconds={"first": 0.7, "last": 0.3})
+        return TrialResult(outcomes=outcomes, seconds=1.0 - skipped / 100, stage_seconds={"first": 0.7, "last": 0.3})
 
     record = search_budgets(("first", "last"), 4, 10, SearchOptions(max_drop=0), measure)
     split = Split(name="dev", used=10, available=40)

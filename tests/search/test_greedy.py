@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from litestage.core.errors import OptionError
 from litestage.search import (
-    Ask,
-    Measurement,
-    Screened,
+    Candidate,
+    ScreenedPolicy,
     SearchOptions,
     SearchRecord,
-    Setting,
+    Trial,
+    TrialResult,
     budgets,
     hopeless,
     search_budgets,
@@ -26,8 +26,8 @@ from litestage.search import (
 STAGES = ("recall", "analysis", "summary")
 PAPER = SearchOptions(use_exit=False)
 
-Outcomes = Callable[[Setting], list[bool]]
-Seconds = Callable[[Setting], float | list[float]]
+Outcomes = Callable[[Candidate], list[bool]]
+Seconds = Callable[[Candidate], float | list[float]]
 """Seconds a question, or of each question."""
 
 
@@ -39,10 +39,10 @@ class Table:
     ) -> None:
         self.outcomes, self.seconds, self.chunk, self.cuts = outcomes, seconds, chunk, cuts
         self.stage_seconds = {"recall": 0.2, "analysis": 0.7, "summary": 0.1}
-        self.asked: list[Ask] = []
-        self.told: list[Measurement] = []
+        self.asked: list[Trial] = []
+        self.told: list[TrialResult] = []
 
-    def __call__(self, ask: Ask) -> Measurement:
+    def __call__(self, ask: Trial) -> TrialResult:
         """Measure in the order asked, a chunk at a time, and stop when it may and ``cuts`` says so."""
         self.asked.append(ask)
         truth, told = self.outcomes(ask.setting), dict[int, bool]()
@@ -55,7 +55,7 @@ class Table:
                 break
         whole = len(told) == len(truth)
         self.told.append(
-            Measurement(
+            TrialResult(
                 outcomes=tuple(told.get(i) for i in range(len(truth))),
                 seconds=self.mean(ask.setting) if whole else None,
                 seconds_at_least=None if whole else at_least,
@@ -64,11 +64,11 @@ class Table:
         )
         return self.told[-1]
 
-    def each(self, setting: Setting) -> list[float]:
+    def each(self, setting: Candidate) -> list[float]:
         seconds = self.seconds(setting)
         return seconds if isinstance(seconds, list) else [seconds] * len(self.outcomes(setting))
 
-    def mean(self, setting: Setting) -> float:
+    def mean(self, setting: Candidate) -> float:
         seconds = self.seconds(setting)
         return sum(seconds) / len(seconds) if isinstance(seconds, list) else seconds
 
@@ -80,13 +80,13 @@ def first_wrong(count: int, questions: int = 100) -> list[bool]:
 def by_budget(wrong: dict[str, dict[int, int]]) -> Outcomes:
     """So many questions wrong for each stage's budget; each stage has its own questions to lose."""
 
-    def outcomes(setting: Setting) -> list[bool]:
+    def outcomes(setting: Candidate) -> list[bool]:
         return first_wrong(10 + sum(wrong.get(stage, {}).get(budget, 0) for stage, budget in setting.budgets.items()))
 
     return outcomes
 
 
-def linear_seconds(setting: Setting) -> float:
+def linear_seconds(setting: Candidate) -> float:
     return 1.0 - 0.01 * sum(setting.budgets.values())
 
 
@@ -111,7 +111,7 @@ def test_slowest_stage_first_with_chosen_stages_fixed_and_later_ones_at_full_dep
 
 
 def test_a_budget_that_costs_time_loses_by_itself() -> None:
-    def seconds(setting: Setting) -> float:
+    def seconds(setting: Candidate) -> float:
         return {0: 1.0, 2: 0.9, 4: 0.85, 6: 0.95, 8: 1.1}[setting.budgets["analysis"]]
 
     record = search(Table(by_budget({}), seconds))
@@ -127,7 +127,7 @@ def test_equally_slow_stages_keep_task_order() -> None:
 def test_nothing_feasible_but_full_depth() -> None:
     ruinous = {stage: dict.fromkeys(range(2, 20), 50) for stage in STAGES}
     record = search(Table(by_budget(ruinous), linear_seconds), SearchOptions(max_drop=0, use_exit=False))
-    assert record.setting == Setting.full_depth(STAGES)
+    assert record.setting == Candidate.full_depth(STAGES)
     assert record.result == record.full
 
 
@@ -186,7 +186,7 @@ def test_slow_points_are_finished_only_where_patience_hangs_on_them() -> None:
     # 10 and 8 are three misses in a row, each by questions that no other one missed.
     misses = {8: range(91, 100), 10: range(82, 91), 12: range(73, 82)}
 
-    def outcomes(setting: Setting) -> list[bool]:
+    def outcomes(setting: Candidate) -> list[bool]:
         return [i >= 10 and i not in misses.get(setting.budgets["analysis"], ()) for i in range(100)]
 
     table = Table(outcomes, slow_after(2))
@@ -219,7 +219,7 @@ def test_being_slow_is_no_reason_to_cut_when_the_whole_profile_is_drawn_or_point
 
 
 def test_questions_missed_so_far_are_asked_first() -> None:
-    def outcomes(setting: Setting) -> list[bool]:
+    def outcomes(setting: Candidate) -> list[bool]:
         wrong = {90, 95} | ({50} if setting.budgets["analysis"] else set())
         return [i not in wrong for i in range(100)]
 
@@ -239,7 +239,7 @@ def with_exit_harm(harm: dict[str, int], base: int = 10) -> Outcomes:
 
 
 def test_exit_stays_on_where_the_plan_keeps_its_target() -> None:
-    def seconds(setting: Setting) -> float:
+    def seconds(setting: Candidate) -> float:
         return linear_seconds(setting) - 0.1 * len(setting.exits)
 
     record = search(Table(with_exit_harm({"recall": 1, "analysis": 0, "summary": 0}), seconds), SearchOptions())
@@ -264,7 +264,7 @@ def test_the_most_harmful_exit_goes_first_until_the_target_holds() -> None:
 
 
 def test_equally_harmful_exits_keep_the_faster_plan() -> None:
-    def seconds(setting: Setting) -> float:
+    def seconds(setting: Candidate) -> float:
         return linear_seconds(setting) - (0.2 if "recall" in setting.exits else 0)
 
     harm = with_exit_harm({"recall": 4, "analysis": 4, "summary": 0})
@@ -283,7 +283,7 @@ def test_every_exit_may_have_to_go() -> None:
 
 
 def test_an_exit_that_costs_time_is_kept_and_said() -> None:
-    def seconds(setting: Setting) -> float:
+    def seconds(setting: Candidate) -> float:
         return linear_seconds(setting) * (1.05 if setting.exits else 1)
 
     record = search(Table(with_exit_harm(dict.fromkeys(STAGES, 0)), seconds), SearchOptions())
@@ -304,10 +304,10 @@ def test_search_exit_profiles_with_exit_on() -> None:
 def test_search_exit_falls_back_to_full_depth_when_exit_ruins_every_point() -> None:
     table = Table(with_exit_harm(dict.fromkeys(STAGES, 9)), linear_seconds)
     record = search(table, SearchOptions(search_exit=True))
-    assert record.setting == Setting.full_depth(STAGES)
+    assert record.setting == Candidate.full_depth(STAGES)
 
 
-def measured(told: Measurement) -> list[int]:
+def measured(told: TrialResult) -> list[int]:
     return [i for i, outcome in enumerate(told.outcomes) if outcome is not None]
 
 
@@ -320,9 +320,9 @@ def worlds(draw: st.DrawFn) -> tuple[Outcomes, Seconds, int, dict[str, float]]:
     questions = draw(st.integers(1, 12))
     random = draw(st.randoms(use_true_random=False))
     hardness = draw(st.sampled_from([0.05, 0.2, 0.5]))
-    known: dict[Setting, tuple[list[bool], list[float]]] = {}
+    known: dict[Candidate, tuple[list[bool], list[float]]] = {}
 
-    def world(setting: Setting) -> tuple[list[bool], list[float]]:
+    def world(setting: Candidate) -> tuple[list[bool], list[float]]:
         if setting not in known:
             pace = random.choice([0.5, 1, 1, 1, 3])
             known[setting] = (
@@ -392,13 +392,13 @@ def test_ending_points_early_never_changes_the_choice(
 def test_same_plan_as_a_slow_and_obvious_search(world, options: SearchOptions) -> None:
     outcomes, _, questions, stage_seconds = world
     record, table = run(world, options)
-    full = sum(outcomes(Setting.full_depth(STAGES)))
+    full = sum(outcomes(Candidate.full_depth(STAGES)))
 
-    def keeps(setting: Setting) -> bool:
+    def keeps(setting: Candidate) -> bool:
         return 100 * sum(outcomes(setting)) / questions >= 100 * full / questions - options.max_drop - 1e-9
 
     seconds = table.mean
-    current = Setting.full_depth(STAGES, exits=options.search_exit)
+    current = Candidate.full_depth(STAGES, exits=options.search_exit)
     for stage in sorted(STAGES, key=lambda stage: (-stage_seconds[stage], STAGES.index(stage))):
         feasible, misses = [], 0
         for budget in budgets(5, options.step):
@@ -434,7 +434,7 @@ def test_replaying_stored_measurements_resumes_to_the_same_record(world, options
         table.stage_seconds = first.stage_seconds
         replay = iter([(ask.setting, told) for ask, told in zip(first.asked, first.told, strict=True)][:killed_after])
 
-        def measure(ask: Ask, replay=replay, table: Table = table) -> Measurement:
+        def measure(ask: Trial, replay=replay, table: Table = table) -> TrialResult:
             stored = next(replay, None)
             assert stored is None or stored[0] == ask.setting
             return stored[1] if stored else table(ask)
@@ -475,8 +475,8 @@ def test_options_that_cannot_work_are_refused(wrong: dict[str, object], sentence
 
 
 def test_a_measurement_cut_short_while_it_could_still_succeed_is_refused() -> None:
-    def measure(ask: Ask) -> Measurement:
-        return Measurement(outcomes=(True, None, True), seconds=None)
+    def measure(ask: Trial) -> TrialResult:
+        return TrialResult(outcomes=(True, None, True), seconds=None)
 
     with pytest.raises(ValueError, match="cut short though it could reach 3"):
         search_budgets(STAGES, 5, 3, PAPER, measure)
@@ -494,10 +494,10 @@ def test_a_measurement_cut_short_while_it_could_still_succeed_is_refused() -> No
     ],
 )
 def test_a_measurement_cut_short_while_it_could_still_be_the_fastest_is_refused(at_least, more) -> None:
-    def measure(ask: Ask) -> Measurement:
+    def measure(ask: Trial) -> TrialResult:
         if any(ask.setting.budgets.values()):
-            return Measurement(outcomes=(True, None, True), seconds_at_least=at_least)
-        return Measurement(outcomes=(True,) * 3, seconds=1.0, stage_seconds=dict.fromkeys(STAGES, 0.3))
+            return TrialResult(outcomes=(True, None, True), seconds_at_least=at_least)
+        return TrialResult(outcomes=(True,) * 3, seconds=1.0, stage_seconds=dict.fromkeys(STAGES, 0.3))
 
     with pytest.raises(ValueError, match="could reach 3 right answers"):
         search_budgets(STAGES, 5, 3, PAPER.model_copy(update=more), measure)
@@ -514,11 +514,11 @@ def test_each_budget_is_measured_in_the_way_that_the_screen_picks() -> None:
     """The screen is asked before a budget is measured, and its choice goes on into the later stages' settings."""
     screened: list[tuple[str, int]] = []
 
-    def screen(stage: str, budget: int) -> Screened:
+    def screen(stage: str, budget: int) -> ScreenedPolicy:
         screened.append((stage, budget))
-        return Screened(way="good" if budget <= 4 else "bad", agreement=1 - budget / 100)
+        return ScreenedPolicy(way="good" if budget <= 4 else "bad", agreement=1 - budget / 100)
 
-    def outcomes(setting: Setting) -> list[bool]:
+    def outcomes(setting: Candidate) -> list[bool]:
         wrong = sum(stage.budget if stage.way == "bad" else 0 for stage in setting.stages)
         return [i >= wrong for i in range(20)]
 

@@ -28,7 +28,7 @@ from litestage.engine import TorchEngine
 from litestage.engine.clock import Clock, now, works_behind
 from litestage.evaluation import skip_efficiency
 from litestage.jobs.progress import Progress
-from litestage.jobs.workbench import hardware, versions
+from litestage.jobs.session import hardware, versions
 from litestage.models import LoadedModel
 from litestage.models.decoder import Affine, Decoder, Linear, Stand
 from litestage.models.load import DTYPES, from_transformers, load_transformers

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from litestage.core import OptionError
 from litestage.jobs.progress import Progress
-from litestage.jobs.workbench import Options, Workbench
+from litestage.jobs.session import Options, Session
 from litestage.models.decoder import Decoder
 from litestage.pipeline import run
 from litestage.report.bench import MemoryBench
@@ -22,19 +22,19 @@ def bench_memory(
 ) -> MemoryBench:
     """Resident memory after importing, loading and each round of the questions; for a process that did nothing else."""
     imported = resident()
-    bench = Workbench(options)
+    session = Session(options)
     loaded, peak = resident(), resident("VmHWM")
-    questions: list[Question] = bench.questions(split, limit)
+    questions: list[Question] = session.questions(split, limit)
     progress.start("answering", times * len(questions))
     after: list[float] = []
     for _ in range(times):
         for group in (questions[i : i + at_once] for i in range(0, len(questions), at_once)):
-            run(bench.engine, bench.task, group, bench.full_plan(), questions_at_once=len(group))
+            run(session.engine, session.task, group, session.full_plan(), questions_at_once=len(group))
             progress.advance(len(group))
         after.append(resident())
     return MemoryBench(
-        model=bench.engine.identity.id,
-        task=bench.task.name,
+        model=session.engine.identity.id,
+        task=session.task.name,
         dtype=options.dtype,
         quantisation=options.quantise,
         questions=len(questions),
@@ -42,9 +42,9 @@ def bench_memory(
         loading_peak_mb=peak,
         loaded_mb=loaded,
         after_rounds_mb=tuple(after),
-        weights_mb=_weights(bench.engine.model.decoder) / MB,
-        cache_mb=bench.engine.cache_bytes / MB,
-        conditions=bench.conditions,
+        weights_mb=_weights(session.engine.model.decoder) / MB,
+        cache_mb=session.engine.cache_bytes / MB,
+        conditions=session.conditions,
     )
 
 

@@ -13,7 +13,7 @@ from litestage.core import Completion, Engine, OnToken, Plan, Request, TokenIds,
 from litestage.engine import TorchEngine
 from litestage.engine.clock import now, works_behind
 from litestage.jobs.progress import Progress
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.models.load import DTYPES, load_transformers
 from litestage.pipeline import run
 from litestage.report.bench import PipelineBench, PipelineTime, TurnTime
@@ -77,7 +77,7 @@ class Turn:
 
 
 def bench_pipeline(
-    bench: Workbench,
+    session: Session,
     questions: Sequence[Question],
     plan: Plan | None,
     votes: int | None,
@@ -92,12 +92,12 @@ def bench_pipeline(
     ``peer_batch_size`` rows together, by default as many as we. On a GPU all answer the first group once more, before
     any is timed.
     """
-    systems = list(_systems(bench, plan, len(questions), peer_questions, peer_batch_size))
+    systems = list(_systems(session, plan, len(questions), peer_questions, peer_batch_size))
     groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
     turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
-    device = bench.engine.model.decoder.device
+    device = session.engine.model.decoder.device
     if works_behind(device):
-        _warm_up(systems, bench, groups[0], votes, progress)
+        _warm_up(systems, session, groups[0], votes, progress)
     progress.start("answering", sum(min(system.questions, len(questions)) for system in systems))
     for number, group in enumerate(groups):
         for system in systems:
@@ -105,53 +105,53 @@ def bench_pipeline(
                 continue
             start = now(device)
             traces = run(
-                system.engine, bench.task, group, system.plan, votes=votes, seed=number, questions_at_once=len(group)
+                system.engine, session.task, group, system.plan, votes=votes, seed=number, questions_at_once=len(group)
             )
             turns[system.name].append(Turn(len(group), now(device) - start, traces))
             progress.advance(len(group))
     return PipelineBench(
-        model=bench.engine.identity.id,
-        task=bench.task.name,
-        shots=len(bench.task.shots),
+        model=session.engine.identity.id,
+        task=session.task.name,
+        shots=len(session.task.shots),
         votes=votes,
         at_once=at_once,
-        dtype=bench.options.dtype,
-        quantisation=bench.options.quantise,
-        conditions=bench.conditions,
+        dtype=session.options.dtype,
+        quantisation=session.options.quantise,
+        conditions=session.conditions,
         systems=tuple(_record(system, turns[system.name], turns[systems[0].name]) for system in systems),
     )
 
 
 def _warm_up(
-    systems: Sequence[System], bench: Workbench, group: Sequence[Question], votes: int | None, progress: Progress
+    systems: Sequence[System], session: Session, group: Sequence[Question], votes: int | None, progress: Progress
 ) -> None:
     """A GPU's first steps are captured and compiled for. What they leave behind of the prompts is forgotten."""
     progress.start("warming up", len(systems))
     for system in systems:
-        run(system.engine, bench.task, group, system.plan, votes=votes, seed=0)
+        run(system.engine, session.task, group, system.plan, votes=votes, seed=0)
         if isinstance(system.engine, TorchEngine):
             system.engine.forget()
         progress.advance()
 
 
 def _systems(
-    bench: Workbench, plan: Plan | None, questions: int, peer_questions: int, peer_batch_size: int | None = None
+    session: Session, plan: Plan | None, questions: int, peer_questions: int, peer_batch_size: int | None = None
 ) -> Iterator[System]:
     """The peer first, then what each part of the engine adds to the one before."""
-    model, size, full = bench.engine.model, bench.options.batch_size, bench.full_plan()
+    model, size, full = session.engine.model, session.options.batch_size, session.full_plan()
     if peer_questions:
-        source, _ = load_transformers(bench.options.model, adapter=bench.options.adapter)
-        source = source.to(model.decoder.device, DTYPES[bench.options.dtype])
+        source, _ = load_transformers(session.options.model, adapter=session.options.adapter)
+        source = source.to(model.decoder.device, DTYPES[session.options.dtype])
         rows = peer_batch_size or size
         yield System(
-            f"{TRANSFORMERS} generate", TransformersEngine(source, bench.engine, rows), full, rows, peer_questions
+            f"{TRANSFORMERS} generate", TransformersEngine(source, session.engine, rows), full, rows, peer_questions
         )
     few = peer_questions or questions
     for name, kind in (("the step alone", _Bare), ("and shared prefixes", _Unfilled)):
         yield System(f"{OURS}: {name}", kind(model, batch_size=size), full, size, few)
     yield System(f"{OURS}: and refilled rows", TorchEngine(model, batch_size=size), full, size, questions)
     if plan is not None:
-        planned = TorchEngine(model, batch_size=size, stands=bench.engine.stands)
+        planned = TorchEngine(model, batch_size=size, stands=session.engine.stands)
         yield System(f"{OURS}: and the plan", planned, plan, size, questions)
 
 

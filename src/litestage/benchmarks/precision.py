@@ -11,9 +11,9 @@ from litestage.engine.forcing import forcings
 from litestage.evaluation import score
 from litestage.evaluation.accuracy import question_scores
 from litestage.evaluation.paired import compare
+from litestage.jobs.policies import stage_texts
 from litestage.jobs.progress import Progress
-from litestage.jobs.ways import stage_texts
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.models.load import load_transformers
 from litestage.pipeline import run
 from litestage.report.bench import FormAccuracy, FormsBench
@@ -21,44 +21,44 @@ from litestage.skipping.probe import effect_of
 from litestage.tasks import Question
 
 
-def bench_accuracy(bench: Workbench, questions: Sequence[Question], progress: Progress) -> FormsBench:
-    """Answer the questions in every form, and teacher-force fp32's own texts; ``bench`` is in fp32."""
-    source, tokenizer = load_transformers(bench.options.model, adapter=bench.options.adapter)
+def bench_accuracy(session: Session, questions: Sequence[Question], progress: Progress) -> FormsBench:
+    """Answer the questions in every form, and teacher-force fp32's own texts; ``session`` is in fp32."""
+    source, tokenizer = load_transformers(session.options.model, adapter=session.options.adapter)
     reference: list[Trace] = []
     records: list[FormAccuracy] = []
-    device = bench.engine.model.decoder.device
+    device = session.engine.model.decoder.device
     for dtype, quantisation in forms_on(device, progress):
-        engine = bench.engine
+        engine = session.engine
         if (dtype, quantisation) != FORMS[0]:
             loaded = in_form(source, tokenizer, dtype, quantisation, device)
-            engine = TorchEngine(loaded, batch_size=bench.options.batch_size)
+            engine = TorchEngine(loaded, batch_size=session.options.batch_size)
         progress.start(
             f"answering in {dtype}" if quantisation == "none" else f"answering in {quantisation}", len(questions)
         )
         traces = run(
-            engine, bench.task, questions, bench.full_plan(), on_traces=lambda done: progress.advance(len(done))
+            engine, session.task, questions, session.full_plan(), on_traces=lambda done: progress.advance(len(done))
         )
         reference = reference or traces
-        records.append(_record(bench, engine, dtype, quantisation, reference, traces))
+        records.append(_record(session, engine, dtype, quantisation, reference, traces))
     return FormsBench(
-        model=bench.engine.identity.id,
-        task=bench.task.name,
-        shots=len(bench.task.shots),
+        model=session.engine.identity.id,
+        task=session.task.name,
+        shots=len(session.task.shots),
         forms=tuple(records),
-        conditions=bench.conditions,
+        conditions=session.conditions,
     )
 
 
 def _record(
-    bench: Workbench,
+    session: Session,
     engine: TorchEngine,
     dtype: str,
     quantisation: str,
     reference: Sequence[Trace],
     traces: Sequence[Trace],
 ) -> FormAccuracy:
-    texts = [text for index in range(len(bench.task.stages)) for text in stage_texts(bench, reference, index)]
-    effect = effect_of(zip(forcings(bench.engine, texts), forcings(engine, texts), strict=True))
+    texts = [text for index in range(len(session.task.stages)) for text in stage_texts(session, reference, index)]
+    effect = effect_of(zip(forcings(session.engine, texts), forcings(engine, texts), strict=True))
     return FormAccuracy(
         dtype=dtype,
         quantisation=quantisation,

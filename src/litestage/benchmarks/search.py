@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from litestage.benchmarks.decode import FORMS
 from litestage.jobs.progress import Progress
 from litestage.jobs.search import search
-from litestage.jobs.workbench import Options, Workbench
+from litestage.jobs.session import Options, Session
 from litestage.report.bench import SearchBench, SearchTime
 from litestage.search import SearchOptions
 
@@ -23,23 +23,23 @@ def bench_search(
         _timed(replace(options, dtype=dtype, quantise=quantisation), split, limit, wanted, progress)
         for dtype, quantisation in FORMS
     ]
-    bench = times[0][1]
+    session = times[0][1]
     return SearchBench(
-        model=bench.engine.identity.id,
-        task=bench.task.name,
+        model=session.engine.identity.id,
+        task=session.task.name,
         forms=tuple(record for record, _ in times),
-        conditions=bench.conditions,
+        conditions=session.conditions,
     )
 
 
 def _timed(
     options: Options, split: str, limit: int | None, wanted: SearchOptions, progress: Progress
-) -> tuple[SearchTime, Workbench]:
-    bench = Workbench(options)
-    questions = bench.questions(split, limit)
+) -> tuple[SearchTime, Session]:
+    session = Session(options)
+    questions = session.questions(split, limit)
     with TemporaryDirectory() as out:
         start = time.perf_counter()
-        found = search(bench, questions, Path(out), wanted, split=split, progress=progress)
+        found = search(session, questions, Path(out), wanted, split=split, progress=progress)
         seconds = time.perf_counter() - start
     record = SearchTime(
         dtype=options.dtype,
@@ -51,4 +51,4 @@ def _timed(
         percent=found.record.result.accuracy,
         skipped={name: stage.schedule.num_skipped for name, stage in found.plan.stages.items()},
     )
-    return record, bench
+    return record, session

@@ -125,12 +125,12 @@ def pipeline(
     if out is not None:
         o.check_out(out)
     with Bars() as bars:
-        bench = o.open_workbench(
+        session = o.open_session(
             Options(model, adapter, task, data, shots, device, dtype, batch_size, quantise=quantise)
         )
-        questions = bench.questions(split, limit)
-        used = bench.load_plan(plan) if plan else None
-        result = bench_pipeline(bench, questions, used, votes, at_once, peer_questions, bars, peer_batch_size)
+        questions = session.questions(split, limit)
+        used = session.load_plan(plan) if plan else None
+        result = bench_pipeline(session, questions, used, votes, at_once, peer_questions, bars, peer_batch_size)
     _show(result.model_dump_json(indent=2), records.pipeline(result), out, "pipeline", json)
 
 
@@ -159,8 +159,8 @@ def accuracy(
     if out is not None:
         o.check_out(out)
     with Bars() as bars:
-        bench = o.open_workbench(Options(model, adapter, task, data, shots, device, batch_size=batch_size))
-        result = bench_accuracy(bench, bench.questions(split, limit), bars)
+        session = o.open_session(Options(model, adapter, task, data, shots, device, batch_size=batch_size))
+        result = bench_accuracy(session, session.questions(split, limit), bars)
     _show(result.model_dump_json(indent=2), records.accuracy(result), out, "accuracy", json)
 
 

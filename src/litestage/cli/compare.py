@@ -73,7 +73,7 @@ def command(
     from litestage.core import ExitRule
     from litestage.jobs import Options
     from litestage.jobs.compare import Sizes, check_methods, compare_methods
-    from litestage.jobs.workbench import parse_exit
+    from litestage.jobs.session import parse_exit
     from litestage.report import comparison_report, comparison_tables
     from litestage.search import SearchOptions
     from litestage.skipping.rules import RULES
@@ -85,10 +85,10 @@ def command(
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     o.check_out(out)
     with Bars() as bars:
-        bench = o.open_workbench(options)
-        every = tuple(range(1, bench.engine.identity.num_blocks // 2 + 1))
+        session = o.open_session(options)
+        every = tuple(range(1, session.engine.identity.num_blocks // 2 + 1))
         result = compare_methods(
-            bench,
+            session,
             out,
             methods=chosen,
             plans=[Path(name.strip()) for name in plans.split(",")] if plans else [],

@@ -51,15 +51,15 @@ def command(
     """
     from litestage.jobs import Options
     from litestage.jobs.diagnose import Depths, diagnose
-    from litestage.jobs.workbench import parse_exit
+    from litestage.jobs.session import parse_exit
     from litestage.report import diagnosis_tables
 
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     rule, depths = parse_exit(exit_rule), Depths(step, budgets_up_to, stage)
     with Bars() as bars:
-        bench = o.open_workbench(options)
+        session = o.open_session(options)
         folder = o.out_folder(out, "diagnose", options, split, limit, step, budgets_up_to, stage, exit_rule)
-        diagnosis = diagnose(bench, folder, split=split, limit=limit, depths=depths, exit_rule=rule, progress=bars)
+        diagnosis = diagnose(session, folder, split=split, limit=limit, depths=depths, exit_rule=rule, progress=bars)
     if json:
         typer.echo(diagnosis.model_dump_json(indent=2))
         return

@@ -58,20 +58,20 @@ def command(
     from litestage.core.files import write_text
     from litestage.jobs import Options, evaluate
     from litestage.jobs.evaluate import NO_ROOM_NOTE
-    from litestage.jobs.workbench import plan_by_hand
+    from litestage.jobs.session import plan_by_hand
     from litestage.report import tables
     from litestage.results import System
 
     stop = _vote_stop(votes, votes_stop, votes_confidence)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
     with Bars() as bars:
-        bench = o.open_workbench(options)
-        questions = bench.questions(split, limit)
-        base = bench.load_plan(plan) if plan else bench.full_plan()
-        used = plan_by_hand(base, bench.task, skip or [], exit_rule, no_exit)
+        session = o.open_session(options)
+        questions = session.questions(split, limit)
+        base = session.load_plan(plan) if plan else session.full_plan()
+        used = plan_by_hand(base, session.task, skip or [], exit_rule, no_exit)
         chosen = (split, limit, plan, skip, exit_rule, no_exit, votes, *([stop] if stop else []))
         folder = o.out_folder(out, "evaluate", options, *chosen)
-        result = evaluate(bench, questions, used, folder, votes=votes, stop=stop, latency=latency, progress=bars)
+        result = evaluate(session, questions, used, folder, votes=votes, stop=stop, latency=latency, progress=bars)
     text = result.model_dump_json(indent=2)
     write_text(folder / "evaluation.json", text + "\n")
     if json:
@@ -79,7 +79,7 @@ def command(
     else:
         system = System.of(result.interval, result.usage, result.price, result.wall_seconds)
         of_a_run = "; latency and tokens of a run" if result.votes else ""
-        OUT.print(tables.evaluation(system, f"{bench.engine.identity.id} on {bench.task.name}, {split}{of_a_run}"))
+        OUT.print(tables.evaluation(system, f"{session.engine.identity.id} on {session.task.name}, {split}{of_a_run}"))
         if cramped := sum(trace.no_room for trace in result.questions):
             OUT.print(
                 f"With {cramped} of {len(result.questions)} answers {NO_ROOM_NOTE} Fewer worked examples (--shots) or "

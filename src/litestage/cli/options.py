@@ -15,8 +15,8 @@ from litestage.core.plan import content_hash
 from litestage.core.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from litestage.jobs import Options, Workbench
-    from litestage.jobs.ways import Way
+    from litestage.jobs import Options, Session
+    from litestage.jobs.policies import Policy
 
 Number = TypeVar("Number", int, float)
 
@@ -169,12 +169,12 @@ Out = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=WHERE)]
 
 
-def open_workbench(options: Options) -> Workbench:
+def open_session(options: Options) -> Session:
     """Load model and task; what transformers would print is kept quiet."""
-    from litestage.jobs import Workbench
+    from litestage.jobs import Session
 
     quiet_transformers()
-    return Workbench(options)
+    return Session(options)
 
 
 def quiet_transformers() -> None:
@@ -210,14 +210,14 @@ def check_out(folder: Path) -> Path:
     return folder
 
 
-def ways(preset: str, rankings: str | None, compensations: str | None) -> tuple[Way, ...]:
-    """The preset's ways to leave sub-layers out, with rankings or compensations of the user's own in their place."""
-    from litestage.jobs.ways import PRESETS, ways_of
+def policies(preset: str, rankings: str | None, compensations: str | None) -> tuple[Policy, ...]:
+    """The preset's policies, with rankings or compensations of the user's own in their place."""
+    from litestage.jobs.policies import PRESETS, policies_of
 
     if preset not in PRESETS:
         raise OptionError(f"--preset {preset} is not known. Choose {' or '.join(PRESETS)}.")
     own = [[name.strip() for name in text.split(",")] if text else None for text in (rankings, compensations)]
-    return ways_of(*(mine or default for mine, default in zip(own, PRESETS[preset], strict=True)))
+    return policies_of(*(mine or default for mine, default in zip(own, PRESETS[preset], strict=True)))
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Number], least: float = 1e-9) -> tuple[Number, ...]:

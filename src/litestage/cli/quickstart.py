@@ -45,7 +45,7 @@ def command(
     from litestage.core import OptionError
     from litestage.jobs import Options
     from litestage.jobs.quickstart import Sizes, quickstart
-    from litestage.jobs.workbench import parse_exit
+    from litestage.jobs.session import parse_exit
     from litestage.report import tables
     from litestage.search import SearchOptions
 
@@ -56,8 +56,8 @@ def command(
     rule = parse_exit(exit_rule) if exit_rule else None
     o.check_out(out)
     with Bars() as bars:
-        bench = o.open_workbench(options)
-        results = quickstart(bench, out, wanted, Sizes(search_limit, limit, wall), exit_rule=rule, progress=bars)
+        session = o.open_session(options)
+        results = quickstart(session, out, wanted, Sizes(search_limit, limit, wall), exit_rule=rule, progress=bars)
     if json:
         typer.echo(results.model_dump_json(indent=2))
         return

@@ -44,7 +44,7 @@ def command(
     out: o.Out = None,
     json: o.Json = False,
 ) -> None:
-    """Rank sub-layers, in several ways side by side: the first in a list are skipped first (Step 1 of the paper).
+    """Rank sub-layers, in several policies side by side: the first in a list are skipped first (Step 1 of the paper).
 
     Example: [bold]litestage rank --task everyday --limit 50 --compensation none,affine[/]
     """
@@ -53,12 +53,12 @@ def command(
     from litestage.report.rankings import write_rankings_figure
 
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
-    ways = o.ways("paper", ranking, compensation)
+    policies = o.policies("paper", ranking, compensation)
     with Bars() as bars:
-        bench = o.open_workbench(options)
-        folder = o.out_folder(out, "rank", options, split, limit, ways, step)
-        questions = bench.questions(split, limit)
-        found = compare_rankings(bench, questions, ways, folder, step=step, answers=answers, progress=bars)
+        session = o.open_session(options)
+        folder = o.out_folder(out, "rank", options, split, limit, policies, step)
+        questions = session.questions(split, limit)
+        found = compare_rankings(session, questions, policies, folder, step=step, answers=answers, progress=bars)
     write_rankings_figure({stage.stage: _curves(stage) for stage in found.stages}, folder, _answers(found))
     if json:
         typer.echo(found.model_dump_json(indent=2))
@@ -87,7 +87,7 @@ def _show(found: Rankings) -> None:
 
 
 def _curves(stage: StageRankings) -> dict[str, list[tuple[int, float]]]:
-    """Share of tokens that stay the same, by way."""
+    """Share of tokens that stay the same, by policy."""
     return {
         name: [(point.budget, point.agreement) for point in curve.points]
         for name, curve in zip(_names(stage.curves), stage.curves, strict=True)
@@ -96,12 +96,12 @@ def _curves(stage: StageRankings) -> dict[str, list[tuple[int, float]]]:
 
 def _answers(found: Rankings) -> dict[str, list[tuple[int, Accuracy, Paired]]]:
     return {
-        name: [(point.budget, point.accuracy, point.against_full) for point in way.points]
-        for name, way in zip(_names(found.answers), found.answers, strict=True)
+        name: [(point.budget, point.accuracy, point.against_full) for point in policy.points]
+        for name, policy in zip(_names(found.answers), found.answers, strict=True)
     }
 
 
-def _names(ways: Sequence[Curve | Answers]) -> list[str]:
-    """Short where all ways share a compensation."""
-    kinds = {way.compensation for way in ways}
-    return [way.ranking if len(kinds) == 1 else f"{way.ranking} + {way.compensation}" for way in ways]
+def _names(policies: Sequence[Curve | Answers]) -> list[str]:
+    """Short where all policies share a compensation."""
+    kinds = {policy.compensation for policy in policies}
+    return [policy.ranking if len(kinds) == 1 else f"{policy.ranking} + {policy.compensation}" for policy in policies]

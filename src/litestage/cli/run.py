@@ -15,7 +15,7 @@ from litestage.cli.console import ERR, OUT
 
 if TYPE_CHECKING:
     from litestage.core import Plan, StageTrace
-    from litestage.jobs import Workbench
+    from litestage.jobs import Session
     from litestage.tasks import Question
 
 
@@ -45,18 +45,18 @@ def command(
     Example: [bold]litestage run "Which of these can float on water? (A) a cork (B) a stone (C) a key (D) a fork"[/]
     """
     from litestage.jobs import Options
-    from litestage.jobs.ask import ask, read_question
-    from litestage.jobs.workbench import plan_by_hand
+    from litestage.jobs.answer import ask, read_question
+    from litestage.jobs.session import plan_by_hand
 
     asked = read_question(*_typed(question, choice or []))
     with ERR.status("loading the model"):
-        bench = o.open_workbench(Options(model, adapter, task, None, shots, device, dtype, quantise=quantise))
-        base = bench.load_plan(plan) if plan else bench.full_plan()
-        used = plan_by_hand(base, bench.task, skip or [], exit_rule, no_exit)
+        session = o.open_session(Options(model, adapter, task, None, shots, device, dtype, quantise=quantise))
+        base = session.load_plan(plan) if plan else session.full_plan()
+        used = plan_by_hand(base, session.task, skip or [], exit_rule, no_exit)
     if json:
-        typer.echo(ask(bench, asked, used).model_dump_json(indent=2))
+        typer.echo(ask(session, asked, used).model_dump_json(indent=2))
         return
-    _show(bench, asked, used, explain)
+    _show(session, asked, used, explain)
 
 
 def _typed(question: str | None, choices: list[str]) -> tuple[str, list[str]]:
@@ -72,8 +72,8 @@ def _typed(question: str | None, choices: list[str]) -> tuple[str, list[str]]:
     return question, choices
 
 
-def _show(bench: Workbench, question: Question, plan: Plan, explain: bool) -> None:
-    from litestage.jobs.ask import ask
+def _show(session: Session, question: Question, plan: Plan, explain: bool) -> None:
+    from litestage.jobs.answer import ask
 
     texts: dict[int, str] = {}
     with Live(console=OUT, refresh_per_second=12, transient=True) as live:
@@ -89,7 +89,7 @@ def _show(bench: Workbench, question: Question, plan: Plan, explain: bool) -> No
             if explain:
                 OUT.print(Padding(_explanation(stage, plan), (0, 0, 0, 2)), style="dim")
 
-        trace = ask(bench, question, plan, on_text=on_text, on_stage=on_stage)
+        trace = ask(session, question, plan, on_text=on_text, on_stage=on_stage)
     chosen = (
         "no answer that could be read"
         if trace.answer is None

@@ -54,7 +54,7 @@ def command(
     """
     from litestage.core import OptionError
     from litestage.jobs import Options, search
-    from litestage.jobs.workbench import parse_exit
+    from litestage.jobs.session import parse_exit
     from litestage.report import tables
     from litestage.results import Search, Split
     from litestage.search import SearchOptions
@@ -66,28 +66,28 @@ def command(
         max_drop=max_drop, step=step, exhaustive=exhaustive, use_exit=not no_exit, search_exit=search_exit
     )
     rule = parse_exit(exit_rule) if exit_rule else None
-    ways = o.ways(preset, ranking, compensation)
-    folder = o.out_folder(out, "search", options, split, limit, wanted, ways, rule, latency)
+    policies = o.policies(preset, ranking, compensation)
+    folder = o.out_folder(out, "search", options, split, limit, wanted, policies, rule, latency)
     with Bars() as bars:
-        bench = o.open_workbench(options)
-        questions = bench.questions(split, limit)
+        session = o.open_session(options)
+        questions = session.questions(split, limit)
         found = search(
-            bench,
+            session,
             questions,
             folder,
             wanted,
             split=split,
             exit_rule=rule,
-            ways=ways,
+            policies=policies,
             latency=latency,
             progress=bars,
         )
     if json:
         typer.echo(found.plan.model_dump_json(indent=2))
         return
-    used = Split(name=split, used=len(questions), available=len(bench.questions(split)))
+    used = Split(name=split, used=len(questions), available=len(session.questions(split)))
     OUT.print(tables.search_profiles(Search.of(found.record, used, max_drop, latency)))
-    OUT.print(tables.plan_map(found.plan.stages, bench.engine.identity.num_blocks))
+    OUT.print(tables.plan_map(found.plan.stages, session.engine.identity.num_blocks))
     _close(found.record, folder, o.spelled(options), "dev" if split == "test" else "test")
 
 

@@ -3,6 +3,6 @@
 from litestage.jobs.evaluate import Evaluation, evaluate
 from litestage.jobs.rankings import compare_rankings
 from litestage.jobs.search import Found, search
-from litestage.jobs.workbench import Options, Workbench
+from litestage.jobs.session import Options, Session
 
-__all__ = ["Evaluation", "Found", "Options", "Workbench", "compare_rankings", "evaluate", "search"]
+__all__ = ["Evaluation", "Found", "Options", "Session", "compare_rankings", "evaluate", "search"]

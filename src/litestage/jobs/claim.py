@@ -10,7 +10,7 @@ from typing import Any
 from litestage.core import OptionError
 from litestage.core.files import read_kept, write_text
 from litestage.core.plan import content_hash
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.results.results import RESULTS_FILE
 from litestage.tasks import Question
 from litestage.training.checkpoint import CHECKPOINT
@@ -21,16 +21,16 @@ HASHED = ("model", "task", "questions")
 """Settings that are kept as a hash of their content."""
 
 
-def claim(bench: Workbench, questions: Sequence[Question], out: Path, settings: dict[str, Any]) -> None:
+def claim(session: Session, questions: Sequence[Question], out: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder that holds another search; a run that was killed finds its own settings there."""
     described = json.loads(json.dumps(settings)) | {
-        "model": bench.engine.identity.fingerprint,
-        "task": bench.task.fingerprint,
+        "model": session.engine.identity.fingerprint,
+        "task": session.task.fingerprint,
         "questions": content_hash([question.model_dump(mode="json") for question in questions]),
-        "dtype": bench.options.dtype,
-        "quantise": bench.options.quantise,
-        "device": bench.engine.model.decoder.device.type,
-        "batch_size": bench.options.batch_size,
+        "dtype": session.options.dtype,
+        "quantise": session.options.quantise,
+        "device": session.engine.model.decoder.device.type,
+        "batch_size": session.options.batch_size,
     }
     refuse_other_results(out, "plan")
     for file, what in ((REPORT, "a trained model or adapter"), (CHECKPOINT, "a training that was interrupted")):

@@ -27,11 +27,11 @@ from litestage.evaluation import (
 from litestage.jobs.claim import refuse_other_jobs
 from litestage.jobs.evaluate import NO_ROOM_NOTE, Evaluation, answer, none_right, summarise
 from litestage.jobs.latency import wall_clock
+from litestage.jobs.methods import Method, controls, full_depth, searched, token_cap, uniform
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
-from litestage.jobs.search import Ground, lay_ground, search
-from litestage.jobs.setups import Setup, controls, full_depth, searched, token_cap, uniform
-from litestage.jobs.workbench import Workbench, command_line
+from litestage.jobs.search import Baseline, lay_baseline, search
+from litestage.jobs.session import Session, command_line
 from litestage.report import words
 from litestage.results import Example, Provenance, RankedLayer, Split, System
 from litestage.results.comparison import CONSTANT, Compared, Comparison, Duel, DuelKind, Pair, most_common
@@ -94,17 +94,17 @@ class Sizes:
 
 
 @dataclass
-class _Bout:
+class _MethodResult:
     """A system and what it did on the test questions."""
 
-    setup: Setup
+    method: Method
     evaluation: Evaluation
     wall: Mapping[str, float] = field(default_factory=dict)
     """Seconds by question; nothing for a system that is not worth timing."""
 
 
 def compare_methods(
-    bench: Workbench,
+    session: Session,
     out: Path,
     *,
     methods: Sequence[str] = tuple(RULES),
@@ -121,50 +121,50 @@ def compare_methods(
     too, leaves of it.
     """
     check_methods(methods)
-    sizes.check(bench.engine.identity.num_blocks)
+    sizes.check(session.engine.identity.num_blocks)
     refuse_other_jobs(out, "comparison")
     started = time.perf_counter()
-    given = _given(bench, plans, methods, out)
-    dev, tested = _splits(bench, split, sizes.search, given)
+    given = _given(session, plans, methods, out)
+    dev, tested = _splits(session, split, sizes.search, given)
     used = dev[: sizes.search], tested[: sizes.test]
-    ground = lay_ground(bench, used[0], out, progress)
+    baseline = lay_baseline(session, used[0], out, progress)
     searching = "litestage" in methods and not given
-    found = _plans(bench, ground, used[0], out, sizes, options, exit_rule, progress) if searching else given
-    amounts = sizes.amounts(found.values(), bench.engine.identity.num_blocks)
-    norm_ratio = _fit(bench, ground, out)
+    found = _plans(session, baseline, used[0], out, sizes, options, exit_rule, progress) if searching else given
+    amounts = sizes.amounts(found.values(), session.engine.identity.num_blocks)
+    norm_ratio = _fit(session, baseline, out)
     scaled: dict[CompensationKind, Compensation] = {"none": Compensation(), "norm_ratio": norm_ratio}
-    setups = [
-        full_depth(bench),
-        *searched(bench, found, norm_ratio),
-        *uniform(bench, _scores(bench, ground), scaled, methods, amounts, exit_rule),
-        *controls(bench, exit_rule),
+    systems = [
+        full_depth(session),
+        *searched(session, found, norm_ratio),
+        *uniform(session, _scores(session, baseline), scaled, methods, amounts, exit_rule),
+        *controls(session, exit_rule),
     ]
-    run = _Run(bench, ground, used[1], progress)
-    bouts = run.all(setups)
-    full = bouts[0].evaluation.questions
-    ours = [bout for bout in bouts if bout.setup.kind == "litestage"]
-    caps = (token_cap(bench, bout.setup, full, bout.evaluation.questions) for bout in ours)
-    bouts += run.all([cap for cap in caps if cap])
-    run.time(bouts, sizes.wall, out)
+    run = _Run(session, baseline, used[1], progress)
+    results = run.all(systems)
+    full = results[0].evaluation.questions
+    ours = [result for result in results if result.method.kind == "litestage"]
+    caps = (token_cap(session, result.method, full, result.evaluation.questions) for result in ours)
+    results += run.all([cap for cap in caps if cap])
+    run.time(results, sizes.wall, out)
     seconds = time.perf_counter() - started
     searched_on = _searched_on(given.values()) or Split(name="dev", used=len(used[0]), available=len(dev))
     tested_on = Split(name=split, used=len(used[1]), available=len(tested))
     latency = _latency_of(given.values())
-    result = _comparison(bench, run, bouts, searched_on, latency, tested_on, used[1], seconds)
+    result = _comparison(session, run, results, searched_on, latency, tested_on, used[1], seconds)
     result.save(out)
     return result
 
 
 def _splits(
-    bench: Workbench, split: str, searched: int | None, given: Mapping[float, Plan]
+    session: Session, split: str, searched: int | None, given: Mapping[float, Plan]
 ) -> tuple[list[Question], list[Question]]:
     """Dev questions to search on, and those to test on: none that a plan was tuned on."""
     tuned = {found["split"]: found["n"] for found in sorted(_evidence(given.values()), key=lambda found: found["n"])}
     if split != "dev":
         if split in tuned:
             raise OptionError(f"--plans were searched on {split} questions, so --split {split} would flatter them.")
-        return bench.dev_and_test(split)
-    dev = bench.questions("dev")
+        return session.dev_and_test(split)
+    dev = session.questions("dev")
     searched = None if searched is None else max(searched, tuned.get("dev", 0))
     if searched is None or searched >= len(dev):
         raise OptionError(
@@ -181,7 +181,7 @@ def check_methods(methods: Sequence[str]) -> None:
         raise OptionError(f"--methods {unknown[0]!r} is not known.{near} Choose all, or among {', '.join(RULES)}.")
 
 
-def _given(bench: Workbench, folders: Sequence[Path], methods: Sequence[str], out: Path) -> dict[float, Plan]:
+def _given(session: Session, folders: Sequence[Path], methods: Sequence[str], out: Path) -> dict[float, Plan]:
     """Plans that were found already, by the points that they may lose; what they need lies in ``out`` then, too."""
     plans: dict[float, Plan] = {}
     if folders and "litestage" not in methods:
@@ -189,7 +189,7 @@ def _given(bench: Workbench, folders: Sequence[Path], methods: Sequence[str], ou
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise OptionError(f"--plans names {twice[0]} twice. Leave one out.")
     for folder in folders:
-        plan = bench.load_plan(folder)
+        plan = session.load_plan(folder)
         drop = plan.target.get("max_drop")
         if drop is None:
             raise OptionError(
@@ -204,7 +204,7 @@ def _given(bench: Workbench, folders: Sequence[Path], methods: Sequence[str], ou
         plans[drop] = plan
         for stage in plan.stages.values():
             if (content := stage.compensation.content) is not None:
-                save_stand(out, stage.compensation, bench.engine.stands[content])
+                save_stand(out, stage.compensation, session.engine.stands[content])
     return plans
 
 
@@ -224,8 +224,8 @@ def _evidence(plans: Iterable[Plan]) -> list[dict[str, Any]]:
 
 
 def _plans(
-    bench: Workbench,
-    ground: Ground,
+    session: Session,
+    baseline: Baseline,
     questions: Sequence[Question],
     out: Path,
     sizes: Sizes,
@@ -236,37 +236,37 @@ def _plans(
     """A plan for each number of points to lose; the searches share all that they measure alike."""
     return {
         drop: search(
-            bench,
+            session,
             questions,
             out / f"plan-{drop:g}",
             options.model_copy(update={"max_drop": drop}),
             exit_rule=rule,
-            ground=ground,
+            baseline=baseline,
             progress=progress,
         ).plan
         for drop in sizes.max_drops
     }
 
 
-def _fit(bench: Workbench, ground: Ground, out: Path) -> Compensation:
-    compensation = fit_compensation(bench, "norm_ratio", ground.full)
-    save_stand(out, compensation, bench.engine.stands[compensation.content or ""])
+def _fit(session: Session, baseline: Baseline, out: Path) -> Compensation:
+    compensation = fit_compensation(session, "norm_ratio", baseline.full)
+    save_stand(out, compensation, session.engine.stands[compensation.content or ""])
     return compensation
 
 
-def _scores(bench: Workbench, ground: Ground) -> Scores:
+def _scores(session: Session, baseline: Baseline) -> Scores:
     """What the rules look at, from full-depth prefills of the dev questions' prompts."""
-    engine, chat = bench.engine, bench.task.chat_template
+    engine, chat = session.engine, session.task.chat_template
     prompts = [
         engine.encode(prompt, chat)
-        for trace in ground.full[:INFLUENCE_QUESTIONS]
+        for trace in baseline.full[:INFLUENCE_QUESTIONS]
         for stage in trace.stages
         for prompt in prompts_run(stage)
     ]
     first = redundancy(engine, prompts[:ADASKIP_PROMPTS])
     return Scores(
         num_blocks=engine.identity.num_blocks,
-        ranking=ground.ranking,
+        ranking=baseline.ranking,
         first_prompts=rank_sub_layers({"first prompts": first}),
         influence=tuple(block_influence(engine, prompts)),
     )
@@ -274,64 +274,64 @@ def _scores(bench: Workbench, ground: Ground) -> Scores:
 
 @dataclass
 class _Run:
-    """Runs setups over the test questions."""
+    """Runs methods over the test questions."""
 
-    bench: Workbench
-    ground: Ground
+    session: Session
+    baseline: Baseline
     questions: Sequence[Question]
     progress: Progress
 
-    def all(self, setups: Sequence[Setup]) -> list[_Bout]:
-        return [_Bout(setup, self.one(setup)) for setup in setups]
+    def all(self, methods: Sequence[Method]) -> list[_MethodResult]:
+        return [_MethodResult(method, self.one(method)) for method in methods]
 
-    def one(self, setup: Setup) -> Evaluation:
+    def one(self, method: Method) -> Evaluation:
         traces = answer(
-            self.bench,
+            self.session,
             self.questions,
-            setup.plan,
-            self.ground.engine,
-            task=setup.task,
-            what=f"{setup.title} {setup.requested}".strip(),
+            method.plan,
+            self.baseline.engine,
+            task=method.task,
+            what=f"{method.title} {method.requested}".strip(),
             progress=self.progress,
         )
-        return summarise(traces, setup.plan, self.ground.latency, self.bench.conditions)
+        return summarise(traces, method.plan, self.baseline.latency, self.session.conditions)
 
-    def time(self, bouts: Sequence[_Bout], count: int, out: Path) -> None:
+    def time(self, results: Sequence[_MethodResult], count: int, out: Path) -> None:
         """Time systems in turn on the first questions; kept, so that a resumed comparison tells the same times."""
-        full, *others = bouts
+        full, *others = results
         most = full.evaluation.price.seconds / WORTH_TIMING
-        worth = [full, *(bout for bout in others if bout.evaluation.price.seconds <= most)]
-        plans = {bout.setup.name: bout.setup.plan for bout in worth}
-        tasks = {bout.setup.name: bout.setup.task for bout in worth}
-        threads = self.ground.latency.conditions["threads"]
+        worth = [full, *(result for result in others if result.evaluation.price.seconds <= most)]
+        plans = {result.method.name: result.method.plan for result in worth}
+        tasks = {result.method.name: result.method.task for result in worth}
+        threads = self.baseline.latency.conditions["threads"]
         timed = self.questions[:count]
         seconds = medians(
-            wall_clock(self.bench, plans, timed, threads=threads, tasks=tasks, out=out, progress=self.progress)
+            wall_clock(self.session, plans, timed, threads=threads, tasks=tasks, out=out, progress=self.progress)
         )
-        for bout in worth:
-            bout.wall = seconds[bout.setup.name]
+        for result in worth:
+            result.wall = seconds[result.method.name]
 
 
 def _comparison(
-    bench: Workbench,
+    session: Session,
     run: _Run,
-    bouts: Sequence[_Bout],
+    results: Sequence[_MethodResult],
     searched_on: Split,
     searched_by: str,
     tested_on: Split,
     questions: Sequence[Question],
     seconds: float,
 ) -> Comparison:
-    systems = tuple(_compared(bout, bouts[0], bench.options.seed) for bout in bouts)
-    scores = {bout.setup.name: question_scores(bout.evaluation.questions) for bout in bouts}
+    systems = tuple(_compared(result, results[0], session.options.seed) for result in results)
+    scores = {result.method.name: question_scores(result.evaluation.questions) for result in results}
     gold = tuple(question.answer for question in questions)
     answer, constant = most_common(gold)
     scores[CONSTANT] = {question.id: float(question.answer == answer) for question in questions}
     worthy = [s for s in systems if s.speedup >= 1 and s.worth_a_place(systems[0], constant)]
-    latency = run.ground.latency
+    latency = run.baseline.latency
     return Comparison(
-        model=bench.engine.identity,
-        task=bench.task.name,
+        model=session.engine.identity,
+        task=session.task.name,
         tested_on=tested_on,
         searched_on=searched_on,
         searched_by=searched_by,
@@ -342,13 +342,13 @@ def _comparison(
         duels=tuple(duels(systems, scores)),
         pairs=tuple(pairs(systems, scores)),
         plans={
-            bout.setup.name: {name: bout.setup.plan.stage(name) for name in bench.task.stage_names}
-            for bout in bouts
-            if bout.setup.kind == "litestage"
+            result.method.name: {name: result.method.plan.stage(name) for name in session.task.stage_names}
+            for result in results
+            if result.method.kind == "litestage"
         },
-        ranking=tuple(RankedLayer.model_validate(score.model_dump()) for score in run.ground.ranking.scores),
-        examples=_examples(bench, questions, bouts),
-        notes=tuple(_notes(bouts)),
+        ranking=tuple(RankedLayer.model_validate(score.model_dump()) for score in run.baseline.ranking.scores),
+        examples=_examples(session, questions, results),
+        notes=tuple(_notes(results)),
         provenance=Provenance.of(
             latency.conditions,
             command=command_line(),
@@ -360,20 +360,20 @@ def _comparison(
     )
 
 
-def _compared(bout: _Bout, full: _Bout, seed: int) -> Compared:
-    setup, evaluation, traces = bout.setup, bout.evaluation, bout.evaluation.questions
+def _compared(result: _MethodResult, full: _MethodResult, seed: int) -> Compared:
+    method, evaluation, traces = result.method, result.evaluation, result.evaluation.questions
     baseline = full.evaluation
-    priced = [evaluation.price.by_question[i] for i, trace in enumerate(traces) if trace.question_id in bout.wall]
-    measured = [bout.wall[trace.question_id] for trace in traces if trace.question_id in bout.wall]
+    priced = [evaluation.price.by_question[i] for i, trace in enumerate(traces) if trace.question_id in result.wall]
+    measured = [result.wall[trace.question_id] for trace in traces if trace.question_id in result.wall]
     return Compared(
-        name=setup.name,
-        method=setup.method,
-        title=setup.title,
-        kind=setup.kind,
-        requested=setup.requested,
+        name=method.name,
+        method=method.method,
+        title=method.title,
+        kind=method.kind,
+        requested=method.requested,
         skipped={
-            stage.name: mean_skipped(traces, index, setup.plan.stage(stage.name).schedule)
-            for index, stage in enumerate(setup.task.stages)
+            stage.name: mean_skipped(traces, index, method.plan.stage(stage.name).schedule)
+            for index, stage in enumerate(method.task.stages)
         },
         system=System.of(
             evaluation.interval,
@@ -384,7 +384,7 @@ def _compared(bout: _Bout, full: _Bout, seed: int) -> Compared:
         ),
         speedup=baseline.price.seconds / evaluation.price.seconds,
         paired=compare(question_scores(baseline.questions), question_scores(traces), seed=seed),
-        wall=speedup(full.wall, bout.wall, baseline_name="full depth, same engine") if bout.wall else None,
+        wall=speedup(full.wall, result.wall, baseline_name="full depth, same engine") if result.wall else None,
         answers=tuple(trace.answer for trace in traces),
     )
 
@@ -457,17 +457,17 @@ def nearest(plan: Compared, systems: Sequence[Compared]) -> Iterator[Compared]:
         yield min(some, key=lambda system: abs(system.blocks_skipped - plan.blocks_skipped))
 
 
-def _notes(bouts: Sequence[_Bout]) -> Iterator[str]:
+def _notes(results: Sequence[_MethodResult]) -> Iterator[str]:
     """What would make a reader trust the figures less."""
-    yield from none_right(bouts[0].evaluation.questions)
+    yield from none_right(results[0].evaluation.questions)
     cramped = [
-        f"{bout.setup.title} ({bout.setup.requested})"
-        for bout in bouts
-        if any(trace.no_room for trace in bout.evaluation.questions)
+        f"{result.method.title} ({result.method.requested})"
+        for result in results
+        if any(trace.no_room for trace in result.evaluation.questions)
     ]
     if cramped:
         yield f"With {words.listed(cramped)} {NO_ROOM_NOTE}"
-    unread = [bout.setup.title for bout in bouts if bout.evaluation.none_rate > UNREAD]
+    unread = [result.method.title for result in results if result.evaluation.none_rate > UNREAD]
     if unread:
         yield (
             f"Most answers of {words.listed(list(dict.fromkeys(unread)))} could not be read, at least at one budget: "
@@ -475,14 +475,14 @@ def _notes(bouts: Sequence[_Bout]) -> Iterator[str]:
         )
 
 
-def _examples(bench: Workbench, questions: Sequence[Question], bouts: Sequence[_Bout]) -> tuple[Example, ...]:
+def _examples(session: Session, questions: Sequence[Question], results: Sequence[_MethodResult]) -> tuple[Example, ...]:
     """Questions in full under the boldest plan; none of a set whose text is not ours to show."""
-    ours = [bout for bout in bouts if bout.setup.kind == "litestage"]
-    if not bench.may_show_texts or not ours:
+    ours = [result for result in results if result.method.kind == "litestage"]
+    if not session.may_show_texts or not ours:
         return ()
-    plan = max(ours, key=lambda bout: bouts[0].evaluation.price.seconds / bout.evaluation.price.seconds)
-    patient = next((b for b in bouts if b.setup.name == plan.setup.name.replace("-", "_no_exit-")), None)
-    rows = zip(questions, bouts[0].evaluation.questions, plan.evaluation.questions, strict=True)
+    plan = max(ours, key=lambda result: results[0].evaluation.price.seconds / result.evaluation.price.seconds)
+    patient = next((b for b in results if b.method.name == plan.method.name.replace("-", "_no_exit-")), None)
+    rows = zip(questions, results[0].evaluation.questions, plan.evaluation.questions, strict=True)
     longer = patient.evaluation.questions if patient else [None] * len(questions)
     chosen = sorted(
         zip(rows, longer, strict=True), key=lambda row: (row[0][1].answer == row[0][2].answer, row[0][0].id)

@@ -24,7 +24,7 @@ from litestage.jobs.evaluate import NO_ROOM_NOTE, answer, none_right
 from litestage.jobs.latency import LATENCY_FILE, latency_model
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.rank import rank_traces
-from litestage.jobs.workbench import Workbench, command_line
+from litestage.jobs.session import Session, command_line
 from litestage.pipeline import run
 from litestage.report import words
 from litestage.report.diagnosis_report import write_report
@@ -69,7 +69,7 @@ class Depths:
 
 
 def diagnose(
-    bench: Workbench,
+    session: Session,
     out: Path,
     *,
     split: str = "dev",
@@ -79,14 +79,14 @@ def diagnose(
     progress: Progress = SILENT,
 ) -> Diagnosis:
     """Measure all parts on the first questions of a split; leaves results and report in ``out``."""
-    diagnosis = measure(bench, out, split=split, limit=limit, depths=depths, exit_rule=exit_rule, progress=progress)
+    diagnosis = measure(session, out, split=split, limit=limit, depths=depths, exit_rule=exit_rule, progress=progress)
     diagnosis.save(out)
     write_report(diagnosis, out)
     return diagnosis
 
 
 def measure(
-    bench: Workbench,
+    session: Session,
     out: Path,
     *,
     split: str = "dev",
@@ -98,34 +98,34 @@ def measure(
     """All parts of a diagnosis; what is decoded, timed and ranked is kept in ``out``, so that a killed one goes on."""
     started = time.perf_counter()
     refuse_other_jobs(out, "diagnosis")
-    budgets = depths.budgets(bench.engine.identity.num_blocks)
+    budgets = depths.budgets(session.engine.identity.num_blocks)
     if depths.stage is not None:
-        bench.task.stage(depths.stage)
-    questions, engine = bench.questions(split, limit), bench.cached(out)
-    next_token = next_token_entropies(bench, questions, engine, out, progress)
-    full = answer(bench, questions, bench.full_plan(), engine, what="full depth", progress=progress)
-    latency = latency_model(bench, full, out / LATENCY_FILE, progress)
-    ranking = rank_traces(bench, full, out, progress)
-    looked_at = depths.stage or _slowest(bench, latency, full)
-    lab = _Lab(bench, engine, questions, ranking, latency, exit_rule, progress, {(ALL, 0, False): full})
+        session.task.stage(depths.stage)
+    questions, engine = session.questions(split, limit), session.cached(out)
+    next_token = next_token_entropies(session, questions, engine, out, progress)
+    full = answer(session, questions, session.full_plan(), engine, what="full depth", progress=progress)
+    latency = latency_model(session, full, out / LATENCY_FILE, progress)
+    ranking = rank_traces(session, full, out, progress)
+    looked_at = depths.stage or _slowest(session, latency, full)
+    lab = _Lab(session, engine, questions, ranking, latency, exit_rule, progress, {(ALL, 0, False): full})
     return Diagnosis(
-        model=bench.engine.identity,
-        task=bench.task.name,
-        measured_on=Split(name=split, used=len(questions), available=len(bench.questions(split))),
+        model=session.engine.identity,
+        task=session.task.name,
+        measured_on=Split(name=split, used=len(questions), available=len(session.questions(split))),
         exit_rule=exit_rule,
         entropy=tuple(
             StageEntropy(name=name, written=token_entropy(texts(full, name)), next_token=next_token[name])
-            for name in bench.task.stage_names
+            for name in session.task.stage_names
         ),
         sweeps=tuple(
             Sweep(stage=where, points=tuple(lab.point(where, budget) for budget in budgets))
-            for where in (ALL, *bench.task.stage_names)
+            for where in (ALL, *session.task.stage_names)
         ),
         with_exit=tuple(lab.point(ALL, budget, with_exit=True) for budget in budgets),
         looked_at=looked_at,
         curves=tuple(_curves(lab, looked_at, budgets)),
         ranking=tuple(RankedLayer.model_validate(layer.model_dump()) for layer in ranking.scores),
-        examples=tuple(_examples(lab, budgets)) if bench.may_show_texts else (),
+        examples=tuple(_examples(lab, budgets)) if session.may_show_texts else (),
         notes=tuple(_notes(lab)),
         provenance=Provenance.of(
             latency.conditions,
@@ -142,7 +142,7 @@ def measure(
 class _Lab:
     """Answers the questions under a setting, once each, and measures what came of it."""
 
-    bench: Workbench
+    session: Session
     engine: CachedEngine
     questions: Sequence[Question]
     ranking: Ranking
@@ -160,7 +160,7 @@ class _Lab:
             system=System.of(
                 score(traces), usage_of(traces), price(self.latency, traces, self.plan(where, budget, with_exit))
             ),
-            paired=compare(question_scores(baseline), question_scores(traces), seed=self.bench.options.seed),
+            paired=compare(question_scores(baseline), question_scores(traces), seed=self.session.options.seed),
         )
 
     def traces(self, where: str, budget: int, with_exit: bool = False) -> list[Trace]:
@@ -170,44 +170,44 @@ class _Lab:
             stages = "all stages" if where == ALL else where
             what = f"{stages}: {budget} skipped{', with exit' if with_exit else ''}"
             plan = self.plan(where, budget, with_exit)
-            self.done[key] = answer(self.bench, self.questions, plan, self.engine, what=what, progress=self.progress)
+            self.done[key] = answer(self.session, self.questions, plan, self.engine, what=what, progress=self.progress)
         return self.done[key]
 
     def plan(self, where: str, budget: int, with_exit: bool = False) -> Plan:
         """The most redundant sub-layers left out in one stage or in all; exit, if any, is on in all."""
         skipping = SkipSchedule.fixed(self.ranking.skip_set(budget))
         rule = self.exit_rule if with_exit else None
-        return self.bench.plan(
+        return self.session.plan(
             {
                 name: StagePlan(schedule=skipping if where in (ALL, name) else SkipSchedule(), exit=rule)
-                for name in self.bench.task.stage_names
+                for name in self.session.task.stage_names
             }
         )
 
 
 def next_token_entropies(
-    bench: Workbench, questions: Sequence[Question], engine: CachedEngine, out: Path, progress: Progress = SILENT
+    session: Session, questions: Sequence[Question], engine: CachedEngine, out: Path, progress: Progress = SILENT
 ) -> dict[str, float]:
     """Mean entropy in bits of what decides each token at full depth, by stage; kept in ``out`` group by group.
 
     What the cache answers has no logits any more, so a group that it answers in part is run again without it.
     """
-    path, size = out / ENTROPIES_FILE, bench.options.batch_size
-    stamp = bench.stamp(bench.task.fingerprint, [question.model_dump(mode="json") for question in questions])
+    path, size = out / ENTROPIES_FILE, session.options.batch_size
+    stamp = session.stamp(session.task.fingerprint, [question.model_dump(mode="json") for question in questions])
     kept = read_kept(path, _Kept.model_validate_json) or _Kept(stamp=stamp)
     groups = kept.groups if kept.stamp == stamp else ()
     progress.start("entropy at full depth", len(questions))
     progress.advance(min(len(groups) * size, len(questions)))
     for first in range(len(groups) * size, len(questions), size):
         some = questions[first : first + size]
-        heard = _listen(bench, engine, some) or _listen(bench, bench.engine, some)
+        heard = _listen(session, engine, some) or _listen(session, session.engine, some)
         assert heard is not None, "an engine without a cache decides every token"
         groups = (*groups, heard)
         write_text(path, _Kept(stamp=stamp, groups=groups).model_dump_json() + "\n")
         progress.advance(len(some))
     return {
         name: sum(group[name].bits for group in groups) / max(1, sum(group[name].tokens for group in groups))
-        for name in bench.task.stage_names
+        for name in session.task.stage_names
     }
 
 
@@ -225,7 +225,7 @@ class _Kept(Record):
     groups: tuple[dict[str, _Heard], ...] = ()
 
 
-def _listen(bench: Workbench, engine: Engine, questions: Sequence[Question]) -> dict[str, _Heard] | None:
+def _listen(session: Session, engine: Engine, questions: Sequence[Question]) -> dict[str, _Heard] | None:
     """Entropy by stage of what decides each token; None when the engine did not decide them all."""
     heard: dict[str, _Heard] = {}
     now = _Heard()
@@ -238,11 +238,13 @@ def _listen(bench: Workbench, engine: Engine, questions: Sequence[Question]) -> 
         nonlocal now
         heard[stage.name], now = now, _Heard()
 
-    bench.engine.on_logits = hear
+    session.engine.on_logits = hear
     try:
-        traces = run(engine, bench.task, questions, bench.full_plan(), questions_at_once=len(questions), on_stage=close)
+        traces = run(
+            engine, session.task, questions, session.full_plan(), questions_at_once=len(questions), on_stage=close
+        )
     finally:
-        bench.engine.on_logits = None
+        session.engine.on_logits = None
     complete = all(heard[name].tokens == sum(len(done.token_ids) for done in texts(traces, name)) for name in heard)
     return heard if complete else None
 
@@ -258,8 +260,8 @@ def texts(traces: Sequence[Trace], stage: str) -> list[Completion]:
     return [done for trace in traces for part in trace.stages if part.name == stage for done in part.completions]
 
 
-def _slowest(bench: Workbench, latency: LatencyModel, full: Sequence[Trace]) -> str:
-    seconds = price(latency, full, bench.full_plan()).stage_seconds
+def _slowest(session: Session, latency: LatencyModel, full: Sequence[Trace]) -> str:
+    seconds = price(latency, full, session.full_plan()).stage_seconds
     return max(seconds, key=lambda name: seconds[name])
 
 

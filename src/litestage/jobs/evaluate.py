@@ -34,7 +34,7 @@ from litestage.jobs.latency import (
     wall_clock,
 )
 from litestage.jobs.progress import SILENT, Progress
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.pipeline import run
 from litestage.tasks import Question, Task
 
@@ -68,7 +68,7 @@ class Evaluation(Record):
 
 
 def evaluate(
-    bench: Workbench,
+    session: Session,
     questions: Sequence[Question],
     plan: Plan,
     out: Path,
@@ -81,14 +81,14 @@ def evaluate(
     """Answer the questions under ``plan`` and measure; a killed evaluation goes on from ``out``."""
     votes = stop.votes if stop else votes
     if votes is not None:
-        _check_votes(bench.task, votes)
+        _check_votes(session.task, votes)
     check_latency(latency)
     refuse_other_jobs(out, "evaluation")
-    engine = bench.cached(out)
-    traces = answer(bench, questions, plan, engine, votes=votes, stop=stop, what="answering", progress=progress)
-    model = latency_model(bench, traces, out / LATENCY_FILE, progress)
-    wall = _wall(bench, questions, plan, traces, model, votes, stop, progress) if latency == "wall" else None
-    return summarise(traces, plan, model, bench.conditions, votes, wall, stop)
+    engine = session.cached(out)
+    traces = answer(session, questions, plan, engine, votes=votes, stop=stop, what="answering", progress=progress)
+    model = latency_model(session, traces, out / LATENCY_FILE, progress)
+    wall = _wall(session, questions, plan, traces, model, votes, stop, progress) if latency == "wall" else None
+    return summarise(traces, plan, model, session.conditions, votes, wall, stop)
 
 
 def _check_votes(task: Task, votes: int) -> None:
@@ -102,7 +102,7 @@ def _check_votes(task: Task, votes: int) -> None:
 
 
 def answer(
-    bench: Workbench,
+    session: Session,
     questions: Sequence[Question],
     plan: Plan,
     engine: CachedEngine,
@@ -113,7 +113,7 @@ def answer(
     what: str,
     progress: Progress = SILENT,
 ) -> list[Trace]:
-    """Traces of all questions, decoding only what the cache does not hold; ``task`` is another form of the bench's."""
+    """Traces of all questions, decoding only what the cache does not hold; ``task`` is another form of the task."""
     progress.start(what, len(questions))
     right = seen = 0
 
@@ -124,13 +124,13 @@ def answer(
 
     return run(
         engine,
-        task or bench.task,
+        task or session.task,
         questions,
         plan,
         votes=votes,
         stop=stop,
-        seed=bench.options.seed,
-        questions_at_once=max(1, bench.rows // (votes or 1)),
+        seed=session.options.seed,
+        questions_at_once=max(1, session.rows // (votes or 1)),
         on_traces=told,
     )
 
@@ -166,7 +166,7 @@ def summarise(
 
 
 def _wall(
-    bench: Workbench,
+    session: Session,
     questions: Sequence[Question],
     plan: Plan,
     traces: Sequence[Trace],
@@ -179,8 +179,8 @@ def _wall(
     threads = model.conditions["threads"]
     if votes and votes > 1:  # so many rows may be worth more threads than those of one run are
         rows, contexts = decode_sizes(traces)
-        threads = best_threads(bench, min(votes * rows[-1], bench.options.batch_size), contexts[-1])
-    samples = wall_clock(bench, {"plan": plan}, questions, threads=threads, votes=votes, stop=stop, progress=progress)
+        threads = best_threads(session, min(votes * rows[-1], session.options.batch_size), contexts[-1])
+    samples = wall_clock(session, {"plan": plan}, questions, threads=threads, votes=votes, stop=stop, progress=progress)
     return fmean(sample.seconds for sample in samples)
 
 

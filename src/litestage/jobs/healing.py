@@ -9,7 +9,7 @@ from pathlib import Path
 from litestage.core import ModelIdentity, OptionError, Plan
 from litestage.core.plan import content_hash
 from litestage.engine import TorchEngine
-from litestage.jobs.workbench import load_plan, plan_by_hand
+from litestage.jobs.session import load_plan, plan_by_hand
 from litestage.models import Skips
 from litestage.models.decoder import Stand
 from litestage.skipping import save_stand

@@ -17,7 +17,7 @@ from litestage.engine.processes import torch_threads
 from litestage.evaluation import LatencyModel, Sample, VoteStop, fit
 from litestage.evaluation.pricing import work_of
 from litestage.jobs.progress import SILENT, Progress
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.pipeline import header_of, run
 from litestage.tasks import Question, Stage, Task
 
@@ -33,7 +33,7 @@ def check_latency(kind: str) -> None:
 
 
 def latency_model(
-    bench: Workbench, traces: Sequence[Trace], path: Path | None = None, progress: Progress = SILENT
+    session: Session, traces: Sequence[Trace], path: Path | None = None, progress: Progress = SILENT
 ) -> LatencyModel:
     """Prices fitted to this machine at the sizes that the traces have.
 
@@ -42,35 +42,35 @@ def latency_model(
     """
     rows, contexts = decode_sizes(traces)
     prefills = prefill_sizes(traces, contexts[-1])
-    stamp = bench.stamp(rows, contexts, [str(work) for work in prefills])
+    stamp = session.stamp(rows, contexts, [str(work) for work in prefills])
     kept = read_kept(path, LatencyModel.model_validate_json) if path else None
     if kept and kept.conditions.get("stamp") == stamp:
         return kept
-    bench.settle()
+    session.settle()
     progress.start("timing this machine", 8)
-    threads = best_threads(bench, rows[-1], contexts[-1])
+    threads = best_threads(session, rows[-1], contexts[-1])
     with torch_threads(threads):
-        times = time_passes(bench.engine, rows, contexts, prefills, on_progress=lambda done, of: progress.advance())
-    model = fit(times, bench.conditions | {"threads": threads, "stamp": stamp})
+        times = time_passes(session.engine, rows, contexts, prefills, on_progress=lambda done, of: progress.advance())
+    model = fit(times, session.conditions | {"threads": threads, "stamp": stamp})
     if path is not None:
         model.save(path)
     return model
 
 
-def best_threads(bench: Workbench, rows: int, context: int) -> int:
+def best_threads(session: Session, rows: int, context: int) -> int:
     """The thread count at which so many rows decode faster: one, or all that torch uses.
 
     A small model's decode step is over before a second thread has woken up.
     """
     everything = torch.get_num_threads()
-    if everything == 1 or bench.engine.model.decoder.device.type != "cpu":
+    if everything == 1 or session.engine.model.decoder.device.type != "cpu":
         return everything
-    bench.settle()
+    session.settle()
     seconds: dict[int, list[float]] = {1: [], everything: []}
     for _ in range(5):
         for count, times in seconds.items():
             with torch_threads(count):
-                done = time_passes(bench.engine, [rows], [context], (), repeats=1)
+                done = time_passes(session.engine, [rows], [context], (), repeats=1)
             times += [one.seconds for one in done if isinstance(one.work, Decode)]
     return min(seconds, key=lambda count: median(seconds[count]))
 
@@ -108,7 +108,7 @@ def prefill_sizes(traces: Sequence[Trace], longest: int) -> list[Prefill]:
 
 
 def wall_clock(
-    bench: Workbench,
+    session: Session,
     plans: Mapping[str, Plan],
     questions: Sequence[Question],
     *,
@@ -126,19 +126,19 @@ def wall_clock(
     of the task that some plans run, by the plan's name. Every turn is kept in ``out``, so that a killed timing goes on,
     and one that ended tells the same times again.
     """
-    forms = {name: (tasks or {}).get(name, bench.task) for name in plans}
-    path = out / _wall_file(bench, plans, forms, questions, threads, votes, stop) if out else None
+    forms = {name: (tasks or {}).get(name, session.task) for name in plans}
+    path = out / _wall_file(session, plans, forms, questions, threads, votes, stop) if out else None
     samples = (read_kept(path, _SAMPLES.validate_json) if path else None) or []
     done = len(samples) // len(plans)
     if done == len(questions):
         return samples
 
     def timed(name: str, question: Question) -> Sample:
-        return _timed(bench, name, plans[name], forms[name], question, votes, stop)
+        return _timed(session, name, plans[name], forms[name], question, votes, stop)
 
-    bench.settle()
+    session.settle()
     with torch_threads(threads):
-        steps_are_captured = bench.engine.model.decoder.device.type == "cuda"
+        steps_are_captured = session.engine.model.decoder.device.type == "cuda"
         for question in questions if steps_are_captured else questions[:1]:  # a new shape is captured, once, in seconds
             for name in plans:
                 timed(name, question)
@@ -153,7 +153,7 @@ def wall_clock(
 
 
 def _wall_file(
-    bench: Workbench,
+    session: Session,
     plans: Mapping[str, Plan],
     forms: Mapping[str, Task],
     questions: Sequence[Question],
@@ -166,11 +166,11 @@ def _wall_file(
     tasks = {name: task.fingerprint for name, task in forms.items()}
     asked = [question.model_dump(mode="json") for question in questions]
     drawn = [votes, stop.model_dump() if stop else None]
-    return f"wall-{bench.stamp(stages, tasks, asked, threads, drawn)[:16]}.json"
+    return f"wall-{session.stamp(stages, tasks, asked, threads, drawn)[:16]}.json"
 
 
 def _timed(
-    bench: Workbench,
+    session: Session,
     system: str,
     plan: Plan,
     task: Task,
@@ -179,9 +179,9 @@ def _timed(
     stop: VoteStop | None,
 ) -> Sample:
     """One fresh run by the clock, in all and by stage."""
-    device = bench.engine.model.decoder.device
+    device = session.engine.model.decoder.device
     stages = dict.fromkeys(task.stage_names, 0.0)
-    bench.engine.forget(_headers(bench, task))
+    session.engine.forget(_headers(session, task))
     begun = last = now(device)
 
     def on_stage(stage: Stage, traces: Sequence[StageTrace]) -> None:
@@ -189,10 +189,10 @@ def _timed(
         before, last = last, now(device)
         stages[stage.name] += last - before
 
-    run(bench.engine, task, [question], plan, votes=votes, stop=stop, seed=bench.options.seed, on_stage=on_stage)
+    run(session.engine, task, [question], plan, votes=votes, stop=stop, seed=session.options.seed, on_stage=on_stage)
     return Sample(system=system, question_id=question.id, seconds=now(device) - begun, stage_seconds=stages)
 
 
-def _headers(bench: Workbench, task: Task) -> list[tuple[int, ...]]:
+def _headers(session: Session, task: Task) -> list[tuple[int, ...]]:
     """The prompt beginnings that every question shares."""
-    return [header_of(bench.engine, task, stage) for stage in task.stages]
+    return [header_of(session.engine, task, stage) for stage in task.stages]

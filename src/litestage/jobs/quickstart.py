@@ -17,7 +17,7 @@ from litestage.jobs.evaluate import Evaluation, answer, summarise
 from litestage.jobs.latency import wall_clock
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.search import Found, search
-from litestage.jobs.workbench import Workbench, command_line
+from litestage.jobs.session import Session, command_line
 from litestage.report import write_report
 from litestage.results import Example, Group, Provenance, RankedLayer, Results, Split, System
 from litestage.results import Search as SearchPart
@@ -44,7 +44,7 @@ class Sizes:
 
 
 def quickstart(
-    bench: Workbench,
+    session: Session,
     out: Path,
     options: SearchOptions,
     sizes: Sizes = Sizes(),
@@ -56,34 +56,34 @@ def quickstart(
     sizes.check()
     refuse_other_results(out, "plan")
     durations: dict[str, float] = {}
-    dev, test = bench.dev_and_test()
+    dev, test = session.dev_and_test()
     used = (dev[: sizes.search], test[: sizes.test])
     with _timed(durations, "search"):
-        found = search(bench, used[0], out, options, exit_rule=exit_rule, progress=progress)
-    plans = {"full": bench.full_plan(), "plan": found.plan}
+        found = search(session, used[0], out, options, exit_rule=exit_rule, progress=progress)
+    plans = {"full": session.full_plan(), "plan": found.plan}
     with _timed(durations, "test"):
-        systems = {name: _evaluate(bench, plan, used[1], out, found, name, progress) for name, plan in plans.items()}
+        systems = {name: _evaluate(session, plan, used[1], out, found, name, progress) for name, plan in plans.items()}
     with _timed(durations, "wall clock"):
         threads, timed = found.latency.conditions["threads"], used[1][: sizes.wall]
-        samples = wall_clock(bench, plans, timed, threads=threads, out=out, progress=progress)
-    results = _results(bench, out, found, systems, samples, (dev, test), used, durations)
+        samples = wall_clock(session, plans, timed, threads=threads, out=out, progress=progress)
+    results = _results(session, out, found, systems, samples, (dev, test), used, durations)
     results.save(out)
     write_report(results, out)
     return results
 
 
 def _evaluate(
-    bench: Workbench, plan: Plan, questions: Sequence[Question], out: Path, found: Found, name: str, progress: Progress
+    session: Session, plan: Plan, questions: Sequence[Question], out: Path, found: Found, name: str, progress: Progress
 ) -> Evaluation:
     what = f"test questions, {'full depth' if name == 'full' else 'the plan'}"
-    traces = answer(bench, questions, plan, bench.cached(out), what=what, progress=progress)
-    evaluation = summarise(traces, plan, found.latency, bench.conditions)
+    traces = answer(session, questions, plan, session.cached(out), what=what, progress=progress)
+    evaluation = summarise(traces, plan, found.latency, session.conditions)
     write_text(out / f"evaluation-{name}.json", evaluation.model_dump_json() + "\n")
     return evaluation
 
 
 def _results(
-    bench: Workbench,
+    session: Session,
     out: Path,
     found: Found,
     systems: Mapping[str, Evaluation],
@@ -95,8 +95,8 @@ def _results(
     seconds = medians(samples)
     wall = speedup(seconds["full"], seconds["plan"], baseline_name="full depth, same engine")
     full, plan = systems["full"].questions, systems["plan"].questions
-    paired = compare(question_scores(full), question_scores(plan), seed=bench.options.seed)
-    names = bench.task.stage_names
+    paired = compare(question_scores(full), question_scores(plan), seed=session.options.seed)
+    names = session.task.stage_names
     return Results(
         full=_system(systems["full"], seconds["full"]),
         plan=_system(systems["plan"], seconds["plan"]),
@@ -104,8 +104,8 @@ def _results(
         accuracy_change_points=paired.difference,
         wall=wall,
         paired=paired,
-        model=bench.engine.identity,
-        task=bench.task.name,
+        model=session.engine.identity,
+        task=session.task.name,
         tested_on=Split(name="test", used=len(used[1]), available=len(splits[1])),
         search=SearchPart.of(
             found.record,
@@ -115,7 +115,7 @@ def _results(
         ranking=tuple(RankedLayer.model_validate(layer.model_dump()) for layer in found.ranking.scores),
         stage_plans={name: found.plan.stage(name) for name in names},
         groups=tuple(_groups(used[1], full, plan)),
-        examples=_examples(bench, out, used[1], full, plan, found.plan),
+        examples=_examples(session, out, used[1], full, plan, found.plan),
         notes=tuple(note for note in (found.record.exit_note,) if note),
         provenance=Provenance.of(
             found.latency.conditions,
@@ -151,10 +151,10 @@ def _groups(questions: Sequence[Question], full: Sequence[Trace], plan: Sequence
 
 
 def _examples(
-    bench: Workbench, out: Path, questions: Sequence[Question], full: Sequence[Trace], plan: Sequence[Trace], used: Plan
+    session: Session, out: Path, questions: Sequence[Question], full: Sequence[Trace], plan: Sequence[Trace], used: Plan
 ) -> tuple[Example, ...]:
     """A few questions in full, those first that an exit cut or whose answer changed."""
-    if not bench.may_show_texts:
+    if not session.may_show_texts:
         return ()
     pairs = sorted(
         zip(questions, full, plan, strict=True),
@@ -163,7 +163,7 @@ def _examples(
     without = used.model_copy(
         update={"stages": {name: stage.model_copy(update={"exit": None}) for name, stage in used.stages.items()}}
     )
-    uncut = answer(bench, [row[0] for row in pairs], without, bench.cached(out), what="examples without exit")
+    uncut = answer(session, [row[0] for row in pairs], without, session.cached(out), what="examples without exit")
     return tuple(
         Example.of(question.question, question.choices, before, after, longer)
         for (question, before, after), longer in zip(pairs, uncut, strict=True)

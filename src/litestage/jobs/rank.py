@@ -8,7 +8,7 @@ from pathlib import Path
 from litestage.core import Compensation, OptionError, StagePlan, StageTrace, SubLayer, TokenIds, Trace
 from litestage.core.files import read_kept, write_text
 from litestage.jobs.progress import SILENT, Progress
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.pipeline import header_of
 from litestage.skipping import Ranking, fit_norm_ratio, rank_sub_layers, redundancy
 from litestage.tasks import Stage
@@ -19,23 +19,23 @@ ADASKIP_PROMPTS = 20
 
 
 def rank_traces(
-    bench: Workbench, traces: Sequence[Trace], out: Path | None = None, progress: Progress = SILENT
+    session: Session, traces: Sequence[Trace], out: Path | None = None, progress: Progress = SILENT
 ) -> Ranking:
     """Score every sub-layer on the prompts of full-depth traces.
 
     Raises `OptionError` when a stage has no prompt that the model could read.
     """
-    check_room(bench, traces)
+    check_room(session, traces)
     path = out / RANKING_FILE if out else None
-    work = {stage.name: stage_prompts(bench, stage, i, traces) for i, stage in enumerate(bench.task.stages)}
-    inputs = bench.stamp(work)
+    work = {stage.name: stage_prompts(session, stage, i, traces) for i, stage in enumerate(session.task.stages)}
+    inputs = session.stamp(work)
     kept = read_kept(path, Ranking.model_validate_json) if path else None
     if kept and kept.inputs == inputs:
         return kept
     progress.start("ranking sub-layers", len(work))
     by_stage = {}
     for name, (prompts, prefixes) in work.items():
-        by_stage[name] = redundancy(bench.engine, prompts, prefixes)
+        by_stage[name] = redundancy(session.engine, prompts, prefixes)
         progress.advance()
     ranking = rank_sub_layers(by_stage).model_copy(update={"inputs": inputs})
     if path is not None:
@@ -44,27 +44,28 @@ def rank_traces(
 
 
 def stage_prompts(
-    bench: Workbench, stage: Stage, index: int, traces: Sequence[Trace]
+    session: Session, stage: Stage, index: int, traces: Sequence[Trace]
 ) -> tuple[list[TokenIds], list[TokenIds]]:
     """The stage's prompts as token ids, and the beginnings that several of them share."""
     encoded = [
-        [bench.engine.encode(prompt, bench.task.chat_template) for prompt in prompts_run(trace.stages[index])]
+        [session.engine.encode(prompt, session.task.chat_template) for prompt in prompts_run(trace.stages[index])]
         for trace in traces
     ]
     shared = [ids[0][: trace.stages[index].shared_tokens] for trace, ids in zip(traces, encoded, strict=True) if ids]
-    prefixes = dict.fromkeys([header_of(bench.engine, bench.task, stage), *shared])
+    prefixes = dict.fromkeys([header_of(session.engine, session.task, stage), *shared])
     return [ids for some in encoded for ids in some], [prefix for prefix in prefixes if prefix]
 
 
-def check_room(bench: Workbench, traces: Sequence[Trace]) -> None:
+def check_room(session: Session, traces: Sequence[Trace]) -> None:
     """Raise `OptionError` for a stage of which no prompt fits the context: nothing of it can be ranked."""
-    for index, name in enumerate(bench.task.stage_names):
+    for index, name in enumerate(session.task.stage_names):
         if not any(prompts_run(trace.stages[index]) for trace in traces):
-            shots = len(bench.task.shots)
+            shots = len(session.task.shots)
             fewer = f"fewer worked examples than --shots {shots}, or " if shots else ""
             raise OptionError(
-                f"No prompt of stage {name} fits the {bench.engine.max_context} tokens that {bench.engine.identity.id} "
-                f"reads, so its sub-layers cannot be ranked. Give {fewer}shorter questions."
+                f"No prompt of stage {name} fits the {session.engine.max_context} tokens that "
+                f"{session.engine.identity.id} reads, so its sub-layers cannot be ranked. Give "
+                f"{fewer}shorter questions."
             )
 
 
@@ -73,19 +74,19 @@ def prompts_run(stage: StageTrace) -> list[str]:
     return [prompt for prompt, tokens in zip(stage.prompts, stage.prompt_tokens, strict=True) if tokens]
 
 
-def stage_redundancy(bench: Workbench, traces: Sequence[Trace], stage: str) -> dict[SubLayer, float]:
+def stage_redundancy(session: Session, traces: Sequence[Trace], stage: str) -> dict[SubLayer, float]:
     """One stage's scores on its own prompts; raises as `rank_traces`."""
-    check_room(bench, traces)
-    index = bench.task.stage_names.index(stage)
-    return redundancy(bench.engine, *stage_prompts(bench, bench.task.stages[index], index, traces))
+    check_room(session, traces)
+    index = session.task.stage_names.index(stage)
+    return redundancy(session.engine, *stage_prompts(session, session.task.stages[index], index, traces))
 
 
-def fit_compensation(bench: Workbench, kind: str, traces: Sequence[Trace]) -> Compensation:
+def fit_compensation(session: Session, kind: str, traces: Sequence[Trace]) -> Compensation:
     """Fit what stands in for skipped sub-layers on the first prompts of the run, all stages, in question order."""
     if kind == "none":
         return StagePlan().compensation
     prompts = [prompt for trace in traces[:ADASKIP_PROMPTS] for stage in trace.stages for prompt in prompts_run(stage)]
-    ids = [bench.engine.encode(prompt, bench.task.chat_template) for prompt in prompts[:ADASKIP_PROMPTS]]
-    compensation, stand = fit_norm_ratio(bench.engine, ids)
-    bench.engine.stands[compensation.content or ""] = stand
+    ids = [session.engine.encode(prompt, session.task.chat_template) for prompt in prompts[:ADASKIP_PROMPTS]]
+    compensation, stand = fit_norm_ratio(session.engine, ids)
+    session.engine.stands[compensation.content or ""] = stand
     return compensation

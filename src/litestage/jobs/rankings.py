@@ -16,9 +16,9 @@ from litestage.engine import CachedEngine
 from litestage.evaluation import Accuracy, Paired, compare, question_scores, score, worse
 from litestage.jobs.claim import refuse_other_jobs
 from litestage.jobs.evaluate import answer
+from litestage.jobs.policies import Policies, Policy
 from litestage.jobs.progress import SILENT, Progress
-from litestage.jobs.ways import Way, Ways
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.search import SearchOptions, budgets
 from litestage.skipping import INDISPENSABLE, RANKINGS, Ranking
 from litestage.tasks import Question
@@ -40,7 +40,7 @@ class Effected(Record):
 
 
 class Curve(Record):
-    """A way's effect by budget, until it changes too many tokens."""
+    """A policy's effect by budget, until it changes too many tokens."""
 
     ranking: str
     compensation: str
@@ -48,7 +48,7 @@ class Curve(Record):
 
 
 class StageRankings(Record):
-    """One stage's rankings by name, the curves of its ways, and what must never go."""
+    """One stage's rankings by name, the curves of its policies, and what must never go."""
 
     stage: str
     rankings: dict[str, Ranking]
@@ -65,11 +65,11 @@ class Answered(Record):
     accuracy: Accuracy
     against_full: Paired
     right: tuple[str, ...] = ()
-    """Questions answered right, by id: ways can be paired with each other."""
+    """Questions answered right, by id: policies can be paired with each other."""
 
 
 class Answers(Record):
-    """A way's answers by budget, until more are lost than chance explains."""
+    """A policy's answers by budget, until more are lost than chance explains."""
 
     ranking: str
     compensation: str
@@ -85,20 +85,20 @@ class Rankings(Record):
     conditions: dict[str, Any] = Field(default_factory=dict)
     stages: tuple[StageRankings, ...]
     answers: tuple[Answers, ...] = ()
-    """One a way, where questions were answered at all."""
+    """One a policy, where questions were answered at all."""
 
 
 def compare_rankings(
-    bench: Workbench,
+    session: Session,
     questions: Sequence[Question],
-    ways: Sequence[Way],
+    policies: Sequence[Policy],
     out: Path,
     *,
     step: int = 2,
     answers: bool = False,
     progress: Progress = SILENT,
 ) -> Rankings:
-    """Answer at full depth, rank every stage in every way, and judge budgets in steps; ``rankings.json`` in ``out``.
+    """Answer at full depth, rank every stage in every policy, and judge budgets in steps; ``rankings.json`` in ``out``.
 
     Budgets are judged by the tokens that they change, and with ``answers`` by the answers as well, which costs a run
     over half the questions for each.
@@ -107,30 +107,30 @@ def compare_rankings(
         raise OptionError(
             "With one question nothing is left to judge on. Give 2 or more: half are fitted on, half judged."
         )
-    SearchOptions(step=step).check_fits(bench.engine.identity.num_blocks)
+    SearchOptions(step=step).check_fits(session.engine.identity.num_blocks)
     refuse_other_jobs(out, "ranking")
-    inputs = _inputs(bench, questions)
+    inputs = _inputs(session, questions)
     _refuse_other_rankings(out, inputs)
-    engine = bench.cached(out)
-    full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
-    prepared = Ways(bench, full, ways, out, progress)
-    stages = tuple(_stage(prepared, name, step) for name in bench.task.stage_names)
+    engine = session.cached(out)
+    full = answer(session, questions, session.full_plan(), engine, what="answering at full depth", progress=progress)
+    prepared = Policies(session, full, policies, out, progress)
+    stages = tuple(_stage(prepared, name, step) for name in session.task.stage_names)
     answered = _answers(prepared, questions, engine, step) if answers else ()
     found = Rankings(
-        questions=len(questions), inputs=inputs, conditions=bench.conditions, stages=stages, answers=answered
+        questions=len(questions), inputs=inputs, conditions=session.conditions, stages=stages, answers=answered
     )
     write_text(out / RANKINGS_FILE, found.model_dump_json(indent=1) + "\n")
     return found
 
 
-def _inputs(bench: Workbench, questions: Sequence[Question]) -> str:
-    form = [bench.options.dtype, bench.options.quantise, len(bench.task.shots)]
+def _inputs(session: Session, questions: Sequence[Question]) -> str:
+    form = [session.options.dtype, session.options.quantise, len(session.task.shots)]
     asked = [question.model_dump(mode="json") for question in questions]
-    return content_hash([bench.engine.identity.fingerprint, bench.task.fingerprint, form, asked])
+    return content_hash([session.engine.identity.fingerprint, session.task.fingerprint, form, asked])
 
 
 def _refuse_other_rankings(out: Path, inputs: str) -> None:
-    """Other ways of the same questions replace those of before, which the same command brings back at once."""
+    """Other policies of the same questions replace those of before, which the same command brings back at once."""
     before = read_kept(out / RANKINGS_FILE, Rankings.model_validate_json)
     if before is not None and before.inputs != inputs:
         raise OptionError(
@@ -139,61 +139,63 @@ def _refuse_other_rankings(out: Path, inputs: str) -> None:
         )
 
 
-def _stage(ways: Ways, stage: str, step: int) -> StageRankings:
-    candidates = _candidates(ways, step)
-    for way in ways.ways:
-        ways.prepare(stage, way)
-    ways.progress.start(f"judging skip sets of {stage}", len(ways.ways))
+def _stage(policies: Policies, stage: str, step: int) -> StageRankings:
+    candidates = _candidates(policies, step)
+    for policy in policies.policies:
+        policies.prepare(stage, policy)
+    policies.progress.start(f"judging skip sets of {stage}", len(policies.policies))
     curves = []
-    for way in ways.ways:
-        curves.append(_curve(ways, stage, way, candidates))
-        ways.progress.advance()
-    first: dict[str, Way] = {}
-    for way in ways.ways:
-        first.setdefault(way.ranking, way)
+    for policy in policies.policies:
+        curves.append(_curve(policies, stage, policy, candidates))
+        policies.progress.advance()
+    first: dict[str, Policy] = {}
+    for policy in policies.policies:
+        first.setdefault(policy.ranking, policy)
     return StageRankings(
         stage=stage,
-        rankings={name: ways.ranking(stage, way) for name, way in first.items()},
+        rankings={name: policies.ranking(stage, policy) for name, policy in first.items()},
         curves=tuple(curves),
-        indispensable=_indispensable(ways, stage),
+        indispensable=_indispensable(policies, stage),
     )
 
 
-def _curve(ways: Ways, stage: str, way: Way, candidates: Sequence[int]) -> Curve:
+def _curve(policies: Policies, stage: str, policy: Policy, candidates: Sequence[int]) -> Curve:
     points: list[Effected] = []
     for budget in candidates:
-        effect = ways.effect(stage, budget, way)
+        effect = policies.effect(stage, budget, policy)
         points.append(Effected(budget=budget, agreement=effect.agreement, kl=effect.kl, tokens=effect.tokens))
         if effect.agreement < ENDS:
             break
-    return Curve(ranking=way.ranking, compensation=way.compensation, points=tuple(points))
+    return Curve(ranking=policy.ranking, compensation=policy.compensation, points=tuple(points))
 
 
-def _answers(ways: Ways, questions: Sequence[Question], engine: CachedEngine, step: int) -> tuple[Answers, ...]:
-    judging = {trace.question_id for trace in ways.judging}
+def _answers(policies: Policies, questions: Sequence[Question], engine: CachedEngine, step: int) -> tuple[Answers, ...]:
+    judging = {trace.question_id for trace in policies.judging}
     asked = [question for question in questions if question.id in judging]
-    return tuple(_answers_of(ways, way, asked, engine, step) for way in ways.ways)
+    return tuple(_answers_of(policies, policy, asked, engine, step) for policy in policies.policies)
 
 
-def _answers_of(ways: Ways, way: Way, asked: Sequence[Question], engine: CachedEngine, step: int) -> Answers:
-    bench, points = ways.bench, []
-    for budget in _candidates(ways, step):
-        plan = bench.plan({stage: ways.stage_plan(stage, budget, way) for stage in bench.task.stage_names})
-        what = f"{way}: {budget} sub-layers left out of every stage"
-        traces = answer(bench, asked, plan, engine, what=what, progress=ways.progress)
-        against_full = compare(question_scores(ways.judging), question_scores(traces))
+def _answers_of(
+    policies: Policies, policy: Policy, asked: Sequence[Question], engine: CachedEngine, step: int
+) -> Answers:
+    session, points = policies.session, []
+    for budget in _candidates(policies, step):
+        plan = session.plan({stage: policies.stage_plan(stage, budget, policy) for stage in session.task.stage_names})
+        what = f"{policy}: {budget} sub-layers left out of every stage"
+        traces = answer(session, asked, plan, engine, what=what, progress=policies.progress)
+        against_full = compare(question_scores(policies.judging), question_scores(traces))
         right = tuple(trace.question_id for trace in traces if trace.correct)
         points.append(Answered(budget=budget, accuracy=score(traces), against_full=against_full, right=right))
         if worse(against_full):
             break
-    return Answers(ranking=way.ranking, compensation=way.compensation, points=tuple(points))
+    return Answers(ranking=policy.ranking, compensation=policy.compensation, points=tuple(points))
 
 
-def _candidates(ways: Ways, step: int) -> Sequence[int]:
-    return budgets(ways.bench.engine.identity.num_blocks, step)[1:]
+def _candidates(policies: Policies, step: int) -> Sequence[int]:
+    return budgets(policies.session.engine.identity.num_blocks, step)[1:]
 
 
-def _indispensable(ways: Ways, stage: str) -> tuple[str, ...]:
-    probed = [way for way in ways.ways if RANKINGS[way.ranking].measure == "probe"]
-    scores = ways.ranking(stage, probed[0]).scores if probed else ()
+def _indispensable(policies: Policies, stage: str) -> tuple[str, ...]:
+    probed = [policy for policy in policies.policies if RANKINGS[policy.ranking].measure == "probe"]
+    scores = policies.ranking(stage, probed[0]).scores if probed else ()
     return tuple(s.layer for s in reversed(scores) if s.agreement is not None and s.agreement < INDISPENSABLE)

@@ -15,23 +15,23 @@ from litestage.evaluation import LatencyModel, price
 from litestage.jobs.claim import claim
 from litestage.jobs.evaluate import answer
 from litestage.jobs.latency import LATENCY_FILE, check_latency, latency_model, wall_clock
+from litestage.jobs.policies import PAPER, Policies, Policy
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.rank import rank_traces
-from litestage.jobs.ways import PAPER, Way, Ways
-from litestage.jobs.workbench import NARROW, Workbench
+from litestage.jobs.session import NARROW, Session
 from litestage.pipeline import run
 from litestage.search import (
-    Ask,
-    Measurement,
-    Screened,
+    Candidate,
+    ScreenedPolicy,
     SearchOptions,
     SearchRecord,
-    Setting,
-    StageSetting,
+    StageCandidate,
+    Trial,
+    TrialResult,
     estimate_cost,
     search_budgets,
 )
-from litestage.search.setting import hopeless, misses_to_go
+from litestage.search.trial import hopeless, misses_to_go
 from litestage.skipping import Ranking, save_stand
 from litestage.tasks import Question
 
@@ -39,7 +39,7 @@ SEARCH_FILE = "search.json"
 
 
 @dataclass(frozen=True)
-class Ground:
+class Baseline:
     """What every search over the same questions stands on: full depth's answers, prices and the ranking."""
 
     engine: CachedEngine
@@ -61,79 +61,79 @@ class Found:
 
 
 def search(
-    bench: Workbench,
+    session: Session,
     questions: Sequence[Question],
     out: Path,
     options: SearchOptions,
     *,
     split: str = "dev",
     exit_rule: ExitRule | None = None,
-    ways: Sequence[Way] = (PAPER,),
+    policies: Sequence[Policy] = (PAPER,),
     latency: str = "priced",
-    ground: Ground | None = None,
+    baseline: Baseline | None = None,
     progress: Progress = SILENT,
 ) -> Found:
     """Find a plan on ``questions`` and leave it in ``out``; the same call goes on where a killed one stopped.
 
-    Several searches of the same questions may share their ``ground``. Of several ``ways`` to leave a budget out, the
-    one that changes the fewest tokens is decoded. Settings are compared, and stages ordered, by ``latency``: priced, or
+    Several searches of the same questions may share their ``baseline``. Of several ``policies`` for a budget the one
+    that changes the fewest tokens is decoded. Candidates are compared, and stages ordered, by ``latency``: priced, or
     by the wall clock.
     """
     check_latency(latency)
-    options.check_fits(bench.engine.identity.num_blocks)
+    options.check_fits(session.engine.identity.num_blocks)
     rule = exit_rule or ExitRule()
     if split == "test":
         progress.say("This tunes a plan on test questions: no figure on them will be honest afterwards. Use dev.")
     settings: dict[str, Any] = {"options": options.model_dump(), "exit": rule.model_dump(), "latency": latency}
-    claim(bench, questions, out, settings | {"ways": [str(way) for way in ways]})
-    ground = ground or lay_ground(bench, questions, out, progress)
+    claim(session, questions, out, settings | {"policies": [str(policy) for policy in policies]})
+    baseline = baseline or lay_baseline(session, questions, out, progress)
     measure = _Measure(
-        bench,
-        ground,
+        session,
+        baseline,
         questions,
         rule,
-        Ways(bench, ground.full, ways, out, progress, ground.ranking),
+        Policies(session, baseline.full, policies, out, progress, baseline.ranking),
         latency,
         out,
         progress,
     )
-    seconds = price(ground.latency, ground.full, bench.full_plan()).seconds
-    _announce(bench, options, len(questions), seconds, progress)
-    stages = bench.task.stage_names
-    blocks = bench.engine.identity.num_blocks
+    seconds = price(baseline.latency, baseline.full, session.full_plan()).seconds
+    _announce(session, options, len(questions), seconds, progress)
+    stages = session.task.stage_names
+    blocks = session.engine.identity.num_blocks
     record = search_budgets(stages, blocks, len(questions), options, measure, measure.screen)
-    plan = _evidence(bench, measure.plan(record.setting), record, split, ground.latency, latency)
-    _save(bench, out, plan, record)
-    return Found(plan, record, ground.ranking, ground.latency, ground.full)
+    plan = _evidence(session, measure.plan(record.setting), record, split, baseline.latency, latency)
+    _save(session, out, plan, record)
+    return Found(plan, record, baseline.ranking, baseline.latency, baseline.full)
 
 
-def lay_ground(bench: Workbench, questions: Sequence[Question], out: Path, progress: Progress = SILENT) -> Ground:
+def lay_baseline(session: Session, questions: Sequence[Question], out: Path, progress: Progress = SILENT) -> Baseline:
     """Answer the questions at full depth, price the work and rank the sub-layers; kept in ``out``."""
-    engine = bench.cached(out)
-    full = answer(bench, questions, bench.full_plan(), engine, what="answering at full depth", progress=progress)
+    engine = session.cached(out)
+    full = answer(session, questions, session.full_plan(), engine, what="answering at full depth", progress=progress)
     if not any(trace.correct for trace in full):
         progress.say(
             "The full model answers none of these questions, so any plan keeps its accuracy. Check the task, "
             "the model and --shots before trusting this search."
         )
-    latency = latency_model(bench, full, out / LATENCY_FILE, progress)
-    return Ground(engine, full, latency, rank_traces(bench, full, out, progress))
+    latency = latency_model(session, full, out / LATENCY_FILE, progress)
+    return Baseline(engine, full, latency, rank_traces(session, full, out, progress))
 
 
 @dataclass
 class _Measure:
     """Runs a setting over the questions, in the order asked for, until it is done or cannot be chosen any more."""
 
-    bench: Workbench
-    ground: Ground
+    session: Session
+    baseline: Baseline
     questions: Sequence[Question]
     exit_rule: ExitRule
-    ways: Ways
+    policies: Policies
     latency: str
     out: Path
     progress: Progress
 
-    def __call__(self, ask: Ask) -> Measurement:
+    def __call__(self, ask: Trial) -> TrialResult:
         if self.latency == "wall":  # by the clock, seconds are known only when all is done
             ask = ask.model_copy(update={"too_slow": None})
         plan, n = self.plan(ask.setting), len(self.questions)
@@ -145,39 +145,39 @@ class _Measure:
             self.progress.advance(
                 n - len(traces), "cannot keep the target" if so_far.hopeless else "slower than the best"
             )
-            return Measurement(outcomes=outcomes, seconds_at_least=so_far.seconds if so_far.slow else None)
+            return TrialResult(outcomes=outcomes, seconds_at_least=so_far.seconds if so_far.slow else None)
         if self.latency == "wall":
             return self._wall(plan, outcomes)
-        priced = price(self.ground.latency, [traces[i] for i in range(n)], plan)
-        return Measurement(outcomes=outcomes, seconds=priced.seconds, stage_seconds=priced.stage_seconds)
+        priced = price(self.baseline.latency, [traces[i] for i in range(n)], plan)
+        return TrialResult(outcomes=outcomes, seconds=priced.seconds, stage_seconds=priced.stage_seconds)
 
-    def plan(self, setting: Setting) -> Plan:
-        """The plan that a setting means: of each stage's way, as much as its budget says."""
-        return self.bench.plan({stage.stage: self._stage(stage) for stage in setting.stages})
+    def plan(self, setting: Candidate) -> Plan:
+        """The plan that a setting means: of each stage's policy, as much as its budget says."""
+        return self.session.plan({stage.stage: self._stage(stage) for stage in setting.stages})
 
-    def screen(self, stage: str, budget: int) -> Screened:
-        way, effect = self.ways.best(stage, budget)
-        return Screened(way=str(way), agreement=effect.agreement if effect else None)
+    def screen(self, stage: str, budget: int) -> ScreenedPolicy:
+        policy, effect = self.policies.best(stage, budget)
+        return ScreenedPolicy(way=str(policy), agreement=effect.agreement if effect else None)
 
-    def _stage(self, setting: StageSetting) -> StagePlan:
-        way = next((way for way in self.ways.ways if str(way) == setting.way), PAPER)
-        plan = self.ways.stage_plan(setting.stage, setting.budget, way)
+    def _stage(self, setting: StageCandidate) -> StagePlan:
+        policy = next((policy for policy in self.policies.policies if str(policy) == setting.way), PAPER)
+        plan = self.policies.stage_plan(setting.stage, setting.budget, policy)
         return plan.model_copy(update={"exit": self.exit_rule if setting.exit else None})
 
-    def _run(self, plan: Plan, ask: Ask) -> _SoFar:
+    def _run(self, plan: Plan, ask: Trial) -> _SoFar:
         """Run all questions, or as many as show that the setting cannot be chosen."""
         so_far = _SoFar(ask)
         while not so_far.settled:
             some = min(self.rows, so_far.next_group(filling=max(1, self.rows // self.branches)))
             group = ask.order[len(so_far.traces) : len(so_far.traces) + some]
             answered = run(
-                self.ground.engine,
-                self.bench.task,
+                self.baseline.engine,
+                self.session.task,
                 [self.questions[i] for i in group],
                 plan,
                 questions_at_once=len(group),
             )
-            so_far.add(group, answered, price(self.ground.latency, answered, plan).seconds)
+            so_far.add(group, answered, price(self.baseline.latency, answered, plan).seconds)
             self.progress.advance(len(group), f"{so_far.right} of {len(so_far.traces)} right")
         return so_far
 
@@ -188,25 +188,26 @@ class _Measure:
         Not one for each process at hand, whose number must not change what a search records. Two processes that shared
         a single batch took 5 % longer.
         """
-        narrow = self.bench.engine.model.decoder.head.shape[1] <= NARROW
-        return self.bench.options.batch_size * (2 if narrow else 1)
+        narrow = self.session.engine.model.decoder.head.shape[1] <= NARROW
+        return self.session.options.batch_size * (2 if narrow else 1)
 
     @property
     def branches(self) -> int:
         """Most rows that a stage of a question has."""
-        return max(stage.branches(question) for stage in self.bench.task.stages for question in self.questions)
+        return max(stage.branches(question) for stage in self.session.task.stages for question in self.questions)
 
-    def _wall(self, plan: Plan, outcomes: tuple[bool | None, ...]) -> Measurement:
+    def _wall(self, plan: Plan, outcomes: tuple[bool | None, ...]) -> TrialResult:
         """Seconds a question by the clock, from fresh runs; remembered, so that a resumed search decides alike."""
-        threads = self.ground.latency.conditions["threads"]
+        threads = self.baseline.latency.conditions["threads"]
         samples = wall_clock(
-            self.bench, {"plan": plan}, self.questions, threads=threads, out=self.out, progress=self.progress
+            self.session, {"plan": plan}, self.questions, threads=threads, out=self.out, progress=self.progress
         )
-        return Measurement(
+        return TrialResult(
             outcomes=outcomes,
             seconds=fmean(sample.seconds for sample in samples),
             stage_seconds={
-                stage: fmean(sample.stage_seconds[stage] for sample in samples) for stage in self.bench.task.stage_names
+                stage: fmean(sample.stage_seconds[stage] for sample in samples)
+                for stage in self.session.task.stage_names
             },
         )
 
@@ -214,7 +215,7 @@ class _Measure:
 class _SoFar:
     """What the questions run so far show of a setting."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Trial) -> None:
         self.ask = ask
         self.traces: dict[int, Trace] = {}  # by question
         self.right = 0
@@ -250,16 +251,16 @@ class _SoFar:
         return max(1, min(max(misses, filling), 1 + int(too_slow_after) - len(self.traces)))
 
 
-def describe(ask: Ask) -> str:
+def describe(ask: Trial) -> str:
     """What is being measured, for a progress line."""
     if ask.purpose == "profile" and ask.stage:
         return f"{ask.stage}: {ask.setting.budgets[ask.stage]} sub-layers left out"
     return "full depth" if ask.purpose == "full" else f"exit on in {', '.join(ask.setting.exits) or 'no stage'}"
 
 
-def _announce(bench: Workbench, options: SearchOptions, n: int, seconds: float, progress: Progress) -> None:
-    blocks = bench.engine.identity.num_blocks
-    cost = estimate_cost(len(bench.task.stages), blocks, options.step, n, seconds)
+def _announce(session: Session, options: SearchOptions, n: int, seconds: float, progress: Progress) -> None:
+    blocks = session.engine.identity.num_blocks
+    cost = estimate_cost(len(session.task.stages), blocks, options.step, n, seconds)
     progress.say(
         f"The full profile is {cost.points} settings x {n} questions, {_duration(cost.seconds)} at one question at a "
         "time. Settings that cannot keep the target or be the fastest end early, and questions run side by side."
@@ -273,7 +274,7 @@ def _duration(seconds: float) -> str:
 
 
 def _evidence(
-    bench: Workbench, plan: Plan, record: SearchRecord, split: str, model: LatencyModel, latency: str
+    session: Session, plan: Plan, record: SearchRecord, split: str, model: LatencyModel, latency: str
 ) -> Plan:
     """The plan with what it was asked for and what it rests on."""
     target = {"max_drop": record.options.max_drop, "accuracy": record.target, "step": record.options.step}
@@ -284,14 +285,14 @@ def _evidence(
         "plan": record.result.model_dump(mode="json"),
         "latency": latency,
         "latency_fit": {"decode": model.decode_error.model_dump(), "prefill": model.prefill_error.model_dump()},
-        "conditions": bench.conditions,
+        "conditions": session.conditions,
     }
     return plan.model_copy(update={"target": target, "evidence": evidence})
 
 
-def _save(bench: Workbench, out: Path, plan: Plan, record: SearchRecord) -> None:
+def _save(session: Session, out: Path, plan: Plan, record: SearchRecord) -> None:
     for stage in plan.stages.values():
         if stage.compensation.content is not None:
-            save_stand(out, stage.compensation, bench.engine.stands[stage.compensation.content])
+            save_stand(out, stage.compensation, session.engine.stands[stage.compensation.content])
     write_text(out / SEARCH_FILE, record.model_dump_json(indent=2) + "\n")
     plan.save_pretrained(out)

@@ -3,34 +3,34 @@
 from litestage.search.cost import Estimate, Spent, estimate_cost
 from litestage.search.greedy import ExitCheck, SearchRecord, search_budgets
 from litestage.search.profile import Point, Profile, Result, budgets, choose, needed_correct
-from litestage.search.setting import (
-    Ask,
+from litestage.search.trial import (
+    Candidate,
     Measure,
-    Measurement,
     Screen,
-    Screened,
+    ScreenedPolicy,
     SearchOptions,
-    Setting,
-    StageSetting,
+    StageCandidate,
+    Trial,
+    TrialResult,
     hopeless,
 )
 
 __all__ = [
-    "Ask",
+    "Candidate",
     "Estimate",
     "ExitCheck",
     "Measure",
-    "Measurement",
     "Point",
     "Profile",
     "Result",
     "Screen",
-    "Screened",
+    "ScreenedPolicy",
     "SearchOptions",
     "SearchRecord",
-    "Setting",
     "Spent",
-    "StageSetting",
+    "StageCandidate",
+    "Trial",
+    "TrialResult",
     "budgets",
     "choose",
     "estimate_cost",

@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from litestage.core.layers import Record
 from litestage.search.cost import Spent
 from litestage.search.profile import Point, Profile, Result, budgets, choose, needed_correct
-from litestage.search.setting import (
-    Ask,
+from litestage.search.trial import (
+    Candidate,
     Measure,
-    Measurement,
     Purpose,
     Screen,
-    Screened,
+    ScreenedPolicy,
     SearchOptions,
-    Setting,
+    Trial,
+    TrialResult,
     one_way,
 )
 
@@ -51,7 +51,7 @@ class SearchRecord(Record):
     """Stages as they were searched, the slowest first."""
     profiles: tuple[Profile, ...]
     exit_checks: tuple[ExitCheck, ...]
-    setting: Setting
+    setting: Candidate
     result: Result
     """What the chosen setting reached on the questions of the search."""
     spent: Spent
@@ -75,11 +75,11 @@ def search_budgets(
     Where there are several ways to leave a budget out, ``screen`` picks the one that is measured.
     """
     run = _Run(measure, num_questions, options, screen)
-    full = run.ask(Setting.full_depth(stages), 0, "full")
+    full = run.ask(Candidate.full_depth(stages), 0, "full")
     target = max(0.0, 100 * full.correct / num_questions - options.max_drop)
     needed = needed_correct(num_questions, target)
     order = tuple(sorted(stages, key=lambda stage: -full.stage_seconds[stage]))
-    setting = Setting.full_depth(stages, exits=options.search_exit)
+    setting = Candidate.full_depth(stages, exits=options.search_exit)
     profiles = []
     for stage in order:
         profiles.append(_profile(run, setting, stage, budgets(num_blocks, options.step), target, needed))
@@ -103,12 +103,14 @@ def search_budgets(
     )
 
 
-def _profile(run: _Run, setting: Setting, stage: str, candidates: Sequence[int], target: float, needed: int) -> Profile:
+def _profile(
+    run: _Run, setting: Candidate, stage: str, candidates: Sequence[int], target: float, needed: int
+) -> Profile:
     """Measure budgets upward until several in a row miss the target; without a feasible one the budget is 0."""
     points: list[Point] = []
 
     def point(budget: int, too_slow: float | None = None) -> Point:
-        screened = run.screen(stage, budget) if budget else Screened()
+        screened = run.screen(stage, budget) if budget else ScreenedPolicy()
         told = run.ask(setting.with_budget(stage, budget, screened.way), needed, "profile", stage, too_slow)
         return Point.of(told, needed, budget=budget, seconds_at_least=told.seconds_at_least, **screened.model_dump())
 
@@ -148,7 +150,7 @@ def _all_miss(points: list[Point], patience: int, finish: Callable[[int], Point]
     return True
 
 
-def _add_exit(run: _Run, setting: Setting, needed: int) -> tuple[Setting, list[ExitCheck]]:
+def _add_exit(run: _Run, setting: Candidate, needed: int) -> tuple[Candidate, list[ExitCheck]]:
     """Turn exit on everywhere, then off again stage by stage, the most harmful first, until the target holds.
 
     It always ends with the target kept: without exit the chosen budgets keep it, and full depth does.
@@ -167,9 +169,9 @@ def _add_exit(run: _Run, setting: Setting, needed: int) -> tuple[Setting, list[E
     return setting, checks
 
 
-def _without_most_harmful(run: _Run, setting: Setting) -> tuple[Setting, list[tuple[str, Setting, Measurement]]]:
+def _without_most_harmful(run: _Run, setting: Candidate) -> tuple[Candidate, list[tuple[str, Candidate, TrialResult]]]:
     """Try the plan without each exit in turn; the best of these (ties: the faster) lacks the most harmful one."""
-    measured: list[tuple[str, Setting, Measurement]] = []
+    measured: list[tuple[str, Candidate, TrialResult]] = []
     most = 0
     for stage in setting.exits:
         without = setting.with_exit(stage, False)
@@ -187,37 +189,37 @@ class _Run:
         self.screen = screen
         self.num_questions = num_questions
         self.options = options
-        self.known: dict[Setting, Measurement] = {}
+        self.known: dict[Candidate, TrialResult] = {}
         self.misses: Counter[int] = Counter()
 
     def ask(
         self,
-        setting: Setting,
+        setting: Candidate,
         needed: int,
         purpose: Purpose,
         stage: str | None = None,
         too_slow: float | None = None,
-    ) -> Measurement:
+    ) -> TrialResult:
         """Measure a setting, or recall it; what was cut short for a reason that no longer holds is finished."""
         if not self.options.end_points_early:
             needed, too_slow = 0, None
         order = self.order(setting)
-        ask = Ask(setting=setting, needed=needed, too_slow=too_slow, order=order, purpose=purpose, stage=stage)
+        ask = Trial(setting=setting, needed=needed, too_slow=too_slow, order=order, purpose=purpose, stage=stage)
         known = self.known.get(setting)
         return known if known and ask.is_settled_by(known) else self.tell(ask, self.measure(ask))
 
-    def tell(self, ask: Ask, measurement: Measurement) -> Measurement:
+    def tell(self, ask: Trial, measurement: TrialResult) -> TrialResult:
         _check(ask, measurement)
         both = zip(self.outcomes(ask.setting), measurement.outcomes, strict=True)
         self.misses.update(i for i, (before, now) in enumerate(both) if before is None and now is False)
         self.known[ask.setting] = measurement
         return measurement
 
-    def outcomes(self, setting: Setting) -> tuple[bool | None, ...]:
+    def outcomes(self, setting: Candidate) -> tuple[bool | None, ...]:
         """What is known of a setting so far, by question."""
         return self.known[setting].outcomes if setting in self.known else (None,) * self.num_questions
 
-    def order(self, setting: Setting) -> tuple[int, ...]:
+    def order(self, setting: Candidate) -> tuple[int, ...]:
         """Questions by how often they were missed so far, most first, after those that the setting has behind it."""
         known = self.outcomes(setting)
         return tuple(sorted(range(self.num_questions), key=lambda i: (known[i] is None, -self.misses[i])))
@@ -231,7 +233,7 @@ class _Run:
         )
 
 
-def _check(ask: Ask, measurement: Measurement) -> None:
+def _check(ask: Trial, measurement: TrialResult) -> None:
     """The choice is exact only if nothing that could still be chosen is cut short."""
     if len(measurement.outcomes) != len(ask.order):
         raise ValueError(f"asked for {len(ask.order)} questions, told of {len(measurement.outcomes)}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from litestage.core.layers import Record
-from litestage.search.setting import TINY, Measurement
+from litestage.search.trial import TINY, TrialResult
 
 
 class Result(Record):
@@ -29,7 +29,7 @@ class Result(Record):
         return self.measured < self.questions
 
     @classmethod
-    def of(cls, measurement: Measurement, needed: int, **more: object) -> Self:
+    def of(cls, measurement: TrialResult, needed: int, **more: object) -> Self:
         return cls.model_validate(
             {
                 "questions": len(measurement.outcomes),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from litestage.core import DataError, Plan, StageTrace, Trace
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.pipeline import run
 from litestage.tasks import LETTERS, Question, check_text
 
@@ -42,7 +42,7 @@ def read_question(text: str, choices: Sequence[str]) -> Question:
 
 
 def ask(
-    bench: Workbench,
+    session: Session,
     question: Question,
     plan: Plan,
     *,
@@ -50,9 +50,9 @@ def ask(
     on_stage: Callable[[StageTrace], None] | None = None,
 ) -> Trace:
     """Answer one question greedily; ``on_text`` hears every token, ``on_stage`` every finished stage."""
-    names = list(bench.task.stage_names)
+    names = list(session.task.stage_names)
     tokens: dict[int, list[int]] = {}
-    decode = bench.engine.model.tokenizer.decode
+    decode = session.engine.model.tokenizer.decode
 
     def heard(branch: int, token: int) -> None:
         tokens.setdefault(branch, []).append(token)
@@ -66,6 +66,6 @@ def ask(
             on_stage(traces[0])
 
     (trace,) = run(
-        bench.engine, bench.task, [question], plan, on_token=heard, on_stage=lambda _, traces: finished(traces)
+        session.engine, session.task, [question], plan, on_token=heard, on_stage=lambda _, traces: finished(traces)
     )
     return trace

@@ -1,4 +1,4 @@
-"""Ways to leave sub-layers out of a stage: a ranking and a compensation, prepared once and compared by agreement."""
+"""Policies of leaving sub-layers out: a ranking and a compensation, prepared once and compared by agreement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litestage.core.plan import check_compensation
 from litestage.engine.forcing import Text
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.rank import check_room, fit_compensation, prompts_run, rank_traces, stage_redundancy
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.models.decoder import Stand
 from litestage.skipping import (
     RANKINGS,
@@ -35,12 +35,12 @@ from litestage.skipping import (
 )
 from litestage.skipping.moments import Moments
 
-WAYS_FILE = "ways.json"
+POLICIES_FILE = "policies.json"
 PROBED, FITTED, JUDGED = 24, 400, 120
 """Texts a stage: that sub-layers are probed on, stand-ins fitted on, and, of other questions, skip sets judged on."""
 
 
-class Way(NamedTuple):
+class Policy(NamedTuple):
     """How a stage leaves sub-layers out."""
 
     ranking: str = "cosine"
@@ -50,7 +50,7 @@ class Way(NamedTuple):
         return f"{self.ranking} + {self.compensation}"
 
 
-PAPER = Way()
+PAPER = Policy()
 PRESETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "paper": (("cosine",), ("none",)),
     "probed": (("cosine", "probe"), ("none", "mean", "affine", "lowrank:16")),
@@ -61,7 +61,7 @@ Without greedy removal: it keeps the most tokens, by which a search screens, but
 """
 
 
-def ways_of(rankings: Sequence[str], compensations: Sequence[str]) -> tuple[Way, ...]:
+def policies_of(rankings: Sequence[str], compensations: Sequence[str]) -> tuple[Policy, ...]:
     """Every pair; raises `OptionError` for a name that is not known."""
     for name in rankings:
         if name not in RANKINGS:
@@ -71,11 +71,11 @@ def ways_of(rankings: Sequence[str], compensations: Sequence[str]) -> tuple[Way,
             check_compensation(kind)
         except OptionError as error:
             raise OptionError(f"--compensation: {error}") from None
-    return tuple(Way(ranking, kind) for ranking in rankings for kind in compensations)
+    return tuple(Policy(ranking, kind) for ranking in rankings for kind in compensations)
 
 
 class _Kept(Record):
-    """What was prepared, in ``ways.json``; keys are written ``stage, ranking, compensation``."""
+    """What was prepared, in ``policies.json``; keys are written ``stage, ranking, compensation``."""
 
     inputs: str
     rankings: dict[str, Ranking] = Field(default_factory=dict)
@@ -84,7 +84,7 @@ class _Kept(Record):
     """KL, agreement and tokens of a budget on the judging texts."""
 
 
-class Ways:
+class Policies:
     """Rankings and compensations of a task's stages, from full-depth traces of its questions.
 
     Every other question calibrates; the rest judge. What was prepared is kept in ``out`` and taken up again. Raises
@@ -93,21 +93,27 @@ class Ways:
 
     def __init__(
         self,
-        bench: Workbench,
+        session: Session,
         traces: Sequence[Trace],
-        ways: Sequence[Way],
+        policies: Sequence[Policy],
         out: Path | None = None,
         progress: Progress = SILENT,
         ranking: Ranking | None = None,
     ) -> None:
         """``ranking`` is the paper's, where it is known already; a search takes it from all its questions."""
-        check_room(bench, traces)
-        self.bench, self.traces, self.ways, self.out, self.progress = bench, traces, tuple(ways), out, progress
+        check_room(session, traces)
+        self.session, self.traces, self.policies, self.out, self.progress = (
+            session,
+            traces,
+            tuple(policies),
+            out,
+            progress,
+        )
         self._paper = ranking
         self._probes: dict[tuple[str, str], Probe] = {}
         self._seen: dict[str, dict[SubLayer, Moments]] = {}
         texts = [[(s.prompts, [one.token_ids for one in s.completions]) for s in trace.stages] for trace in traces]
-        inputs = bench.stamp(texts, PROBED, FITTED, JUDGED)
+        inputs = session.stamp(texts, PROBED, FITTED, JUDGED)
         self._kept = self._read(inputs) or _Kept(inputs=inputs)
 
     @property
@@ -120,50 +126,55 @@ class Ways:
         """Traces of the questions that nothing is fitted on."""
         return self.traces[1::2] or self.traces
 
-    def best(self, stage: str, budget: int) -> tuple[Way, Effect | None]:
-        """The way that changes the fewest tokens, and what it does; with one way there is nothing to compare.
+    def best(self, stage: str, budget: int) -> tuple[Policy, Effect | None]:
+        """The policy that changes the fewest tokens, and what it does; with one policy there is nothing to compare.
 
-        Ties go to the way that comes first.
+        Ties go to the policy that comes first.
         """
-        if len(self.ways) == 1:
-            return self.ways[0], None
-        effects = {way: self.effect(stage, budget, way) for way in self.ways}
-        way = max(self.ways, key=lambda way: (effects[way].agreement, -effects[way].kl))
-        return way, effects[way]
+        if len(self.policies) == 1:
+            return self.policies[0], None
+        effects = {policy: self.effect(stage, budget, policy) for policy in self.policies}
+        policy = max(self.policies, key=lambda policy: (effects[policy].agreement, -effects[policy].kl))
+        return policy, effects[policy]
 
-    def stage_plan(self, stage: str, budget: int, way: Way) -> StagePlan:
+    def stage_plan(self, stage: str, budget: int, policy: Policy) -> StagePlan:
         """A stage plan without exit that skips ``budget`` sub-layers."""
         if not budget:
             return StagePlan()
-        skipped = self.skip_set(stage, budget, way)
-        return StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=self.compensation(stage, way.compensation))
+        skipped = self.skip_set(stage, budget, policy)
+        return StagePlan(
+            schedule=SkipSchedule.fixed(skipped), compensation=self.compensation(stage, policy.compensation)
+        )
 
-    def skip_set(self, stage: str, budget: int, way: Way) -> SkipSet:
-        return self.ranking(stage, way).skip_set(budget)
+    def skip_set(self, stage: str, budget: int, policy: Policy) -> SkipSet:
+        return self.ranking(stage, policy).skip_set(budget)
 
-    def prepare(self, stage: str, way: Way) -> None:
+    def prepare(self, stage: str, policy: Policy) -> None:
         """Rank and fit now rather than when a skip set is first asked for."""
-        self.ranking(stage, way)
-        self.compensation(stage, way.compensation)
+        self.ranking(stage, policy)
+        self.compensation(stage, policy.compensation)
 
-    def effect(self, stage: str, budget: int, way: Way) -> Effect:
+    def effect(self, stage: str, budget: int, policy: Policy) -> Effect:
         """What a budget does to the tokens of questions that nothing was fitted on."""
-        name = f"{stage}, {way.ranking}, {way.compensation}, {budget}"
+        name = f"{stage}, {policy.ranking}, {policy.compensation}, {budget}"
         if name not in self._kept.effects:
-            skipped, stand = self.skip_set(stage, budget, way), self._stand(self.compensation(stage, way.compensation))
+            skipped, stand = (
+                self.skip_set(stage, budget, policy),
+                self._stand(self.compensation(stage, policy.compensation)),
+            )
             effect = self._probe("judge", stage).effect(skipped, stand)
             self._kept.effects[name] = (effect.kl, effect.agreement, effect.tokens)
             self._write()
         return Effect(*self._kept.effects[name])
 
-    def ranking(self, stage: str, way: Way) -> Ranking:
-        """The order in which the way leaves a stage's sub-layers out."""
-        kind = RANKINGS[way.ranking]
+    def ranking(self, stage: str, policy: Policy) -> Ranking:
+        """The order in which the policy leaves a stage's sub-layers out."""
+        kind = RANKINGS[policy.ranking]
         where = "all" if kind.pooled else stage
-        stand = way.compensation if kind.measure == "greedy" else "none"
-        name = f"{where}, {way.ranking}, {stand}"
+        stand = policy.compensation if kind.measure == "greedy" else "none"
+        name = f"{where}, {policy.ranking}, {stand}"
         if name not in self._kept.rankings:
-            self._kept.rankings[name] = self._rank(where, way.ranking, stand)
+            self._kept.rankings[name] = self._rank(where, policy.ranking, stand)
             self._write()
         return self._kept.rankings[name]
 
@@ -180,7 +191,7 @@ class Ways:
     def _rank(self, stage: str, name: str, stand: str) -> Ranking:
         kind = RANKINGS[name]
         if name == "cosine":
-            return self._paper or rank_traces(self.bench, self.calibrating, self.out, self.progress)
+            return self._paper or rank_traces(self.session, self.calibrating, self.out, self.progress)
         if kind.measure == "cosine":
             score = self._redundancy_decoded if kind.at == "decoded" else self._redundancy_of_prompts
             return rank_sub_layers({stage: score(stage)})
@@ -197,18 +208,18 @@ class Ways:
         return rank_by_effect(order, stage)
 
     def _redundancy_of_prompts(self, stage: str) -> dict[SubLayer, float]:
-        return stage_redundancy(self.bench, self.calibrating, stage)
+        return stage_redundancy(self.session, self.calibrating, stage)
 
     def _redundancy_decoded(self, stage: str) -> dict[SubLayer, float]:
-        return decoded_redundancy(self.bench.engine, self._texts("calibrate", stage, FITTED))
+        return decoded_redundancy(self.session.engine, self._texts("calibrate", stage, FITTED))
 
     def _fit(self, stage: str, kind: str) -> Compensation:
         if kind == "norm_ratio":
-            compensation = fit_compensation(self.bench, kind, self.calibrating)
-            stand = self.bench.engine.stands[compensation.content or ""]
+            compensation = fit_compensation(self.session, kind, self.calibrating)
+            stand = self.session.engine.stands[compensation.content or ""]
         else:
-            compensation, stand = fit(self.bench.engine, kind, self._moments(stage))
-            self.bench.engine.stands[compensation.content or ""] = stand
+            compensation, stand = fit(self.session.engine, kind, self._moments(stage))
+            self.session.engine.stands[compensation.content or ""] = stand
         if self.out is not None:
             save_stand(self.out, compensation, stand)
         return compensation
@@ -216,18 +227,18 @@ class Ways:
     def _moments(self, stage: str) -> dict[SubLayer, Moments]:
         if stage not in self._seen:
             self.progress.start(f"watching sub-layers of {stage}", 1)
-            products = any(way.compensation.startswith("lowrank") for way in self.ways)
-            self._seen[stage] = gather(self.bench.engine, self._texts("calibrate", stage, FITTED), products)
+            products = any(policy.compensation.startswith("lowrank") for policy in self.policies)
+            self._seen[stage] = gather(self.session.engine, self._texts("calibrate", stage, FITTED), products)
             self.progress.advance()
         return self._seen[stage]
 
     def _stand(self, compensation: Compensation) -> Stand:
-        return self.bench.engine.stands[compensation.content] if compensation.content else {}
+        return self.session.engine.stands[compensation.content] if compensation.content else {}
 
     def _probe(self, purpose: Literal["calibrate", "judge"], stage: str) -> Probe:
         if (purpose, stage) not in self._probes:
             count = PROBED if purpose == "calibrate" else JUDGED
-            self._probes[purpose, stage] = Probe(self.bench.engine, self._texts(purpose, stage, count))
+            self._probes[purpose, stage] = Probe(self.session.engine, self._texts(purpose, stage, count))
         return self._probes[purpose, stage]
 
     def _texts(self, purpose: Literal["calibrate", "judge"], stage: str, count: int) -> list[Text]:
@@ -236,33 +247,33 @@ class Ways:
         Every so many-th would be, of a stage that fans out, the texts of one choice alone.
         """
         traces = self.judging if purpose == "judge" else self.calibrating
-        names = self.bench.task.stage_names
+        names = self.session.task.stage_names
         if stage == "all":
             return [text for name in names for text in self._texts(purpose, name, max(1, count // len(names)))]
-        texts = stage_texts(self.bench, traces, names.index(stage))
+        texts = stage_texts(self.session, traces, names.index(stage))
         drawn = random.Random(0).sample(range(len(texts)), min(count, len(texts)))
         return [texts[i] for i in sorted(drawn)]
 
     def _read(self, inputs: str) -> _Kept | None:
         """What is kept of these inputs, its stand-ins loaded; nothing when their files are not whole any more."""
-        kept = read_kept(self.out / WAYS_FILE, _Kept.model_validate_json) if self.out else None
+        kept = read_kept(self.out / POLICIES_FILE, _Kept.model_validate_json) if self.out else None
         if self.out is None or kept is None or kept.inputs != inputs:
             return None
         try:
-            load_stands(self.out, list(kept.compensations.values()), self.bench.engine)
+            load_stands(self.out, list(kept.compensations.values()), self.session.engine)
         except PlanError:
             return None
         return kept
 
     def _write(self) -> None:
         if self.out is not None:
-            write_text(self.out / WAYS_FILE, self._kept.model_dump_json(indent=1) + "\n")
+            write_text(self.out / POLICIES_FILE, self._kept.model_dump_json(indent=1) + "\n")
 
 
-def stage_texts(bench: Workbench, traces: Sequence[Trace], index: int) -> list[Text]:
+def stage_texts(session: Session, traces: Sequence[Trace], index: int) -> list[Text]:
     """What a stage wrote, behind its prompts, in question order."""
     return [
-        Text(bench.engine.encode(prompt, bench.task.chat_template), completion.token_ids)
+        Text(session.engine.encode(prompt, session.task.chat_template), completion.token_ids)
         for trace in traces
         for prompt, completion in zip(
             prompts_run(trace.stages[index]),

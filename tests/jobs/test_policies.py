@@ -1,4 +1,4 @@
-"""Ways to leave sub-layers out: what is prepared, what is kept, and what a search makes of it."""
+"""Policies to leave sub-layers out: what is prepared, what is kept, and what a search makes of it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from litestage.core import OptionError, PlanError
 from litestage.engine.forcing import Text
-from litestage.jobs import Options, Workbench, evaluate, search
+from litestage.jobs import Options, Session, evaluate, search
+from litestage.jobs.policies import PAPER, PRESETS, Policies, Policy, policies_of, stage_texts
 from litestage.jobs.progress import Silent
 from litestage.jobs.rankings import Rankings, compare_rankings
-from litestage.jobs.search import lay_ground
-from litestage.jobs.ways import PAPER, PRESETS, Way, Ways, stage_texts, ways_of
+from litestage.jobs.search import lay_baseline
 from litestage.search import SearchOptions
 from litestage.skipping import RANKINGS, Probe
 
@@ -22,52 +22,52 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def prepared(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Ways:
-    out = tmp_path_factory.mktemp("ways")
-    ground = lay_ground(bench, bench.questions("dev", 8), out)
-    return Ways(bench, ground.full, ways_of(list(RANKINGS), ["none", "mean", "lowrank:4"]), out)
+def prepared(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Policies:
+    out = tmp_path_factory.mktemp("policies")
+    baseline = lay_baseline(session, session.questions("dev", 8), out)
+    return Policies(session, baseline.full, policies_of(list(RANKINGS), ["none", "mean", "lowrank:4"]), out)
 
 
-def test_every_ranking_orders_every_sub_layer(prepared: Ways) -> None:
-    layers = {str(layer) for layer in prepared.bench.engine.model.decoder.layers}
+def test_every_ranking_orders_every_sub_layer(prepared: Policies) -> None:
+    layers = {str(layer) for layer in prepared.session.engine.model.decoder.layers}
     orders = {}
     for name in RANKINGS:
-        ranking = prepared.ranking("analysis", Way(name))
+        ranking = prepared.ranking("analysis", Policy(name))
         assert {score.layer for score in ranking.scores} == layers
         orders[name] = [score.layer for score in ranking.scores]
     assert len({tuple(order) for order in orders.values()}) >= 5, "they differ, or nothing could be compared"
 
 
-def test_pooled_rankings_are_one_for_all_stages_and_the_others_are_not(prepared: Ways) -> None:
+def test_pooled_rankings_are_one_for_all_stages_and_the_others_are_not(prepared: Policies) -> None:
     for name, kind in RANKINGS.items():
-        both = [prepared.ranking(stage, Way(name)).scores for stage in ("recall", "summary")]
+        both = [prepared.ranking(stage, Policy(name)).scores for stage in ("recall", "summary")]
         assert (both[0] == both[1]) == kind.pooled, name
 
 
-def test_the_best_way_is_the_one_that_changes_the_fewest_tokens(prepared: Ways) -> None:
-    few = Ways(prepared.bench, prepared.traces, ways_of(["cosine", "probe"], ["none", "mean"]), prepared.out)
-    way, effect = few.best("analysis", 8)
-    effects = {one: few.effect("analysis", 8, one) for one in few.ways}
-    assert effect == effects[way]
+def test_the_best_way_is_the_one_that_changes_the_fewest_tokens(prepared: Policies) -> None:
+    few = Policies(prepared.session, prepared.traces, policies_of(["cosine", "probe"], ["none", "mean"]), prepared.out)
+    policy, effect = few.best("analysis", 8)
+    effects = {one: few.effect("analysis", 8, one) for one in few.policies}
+    assert effect == effects[policy]
     assert effect.agreement == max(one.agreement for one in effects.values())
     assert effect.agreement > prepared.effect("analysis", 8, PAPER).agreement
-    assert Ways(prepared.bench, prepared.traces, [PAPER]).best("analysis", 8) == (PAPER, None)
+    assert Policies(prepared.session, prepared.traces, [PAPER]).best("analysis", 8) == (PAPER, None)
 
 
-def test_sets_are_judged_on_questions_that_nothing_was_fitted_on(prepared: Ways) -> None:
-    """By hand: the texts of every other question, the skip set of a way, a probe."""
-    bench, way = prepared.bench, Way("probe", "mean")
-    judged = stage_texts(bench, prepared.traces[1::2], 1)
+def test_sets_are_judged_on_questions_that_nothing_was_fitted_on(prepared: Policies) -> None:
+    """By hand: the texts of every other question, the skip set of a policy, a probe."""
+    session, policy = prepared.session, Policy("probe", "mean")
+    judged = stage_texts(session, prepared.traces[1::2], 1)
     assert len(judged) == 4 * 4
     assert all(isinstance(text, Text) and text.written for text in judged)
-    stand = bench.engine.stands[prepared.compensation("analysis", "mean").content or ""]
-    by_hand = Probe(bench.engine, judged).effect(prepared.skip_set("analysis", 6, way), stand)
-    assert prepared.effect("analysis", 6, way) == pytest.approx(by_hand)
+    stand = session.engine.stands[prepared.compensation("analysis", "mean").content or ""]
+    by_hand = Probe(session.engine, judged).effect(prepared.skip_set("analysis", 6, policy), stand)
+    assert prepared.effect("analysis", 6, policy) == pytest.approx(by_hand)
 
 
-def test_texts_of_a_stage_that_fans_out_are_those_of_all_its_choices(prepared: Ways, bench: Workbench) -> None:
+def test_texts_of_a_stage_that_fans_out_are_those_of_all_its_choices(prepared: Policies, session: Session) -> None:
     """A quarter of them is not one choice's; none comes twice, and they stay in question order."""
-    everything = stage_texts(bench, prepared.traces[1::2], 1)
+    everything = stage_texts(session, prepared.traces[1::2], 1)
     some = prepared._texts("judge", "analysis", len(everything) // 4)
     at = [everything.index(text) for text in some]
     assert at == sorted(set(at))
@@ -75,88 +75,91 @@ def test_texts_of_a_stage_that_fans_out_are_those_of_all_its_choices(prepared: W
     assert prepared._texts("judge", "analysis", 1000) == everything
 
 
-def test_nothing_is_fitted_on_what_is_judged(prepared: Ways) -> None:
-    """By hand: rankings and stand-ins of the calibrating half alone are the same in every way."""
+def test_nothing_is_fitted_on_what_is_judged(prepared: Policies) -> None:
+    """By hand: rankings and stand-ins of the calibrating half alone are the same in every policy."""
     half = [trace for trace in prepared.traces[::2] for _ in range(2)]  # every other one is one of them
-    alone = Ways(prepared.bench, half, prepared.ways)
+    alone = Policies(prepared.session, half, prepared.policies)
     for name in RANKINGS:
-        orders = [[s.layer for s in one.ranking("recall", Way(name)).scores] for one in (prepared, alone)]
+        orders = [[s.layer for s in one.ranking("recall", Policy(name)).scores] for one in (prepared, alone)]
         assert orders[0] == orders[1], name
     for kind in ("norm_ratio", "mean", "lowrank:4"):
         assert prepared.compensation("recall", kind) == alone.compensation("recall", kind), "the same numbers"
 
 
-def test_a_stage_without_room_in_the_calibrating_half_is_named(prepared: Ways) -> None:
+def test_a_stage_without_room_in_the_calibrating_half_is_named(prepared: Policies) -> None:
     """The other half's prompts may well have fitted."""
     traces = list(prepared.traces)
     for i in range(0, len(traces), 2):
         *others, last = traces[i].stages
         none = last.model_copy(update={"prompt_tokens": (0,) * len(last.prompts), "completions": ()})
         traces[i] = traces[i].model_copy(update={"stages": (*others, none)})
-    ways = Ways(prepared.bench, traces, ways_of(["cosine", "cosine_by_stage"], ["none"]))
-    for way in ways.ways:
+    policies = Policies(prepared.session, traces, policies_of(["cosine", "cosine_by_stage"], ["none"]))
+    for policy in policies.policies:
         with pytest.raises(OptionError, match="No prompt of stage summary fits the 512 tokens"):
-            ways.ranking("summary", way)
+            policies.ranking("summary", policy)
 
 
-def test_what_was_prepared_for_other_texts_is_not_taken_up(prepared: Ways, tmp_path: Path) -> None:
+def test_what_was_prepared_for_other_texts_is_not_taken_up(prepared: Policies, tmp_path: Path) -> None:
     """Prompts may well be the same: those of a last stage say nothing of what it writes."""
     shutil.copytree(prepared.out or "", tmp_path, dirs_exist_ok=True)
-    assert Ways(prepared.bench, prepared.traces, prepared.ways, tmp_path)._kept.rankings
+    assert Policies(prepared.session, prepared.traces, prepared.policies, tmp_path)._kept.rankings
     *others, last = prepared.traces
     completion = last.stages[-1].completions[0]
     longer = completion.model_copy(update={"token_ids": (*completion.token_ids, 5)})
     stage = last.stages[-1].model_copy(update={"completions": (longer, *last.stages[-1].completions[1:])})
     changed = last.model_copy(update={"stages": (*last.stages[:-1], stage)})
-    assert not Ways(prepared.bench, [*others, changed], prepared.ways, tmp_path)._kept.rankings
+    assert not Policies(prepared.session, [*others, changed], prepared.policies, tmp_path)._kept.rankings
 
 
-def test_stand_ins_that_were_lost_are_fitted_again(prepared: Ways, tmp_path: Path) -> None:
+def test_stand_ins_that_were_lost_are_fitted_again(prepared: Policies, tmp_path: Path) -> None:
     before = prepared.compensation("recall", "mean")
     shutil.copytree(prepared.out or "", tmp_path, dirs_exist_ok=True)
     (tmp_path / f"compensation-{(before.content or '')[:16]}.safetensors").unlink()
-    assert Ways(prepared.bench, prepared.traces, prepared.ways, tmp_path).compensation("recall", "mean") == before
+    assert (
+        Policies(prepared.session, prepared.traces, prepared.policies, tmp_path).compensation("recall", "mean")
+        == before
+    )
 
 
-def test_what_was_prepared_is_taken_up_again(prepared: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = prepared.effect("recall", 4, Way("greedy", "mean"))
+def test_what_was_prepared_is_taken_up_again(prepared: Policies, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = prepared.effect("recall", 4, Policy("greedy", "mean"))
     compensation = prepared.compensation("recall", "mean")
-    fresh = Workbench(Options())
-    again = Ways(fresh, prepared.traces, prepared.ways, prepared.out)
-    monkeypatch.setattr("litestage.jobs.ways.greedy", None)
-    monkeypatch.setattr("litestage.jobs.ways.fit", None)
-    monkeypatch.setattr("litestage.jobs.ways.Probe", None)
-    assert again.effect("recall", 4, Way("greedy", "mean")) == before
+    fresh = Session(Options())
+    again = Policies(fresh, prepared.traces, prepared.policies, prepared.out)
+    monkeypatch.setattr("litestage.jobs.policies.greedy", None)
+    monkeypatch.setattr("litestage.jobs.policies.fit", None)
+    monkeypatch.setattr("litestage.jobs.policies.Probe", None)
+    assert again.effect("recall", 4, Policy("greedy", "mean")) == before
     assert again.compensation("recall", "mean") == compensation
     assert compensation.content in fresh.engine.stands
 
 
-def test_a_search_chooses_ways_and_its_plan_runs_elsewhere(bench: Workbench, tmp_path: Path) -> None:
-    questions = bench.questions("dev", 12)
-    ways = ways_of(["cosine", "probe"], ["none", "mean"])
-    found = search(bench, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), ways=ways)
+def test_a_search_chooses_ways_and_its_plan_runs_elsewhere(session: Session, tmp_path: Path) -> None:
+    questions = session.questions("dev", 12)
+    policies = policies_of(["cosine", "probe"], ["none", "mean"])
+    found = search(session, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), policies=policies)
     points = [point for profile in found.record.profiles for point in profile.points if point.budget]
-    assert all(point.agreement is not None and point.way in map(str, ways) for point in points)
-    again = search(bench, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), ways=ways)
+    assert all(point.agreement is not None and point.policy in map(str, policies) for point in points)
+    again = search(session, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), policies=policies)
     assert (again.plan.stages, again.record.profiles) == (found.plan.stages, found.record.profiles)
-    other = Workbench(Options())
+    other = Session(Options())
     evaluation = evaluate(other, questions, other.load_plan(tmp_path), tmp_path / "check")
     assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
-    with pytest.raises(OptionError, match="its ways is"):
-        search(bench, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False))
+    with pytest.raises(OptionError, match="its policies is"):
+        search(session, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False))
     compensated = [stage for stage in found.plan.stages.values() if stage.compensation.content]
     if compensated:
         (tmp_path / f"compensation-{(compensated[0].compensation.content or '')[:16]}.safetensors").unlink()
         with pytest.raises(PlanError, match="is missing"):
-            Workbench(Options()).load_plan(tmp_path)
+            Session(Options()).load_plan(tmp_path)
 
 
 def test_names_that_are_not_known_are_refused() -> None:
     with pytest.raises(OptionError, match=r"--ranking cosin is not known\. Choose from cosine, "):
-        ways_of(["cosin"], ["none"])
+        policies_of(["cosin"], ["none"])
     with pytest.raises(OptionError, match=r"'median' is not known\. Choose none, norm_ratio, mean, affine, lowrank:R"):
-        ways_of(["cosine"], ["median"])
-    assert ways_of(*PRESETS["paper"]) == (PAPER,)
+        policies_of(["cosine"], ["median"])
+    assert policies_of(*PRESETS["paper"]) == (PAPER,)
 
 
 def test_rank_shows_and_draws_the_rankings_side_by_side(litestage: Run, tmp_path: Path) -> None:
@@ -179,13 +182,13 @@ def test_rank_shows_and_draws_the_rankings_side_by_side(litestage: Run, tmp_path
     assert (tmp_path / "rankings.png").stat().st_size > 1000
 
 
-def test_one_question_cannot_be_fitted_on_and_judge(bench: Workbench, tmp_path: Path) -> None:
+def test_one_question_cannot_be_fitted_on_and_judge(session: Session, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="Give 2 or more: half are fitted on, half judged"):
-        compare_rankings(bench, bench.questions("dev", 1), [PAPER], tmp_path)
+        compare_rankings(session, session.questions("dev", 1), [PAPER], tmp_path)
 
 
-def test_rank_counts_no_part_of_its_work_further_than_it_goes(bench: Workbench, tmp_path: Path) -> None:
-    """Work that another part starts on its way would be counted as that part's own."""
+def test_rank_counts_no_part_of_its_work_further_than_it_goes(session: Session, tmp_path: Path) -> None:
+    """Work that another part starts on its policy would be counted as that part's own."""
     parts: list[list[int]] = []
 
     class Counting(Silent):
@@ -195,23 +198,23 @@ def test_rank_counts_no_part_of_its_work_further_than_it_goes(bench: Workbench, 
         def advance(self, steps: int = 1, note: str = "") -> None:
             parts[-1][0] += steps
 
-    ways = ways_of(["cosine", "greedy"], ["none", "affine"])
-    compare_rankings(bench, bench.questions("dev", 4), ways, tmp_path, step=12, progress=Counting())
+    policies = policies_of(["cosine", "greedy"], ["none", "affine"])
+    compare_rankings(session, session.questions("dev", 4), policies, tmp_path, step=12, progress=Counting())
     assert len(parts) == 2 + 3 * 4, "answers, the cosine; of each stage stand-ins, two removals and what is judged"
     assert all(done <= total for done, total in parts)
     assert sum(done == total for done, total in parts) >= len(parts) - 6, "greedy removal ends early"
 
 
-def test_rank_answers_the_questions_that_nothing_was_fitted_on(bench: Workbench, tmp_path: Path) -> None:
+def test_rank_answers_the_questions_that_nothing_was_fitted_on(session: Session, tmp_path: Path) -> None:
     """By hand: the plan that leaves the budget out of every stage, evaluated on every other question."""
-    questions, ways = bench.questions("dev", 12), ways_of(["cosine", "probe"], ["mean"])
-    found = compare_rankings(bench, questions, ways, tmp_path, step=12, answers=True)
-    assert [(one.ranking, one.compensation) for one in found.answers] == list(ways)
+    questions, policies = session.questions("dev", 12), policies_of(["cosine", "probe"], ["mean"])
+    found = compare_rankings(session, questions, policies, tmp_path, step=12, answers=True)
+    assert [(one.ranking, one.compensation) for one in found.answers] == list(policies)
     for one in found.answers:
         assert [point.budget for point in one.points] == list(range(12, 12 * len(one.points) + 1, 12))
         assert all(point.against_full.high >= 0 for point in one.points[:-1])
         assert one.points[-1].against_full.high < 0 or one.points[-1].budget == 24
-    prepared = Ways(bench, lay_ground(bench, questions, tmp_path).full, ways, tmp_path)
-    plan = bench.plan({stage: prepared.stage_plan(stage, 12, ways[1]) for stage in bench.task.stage_names})
-    by_hand = evaluate(bench, questions[1::2], plan, tmp_path / "by-hand")
+    prepared = Policies(session, lay_baseline(session, questions, tmp_path).full, policies, tmp_path)
+    plan = session.plan({stage: prepared.stage_plan(stage, 12, policies[1]) for stage in session.task.stage_names})
+    by_hand = evaluate(session, questions[1::2], plan, tmp_path / "by-hand")
     assert found.answers[1].points[0].accuracy == by_hand.interval

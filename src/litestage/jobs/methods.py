@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from litestage.core import Compensation, CompensationKind, ExitRule, Plan, StagePlan, Trace
-from litestage.jobs.workbench import Workbench
+from litestage.jobs.session import Session
 from litestage.results.comparison import SystemKind
 from litestage.skipping.rules import RULES, Rule, Scores
 from litestage.tasks import Task
@@ -17,7 +17,7 @@ WORTH_CAPPING = 0.01
 
 
 @dataclass(frozen=True)
-class Setup:
+class Method:
     """One system: a plan, and the form of the task that it runs."""
 
     name: str
@@ -31,18 +31,18 @@ class Setup:
     task: Task
 
 
-def full_depth(bench: Workbench) -> Setup:
-    return Setup(FULL, FULL, "Full depth", "full", "", bench.full_plan(), bench.task)
+def full_depth(session: Session) -> Method:
+    return Method(FULL, FULL, "Full depth", "full", "", session.full_plan(), session.task)
 
 
 def uniform(
-    bench: Workbench,
+    session: Session,
     scores: Scores,
     compensations: Mapping[CompensationKind, Compensation],
     methods: Sequence[str],
     blocks: Sequence[int],
     exit_rule: ExitRule,
-) -> Iterator[Setup]:
+) -> Iterator[Method]:
     """Every method with every amount, the same in all stages; LiteStage's ranking with and without exit."""
     for name in methods:
         rule = RULES[name]
@@ -52,36 +52,42 @@ def uniform(
                 compensation=compensations[rule.compensation],
             )
             if name == "litestage":
-                yield _uniform(bench, rule, amount, stage, "litestage_uniform", "Uniform, no exit")
+                yield _uniform(session, rule, amount, stage, "litestage_uniform", "Uniform, no exit")
                 stage = stage.model_copy(update={"exit": exit_rule})
-                yield _uniform(bench, rule, amount, stage, "litestage_uniform_exit", "Uniform, exit")
+                yield _uniform(session, rule, amount, stage, "litestage_uniform_exit", "Uniform, exit")
             else:
-                yield _uniform(bench, rule, amount, stage, name, rule.title)
+                yield _uniform(session, rule, amount, stage, name, rule.title)
 
 
-def _uniform(bench: Workbench, rule: Rule, blocks: int, stage: StagePlan, method: str, title: str) -> Setup:
+def _uniform(session: Session, rule: Rule, blocks: int, stage: StagePlan, method: str, title: str) -> Method:
     amount = f"{2 * blocks} sub-layers" if rule.unit == "sub-layers" else f"{blocks} block{'s' * (blocks > 1)}"
-    plan = bench.plan(dict.fromkeys(bench.task.stage_names, stage))
+    plan = session.plan(dict.fromkeys(session.task.stage_names, stage))
     kind: SystemKind = "ablation" if rule.name == "litestage" else "rule"
-    return Setup(f"{method}-{blocks}", method, title, kind, amount, plan, bench.task)
+    return Method(f"{method}-{blocks}", method, title, kind, amount, plan, session.task)
 
 
-def searched(bench: Workbench, plans: Mapping[float, Plan], compensation: Compensation) -> Iterator[Setup]:
+def searched(session: Session, plans: Mapping[float, Plan], compensation: Compensation) -> Iterator[Method]:
     """LiteStage's plans by the points that they may lose; without exit; and with norm ratios for what they skip."""
     for plan, drops in _alike(plans):
         name, requested = f"{drops[0]:g}", f"drop ≤ {', '.join(f'{drop:g}' for drop in drops)}"
-        yield Setup(f"litestage-{name}", "litestage", "LiteStage", "litestage", requested, plan, bench.task)
+        yield Method(f"litestage-{name}", "litestage", "LiteStage", "litestage", requested, plan, session.task)
         if any(stage.exit for stage in plan.stages.values()):
             patient = _changed(plan, exit=None)
             title = "LiteStage, no exit"
-            yield Setup(
-                f"litestage_no_exit-{name}", "litestage_no_exit", title, "ablation", requested, patient, bench.task
+            yield Method(
+                f"litestage_no_exit-{name}", "litestage_no_exit", title, "ablation", requested, patient, session.task
             )
         if any(stage.schedule.num_skipped for stage in plan.stages.values()):
             scaled = _changed(plan, compensation=compensation)
             title = "LiteStage, norm ratio"
-            yield Setup(
-                f"litestage_norm_ratio-{name}", "litestage_norm_ratio", title, "ablation", requested, scaled, bench.task
+            yield Method(
+                f"litestage_norm_ratio-{name}",
+                "litestage_norm_ratio",
+                title,
+                "ablation",
+                requested,
+                scaled,
+                session.task,
             )
 
 
@@ -106,32 +112,39 @@ def _changed(plan: Plan, **update: object) -> Plan:
     return plan.model_copy(update={"stages": stages})
 
 
-def controls(bench: Workbench, exit_rule: ExitRule) -> Iterator[Setup]:
+def controls(session: Session, exit_rule: ExitRule) -> Iterator[Method]:
     """Exit at full depth, and each stage but the last left out (REFERENCE, section 7)."""
-    exits = bench.plan(dict.fromkeys(bench.task.stage_names, StagePlan(exit=exit_rule)))
+    exits = session.plan(dict.fromkeys(session.task.stage_names, StagePlan(exit=exit_rule)))
     rule = f"exit {exit_rule.window},{exit_rule.threshold:g}"
-    yield Setup("exit_only", "exit_only", "Exit, full depth", "control", rule, exits, bench.task)
-    for stage in bench.task.stage_names[:-1]:
+    yield Method("exit_only", "exit_only", "Exit, full depth", "control", rule, exits, session.task)
+    for stage in session.task.stage_names[:-1]:
         method, title = f"without_{stage}", f"Without {stage}"
-        yield Setup(method, method, title, "control", "stage left out", bench.full_plan(), bench.task.without(stage))
+        yield Method(
+            method, method, title, "control", "stage left out", session.full_plan(), session.task.without(stage)
+        )
 
 
-def token_cap(bench: Workbench, setup: Setup, full: Sequence[Trace], shorter: Sequence[Trace]) -> Setup | None:
+def token_cap(session: Session, shortened: Method, full: Sequence[Trace], shorter: Sequence[Trace]) -> Method | None:
     """Full depth, its texts limited to the system's mean length; None if those are not shorter."""
     limits: dict[str, int] = {}
     if _tokens(shorter) > (1 - WORTH_CAPPING) * _tokens(full):
         return None
-    for index, name in enumerate(bench.task.stage_names):
+    for index, name in enumerate(session.task.stage_names):
         lengths, target = _lengths(full, index), _mean(_lengths(shorter, index))
         if target < _mean(lengths):
             limits[name] = cap_for(lengths, target)
     if not limits:
         return None
     requested = ", ".join(f"{name} {limit}" for name, limit in limits.items())
-    task = bench.task.with_limits(limits)
-    method = "token_cap"
-    return Setup(
-        f"{method}-{setup.name}", method, "Token cap, full depth", "control", requested, bench.full_plan(), task
+    task = session.task.with_limits(limits)
+    return Method(
+        f"token_cap-{shortened.name}",
+        "token_cap",
+        "Token cap, full depth",
+        "control",
+        requested,
+        session.full_plan(),
+        task,
     )
 
 

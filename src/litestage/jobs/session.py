@@ -60,7 +60,7 @@ class Options:
     """
 
 
-class Workbench:
+class Session:
     """A loaded model on a task, ready to run."""
 
     def __init__(self, options: Options) -> None:

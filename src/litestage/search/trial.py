@@ -55,7 +55,7 @@ class SearchOptions(Record):
             )
 
 
-class StageSetting(Record):
+class StageCandidate(Record):
     """One stage: how many sub-layers it skips, and whether it may exit early."""
 
     stage: str
@@ -65,14 +65,14 @@ class StageSetting(Record):
     """Which sub-layers a budget means and what stands in for them, by the name that whoever measures knows it by."""
 
 
-class Setting(Record):
+class Candidate(Record):
     """A budget, a way to leave so much out, and an exit switch for each stage, in task order."""
 
-    stages: tuple[StageSetting, ...]
+    stages: tuple[StageCandidate, ...]
 
     @classmethod
-    def full_depth(cls, stages: Sequence[str], exits: bool = False) -> Setting:
-        return cls(stages=tuple(StageSetting(stage=stage, exit=exits) for stage in stages))
+    def full_depth(cls, stages: Sequence[str], exits: bool = False) -> Candidate:
+        return cls(stages=tuple(StageCandidate(stage=stage, exit=exits) for stage in stages))
 
     @property
     def budgets(self) -> dict[str, int]:
@@ -83,14 +83,14 @@ class Setting(Record):
         """Stages that may exit early."""
         return tuple(stage.stage for stage in self.stages if stage.exit)
 
-    def with_budget(self, stage: str, budget: int, way: str = "") -> Setting:
+    def with_budget(self, stage: str, budget: int, way: str = "") -> Candidate:
         return self._with(stage, budget=budget, way=way if budget else "")
 
-    def with_exit(self, stage: str, on: bool) -> Setting:
+    def with_exit(self, stage: str, on: bool) -> Candidate:
         return self._with(stage, exit=on)
 
-    def _with(self, name: str, **update: int | bool | str) -> Setting:
-        return Setting(
+    def _with(self, name: str, **update: int | bool | str) -> Candidate:
+        return Candidate(
             stages=tuple(stage.model_copy(update=update) if stage.stage == name else stage for stage in self.stages)
         )
 
@@ -98,10 +98,10 @@ class Setting(Record):
 Purpose = Literal["full", "profile", "exit"]
 
 
-class Ask(Record):
+class Trial(Record):
     """One measurement that the search wants."""
 
-    setting: Setting
+    setting: Candidate
     needed: int
     """Right answers below which the measurement may be cut short: see `hopeless`."""
     too_slow: float | None = None
@@ -116,12 +116,12 @@ class Ask(Record):
         """Whether a measurement of at least so many seconds a question may be cut short."""
         return self.too_slow is not None and seconds is not None and seconds > self.too_slow
 
-    def is_settled_by(self, told: Measurement) -> bool:
+    def is_settled_by(self, told: TrialResult) -> bool:
         """Whether a measurement says what this asks: it is whole, or was cut short for one of the two reasons."""
         return not told.cut_short or told.at_most < self.needed or self.is_too_slow(told.seconds_at_least)
 
 
-class Measurement(Record):
+class TrialResult(Record):
     """What running a setting over the questions showed."""
 
     outcomes: tuple[bool | None, ...]
@@ -157,10 +157,10 @@ class Measurement(Record):
         return True if self.correct >= needed else None
 
 
-Measure = Callable[[Ask], Measurement]
+Measure = Callable[[Trial], TrialResult]
 
 
-class Screened(Record):
+class ScreenedPolicy(Record):
     """The way chosen for a budget, before anything was decoded with it."""
 
     way: str = ""
@@ -168,13 +168,13 @@ class Screened(Record):
     """Share of the full model's tokens, 0 to 1, that stay the likeliest when its texts are teacher-forced."""
 
 
-Screen = Callable[[str, int], Screened]
+Screen = Callable[[str, int], ScreenedPolicy]
 """Called with a stage and a budget."""
 
 
-def one_way(stage: str, budget: int) -> Screened:
+def one_way(stage: str, budget: int) -> ScreenedPolicy:
     """The screen of a search that has nothing to choose from."""
-    return Screened()
+    return ScreenedPolicy()
 
 
 def hopeless(correct: int, measured: int, questions: int, needed: int) -> bool:
