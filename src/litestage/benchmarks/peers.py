@@ -54,7 +54,7 @@ def usable_peers(wanted: str, model: str, device: torch.device) -> list[str]:
 def _why_not_llama(model: str, device: torch.device) -> str | None:
     if find_spec("llama_cpp") is None:
         return "llama-cpp-python is not installed. pip install llama-cpp-python, or leave it out."
-    if catalog.resolve(model).suffix != ".gguf":
+    if catalog.resolve(model).suffix.lower() != ".gguf":
         return f"it reads GGUF files, and {model} is none. Give one as --model, or leave it out."
     if device.type != "cpu":
         return "it is timed on the CPU alone. Add --device cpu, or leave it out."

@@ -90,7 +90,7 @@ def resolve(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir() or path.is_file():
         return path
-    if path.suffix == ".gguf" or name.startswith((".", "/", "~")):
+    if path.suffix.lower() == ".gguf" or name.startswith((".", "/", "~")):
         raise ModelError(f"There is no model at {name}. Check the path; `litestage models` lists the short names.")
     if "/" not in name:
         near = get_close_matches(name, [EMBEDDED, *PULLABLE], n=1)

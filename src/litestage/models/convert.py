@@ -74,7 +74,7 @@ def _check_rotary(config: Any) -> None:
     rope = getattr(config, "rope_parameters", None) or {}
     by_layer_type = [one for one in rope.values() if isinstance(one, Mapping)]
     for one in by_layer_type or [rope]:
-        if (kind := one.get("rope_type", "default")) in ("dynamic", "longrope"):
+        if (kind := one.get("rope_type", "default")) == "dynamic":
             raise ModelError(
                 f"{config.model_type} with {kind} rotary scaling turns a token differently as the text grows; "
                 "only tables that depend on the position alone are supported."
@@ -141,7 +141,7 @@ def to_decoder(model: PreTrainedModel, device: torch.device, packing: Packing = 
         blocks,
         packing.cast(_norm(family, body.norm, device)),
         embedding if tied else packing.pack(_fuse([head], device), packing.head_kind),
-        _rotary(blocks, body.rotary_emb, shape.head_size, packing.dtype or model.dtype, device),
+        _rotary(blocks, body.rotary_emb, shape, packing.dtype or model.dtype, device),
         Activation(activation, ACT2FN[activation]),
         packing.cache_dtype,
         packing.kernels,
@@ -158,7 +158,7 @@ def _shape(family: Family, config: Any) -> Shape:
         kv_heads=config.num_key_value_heads,
         head_size=head_size,
         norm_eps=config.rms_norm_eps,
-        max_positions=config.max_position_embeddings,
+        max_positions=_positions(config),
         embedding_scale=config.hidden_size**0.5 if family.scales_embedding else get("embedding_multiplier"),
         attention_scale=before_attention**-0.5 if before_attention else get("attention_multiplier"),
         attention_cap=get("attn_logit_softcapping"),
@@ -166,6 +166,14 @@ def _shape(family: Family, config: Any) -> Shape:
         logit_scale=1 / logits if logits else None,
         logit_cap=get("final_logit_softcapping"),
     )
+
+
+def _positions(config: Any) -> int:
+    """How far texts go: with longrope as far as they turn as short ones, since transformers turns longer ones anew."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope" or rope["short_factor"] == rope["long_factor"]:
+        return int(config.max_position_embeddings)
+    return int(rope["original_max_position_embeddings"])
 
 
 def _block(
@@ -307,14 +315,19 @@ def _window(config: Any, block: int) -> int | None:
     return window if types is None or types[block] == "sliding_attention" else None
 
 
-def _rotary(blocks: Sequence[Block], module: Any, head_size: int, dtype: torch.dtype, device: torch.device) -> Rotary:
-    """Cosine and sine tables [P, E] that the blocks use, as the model's own rotary embedding makes them."""
+def _rotary(blocks: Sequence[Block], module: Any, shape: Shape, dtype: torch.dtype, device: torch.device) -> Rotary:
+    """Cosine and sine tables [P, E] that the blocks use, as the model's own rotary embedding makes them.
+
+    Beyond the last position there is only padding, which must not make longrope turn all others as in a long text.
+    """
 
     def maker(*layer_type: str) -> Callable[[int], tuple[Tensor, Tensor]]:
         def tables(positions: int) -> tuple[Tensor, Tensor]:
             with torch.inference_mode():
-                cos, sin = module(torch.zeros(1, dtype=dtype), torch.arange(positions)[None], *layer_type)
-            return _whole_head(cos[0], 1.0, head_size).to(device), _whole_head(sin[0], 0.0, head_size).to(device)
+                at = torch.arange(positions).clamp(max=shape.max_positions - 1)
+                cos, sin = module(torch.zeros(1, dtype=dtype), at[None], *layer_type)
+            size = shape.head_size
+            return _whole_head(cos[0], 1.0, size).to(device), _whole_head(sin[0], 0.0, size).to(device)
 
         return tables
 

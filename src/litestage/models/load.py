@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import gguf
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
@@ -32,6 +30,7 @@ from litestage.core.plan import content_hash
 from litestage.models import catalog
 from litestage.models.convert import PLAIN, check_family, check_supported, fingerprint, to_decoder
 from litestage.models.decoder import Decoder, LowRank
+from litestage.models.gguf import is_gguf, load_gguf
 from litestage.models.packed import Packing, choose_packing
 
 NEEDED = {
@@ -101,26 +100,28 @@ def load_transformers(
     name: str, *, adapter: str | None = None, dtype: str = "fp32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The transformers model and tokenizer behind a name, its adapter merged; checked before weights are read."""
-    with _gguf_read_once():
-        return _load(name, adapter, _dtype(dtype))
-
-
-def _load(name: str, adapter: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    place, options = _place(name)
-    folder = Path(place) if not options else None
-    _check_holds(name, folder, "configuration")
-    config = _read("config", name, _config, place, **options)
-    check_supported(config)
-    _check_unquantised(config, name)
-    _check_holds(name, folder, "tokenizer")
-    _check_holds(name, folder, "weights")
-    tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, place, **options)
+    wanted, place = _dtype(dtype), catalog.resolve(name)
     # An adapter is merged in fp32: rounded before and after, it would make other weights, and plans would not fit them.
-    model = _read_weights(name, place, dtype=dtype if adapter is None else torch.float32, **options)
+    unmerged = wanted if adapter is None else torch.float32
+    model, tokenizer = load_gguf(place, name, unmerged) if is_gguf(place) else _load_folder(place, name, unmerged)
     if adapter is not None:
-        model = _merge(with_adapter(model, adapter)).to(dtype)
+        model = _merge(with_adapter(model, adapter)).to(wanted)
         _end_as_learnt(model, catalog.resolve_adapter(adapter))
     return model.eval(), tokenizer
+
+
+def _load_folder(place: Path, name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """From a folder, or from the hub where there is none."""
+    if place.is_file():
+        raise ModelError(f"Model {name!r} is one file of a model. Give the folder that holds it and its config.json.")
+    _check_holds(name, place, "configuration")
+    config = _read("config", name, _config, str(place))
+    check_supported(config)
+    _check_unquantised(config, name)
+    _check_holds(name, place, "tokenizer")
+    _check_holds(name, place, "weights")
+    tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, str(place))
+    return _read_weights(name, str(place), dtype=dtype), tokenizer
 
 
 def _end_as_learnt(model: PreTrainedModel, adapter: Path) -> None:
@@ -154,17 +155,6 @@ def _low_rank(layer: Any) -> LowRank:
     return LowRank(layer.lora_A[name].weight.detach().float(), up.detach().float().T.contiguous())
 
 
-@contextmanager
-def _gguf_read_once() -> Iterator[None]:
-    """transformers parses a GGUF file's metadata four times over, in seconds each; here it gets the first again."""
-    reader = gguf.GGUFReader
-    gguf.GGUFReader = cache(reader)
-    try:
-        yield
-    finally:
-        gguf.GGUFReader = reader
-
-
 def _dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise OptionError(f"--dtype {name} is not known. Choose one of {', '.join(DTYPES)}.")
@@ -188,21 +178,9 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _place(name: str) -> tuple[str, dict[str, Any]]:
-    """Where transformers should look, and with which options."""
-    path = catalog.resolve(name)
-    if path.suffix == ".gguf":
-        if not path.stat().st_size:
-            raise ModelError(f"Model {name!r} is an empty file, perhaps a download that broke off. Fetch it again.")
-        return str(path.parent), {"gguf_file": path.name}
-    if path.is_file():
-        raise ModelError(f"Model {name!r} is one file of a model. Give the folder that holds it and its config.json.")
-    return str(path), {}
-
-
-def _check_holds(name: str, folder: Path | None, what: str) -> None:
+def _check_holds(name: str, folder: Path, what: str) -> None:
     """Name what a model folder lacks, before transformers says it in its own words (hub ids have no folder)."""
-    if folder is None or not folder.is_dir():
+    if not folder.is_dir():
         return
     if not any(any(folder.glob(pattern)) for pattern in NEEDED[what]):
         raise ModelError(
@@ -234,13 +212,12 @@ def _read(what: str, name: str, reader: Any, place: str, **options: Any) -> Any:
         ) from error
 
 
-def _config(place: str, **options: Any) -> Any:
+def _config(place: str) -> Any:
     """A model's config; a family that transformers does not know either is named before it blames its version."""
-    if not options:
-        kind = PretrainedConfig.get_config_dict(place)[0].get("model_type")
-        if kind is not None and kind not in CONFIG_MAPPING:
-            check_family(kind)
-    return AutoConfig.from_pretrained(place, **options)
+    kind = PretrainedConfig.get_config_dict(place)[0].get("model_type")
+    if kind is not None and kind not in CONFIG_MAPPING:
+        check_family(kind)
+    return AutoConfig.from_pretrained(place)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,0 +1,192 @@
+"""A GGUF file, alone or in parts: its keys and tensors, by name, and what became of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, dequantize
+from gguf.constants import GGML_QUANT_SIZES
+from numpy.typing import NDArray
+
+from litestage.core import ModelError
+from litestage.models.ledger import Entry, Kind, Ledger, Verdict
+
+MAGIC = b"GGUF"
+PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
+"""The name of one part of a file that was split."""
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is one by its name or by its first bytes (some programs keep them without a suffix)."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() == ".gguf":
+        return True
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor as it lies in the file."""
+
+    name: str
+    kind: GGMLQuantizationType
+    shape: tuple[int, ...]
+    """Rows first, as in PyTorch; the file has them the other way round."""
+    data: Any
+
+    def values(self) -> NDArray[np.float32]:
+        """Unpacked, in fp32."""
+        return np.array(dequantize(self.data, self.kind), dtype=np.float32).reshape(self.shape)
+
+
+@dataclass
+class GgufFile:
+    """Keys and tensors of a file and of its parts, in their order."""
+
+    path: Path
+    source: str
+    """What a person calls it."""
+    fields: dict[str, Any]
+    tensors: dict[str, Stored]
+    _values: dict[str, Any] = field(default_factory=dict)
+
+    def value(self, key: str) -> Any:
+        """A key's value, or None."""
+        if key not in self.fields:
+            return None
+        if key not in self._values:
+            self._values[key] = self.fields[key].contents()
+        return self._values[key]
+
+    @cached_property
+    def architecture(self) -> str:
+        return str(self.value("general.architecture"))
+
+    def own(self, key: str) -> str:
+        """The whole name of a key of the file's architecture."""
+        return f"{self.architecture}.{key}"
+
+
+class Account:
+    """What became of each key and tensor, as those who read them say."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self.file = file
+        self._entries: dict[tuple[Kind, str], Entry] = {}
+
+    def note(self, kind: Kind, name: str, verdict: Verdict, why: str) -> None:
+        """The first word on a name counts, but a refusal overrules it."""
+        if verdict == "refused" or (kind, name) not in self._entries:
+            self._entries[kind, name] = Entry(kind, name, verdict, why)
+
+    def use(self, key: str, why: str) -> Any:
+        """The value of a key of the file, or None; noted as used where it is there."""
+        value = self.file.value(key)
+        if value is not None:
+            self.note("key", key, "used", why)
+        return value
+
+    def refuse(self, key: str, why: str) -> None:
+        self.note("key", key, "refused", why)
+
+    def knows(self, kind: Kind, name: str) -> bool:
+        return (kind, name) in self._entries
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """All that the file holds, keys first."""
+        yield from (("key", name) for name in self.file.fields)
+        yield from (("tensor", name) for name in self.file.tensors)
+
+    def ledger(self) -> Ledger:
+        return Ledger(self.file.source, [self._entries[one] for one in self.names() if one in self._entries])
+
+
+def open_gguf(path: Path, source: str) -> GgufFile:
+    """A file with all its parts; `ModelError` says what is wrong with one that cannot be read."""
+    if not path.stat().st_size:
+        raise ModelError(f"Model {source!r} is an empty file, perhaps a download that broke off. Fetch it again.")
+    fields: dict[str, Any] = {}
+    tensors: dict[str, Stored] = {}
+    for place in _parts(path, source):
+        reader = _reader(place)
+        of_part = {name: value for name, value in reader.fields.items() if not name.startswith("GGUF.")}
+        for name, value in of_part.items():
+            if name in fields and not name.startswith("split.") and value.contents() != fields[name].contents():
+                raise ModelError(f"{place} holds another {name} than the first part: they are parts of two models.")
+        fields = of_part | fields
+        for one in reader.tensors:
+            if one.name in tensors:
+                raise ModelError(f"{place} holds the tensor {one.name} a second time: the parts overlap.")
+            shape = tuple(int(size) for size in reversed(one.shape.tolist()))
+            tensors[one.name] = Stored(one.name, one.tensor_type, shape, one.data)
+    file = GgufFile(path, source, fields, tensors)
+    _check_count(file)
+    return file
+
+
+def _parts(path: Path, source: str) -> list[Path]:
+    """The file, or all the parts that one belongs to."""
+    named = PART.fullmatch(path.name)
+    if named is None:
+        return [path]
+    count = int(named["count"])
+    parts = [
+        path.with_name(f"{named['stem']}-{number:05d}-of-{count:05d}{named['suffix']}")
+        for number in range(1, count + 1)
+    ]
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise ModelError(
+            f"Model {source!r} is part {int(named['number'])} of {count}, and {missing[0]} does not lie beside it "
+            f"({len(missing)} missing in all). Put all parts into one folder."
+        )
+    return parts
+
+
+def _check_count(file: GgufFile) -> None:
+    """A renamed part would otherwise be half a model."""
+    expected = file.value("split.tensors.count")
+    if expected is not None and expected != len(file.tensors):
+        raise ModelError(
+            f"Model {file.source!r} was split into {file.value('split.count')} parts with {expected} tensors in all, "
+            f"and {len(file.tensors)} are here. Give the parts the names they had, which end in -00001-of-0000N.gguf."
+        )
+
+
+class _Reader(GGUFReader):  # type: ignore[misc]
+    """The gguf package's, over a plain array: each slice of a mapped file would be one, at twice the time."""
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        return self._plain
+
+    @data.setter
+    def data(self, mapped: NDArray[np.uint8]) -> None:
+        self._plain = mapped.view(np.ndarray)
+
+
+def _reader(path: Path) -> Any:
+    try:
+        reader = _Reader(path)
+    except Exception as error:  # it raises whatever a wrong offset leads to
+        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(f"{path} is no GGUF file, or is cut short or damaged ({said}). Fetch it again.") from None
+    if reader.endianess == GGUFEndian.BIG:
+        raise ModelError(f"{path} has its bytes in big-endian order; litestage reads little-endian files.")
+    return reader
+
+
+def can_unpack(kind: GGMLQuantizationType) -> bool:
+    """Whether the gguf package turns tensors of a type into fp32; tried on one block of zeros."""
+    try:
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), dtype=np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True

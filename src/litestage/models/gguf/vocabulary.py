@@ -1,0 +1,318 @@
+"""From a file's ``tokenizer.*`` keys to a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gguf import TokenType
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from litestage.core import ModelError
+from litestage.models.gguf.architectures import NONE, Neutral
+from litestage.models.gguf.file import Account
+
+PREFIX = "tokenizer.ggml."
+SPACE = "▁"
+"""SentencePiece's sign for a space."""
+
+ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+CASED = (rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*")
+REST_WITH_SLASH = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+@dataclass(frozen=True, slots=True)
+class Pre:
+    """How a byte-level vocabulary cuts text before it merges (``tokenizer.ggml.pre``)."""
+
+    pattern: str | None = None
+    """What the pieces look like; None is GPT-2's own pattern."""
+    single_digits: bool = False
+    """Each digit is a piece of its own, before anything else is cut."""
+    composed: bool = False
+    """Letters with accents are composed first (NFC)."""
+    whole_words: bool = False
+    """A piece that is a token needs no merges."""
+    begins: bool = False
+    """A text begins with the BOS token, unless the file says otherwise."""
+
+    def cutter(self) -> Any:
+        if self.pattern is not None:
+            cut = pre_tokenizers.Split(Regex(self.pattern), "isolated")
+            return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        by_words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return pre_tokenizers.Sequence([digits, by_words]) if self.single_digits else by_words
+
+
+LLAMA3 = rf"{ENGLISH}|{WORDS}|\p{{N}}{{1,3}}|{REST}"
+QWEN = rf"{ENGLISH}|{WORDS}|\p{{N}}|{REST}"
+TEKKEN = rf"{CASED[0]}|{CASED[1]}|\p{{N}}|{REST_WITH_SLASH}"
+GPT4O = rf"{CASED[0]}{ENGLISH}?|{CASED[1]}{ENGLISH}?|\p{{N}}{{1,3}}|{REST_WITH_SLASH}"
+PRE: dict[str, Pre] = {
+    "llama-bpe": Pre(LLAMA3, whole_words=True, begins=True),
+    "llama3": Pre(LLAMA3, whole_words=True, begins=True),
+    "llama-v3": Pre(LLAMA3, whole_words=True, begins=True),
+    "smaug-bpe": Pre(LLAMA3, whole_words=True),  # also SmolLM3
+    "dbrx": Pre(LLAMA3),  # also OLMo 2, Phi-4
+    "qwen2": Pre(QWEN, composed=True),
+    "deepseek-r1-qwen": Pre(QWEN, composed=True),
+    "tekken": Pre(TEKKEN, whole_words=True, begins=True),
+    "gpt-4o": Pre(GPT4O),  # also Phi-4-mini
+    "gpt-2": Pre(),
+    "smollm": Pre(single_digits=True),
+    "refact": Pre(single_digits=True),  # also Granite
+    "starcoder": Pre(single_digits=True),
+}
+"""Byte-level vocabularies by ``tokenizer.ggml.pre``. A new one is first compared with its original."""
+
+SPECIAL = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
+"""Special tokens of a tokenizer, and their keys."""
+ENDS = {
+    "eos_token_id": "ends a text",
+    "eot_token_id": "ends a text (end of turn)",
+    "eom_token_id": "ends a text (end of message)",
+}
+ENDING_TEXTS = frozenset(
+    ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
+)
+"""Control tokens that end a text whether or not a key names them: a file has one ``eos_token_id``, where the models'
+own settings often name several."""
+UNSTRIPPED = ("<unk>", "<s>", "<|endoftext|>")
+"""Special tokens that leave the white space behind them even in Phi-3."""
+NEUTRAL: dict[str, Neutral] = {
+    "add_sep_token": Neutral((False,), "a separator would be put behind each text."),
+    "remove_extra_whitespaces": Neutral((False,), "spaces would be taken out of texts, which is not done here."),
+    "precompiled_charsmap": Neutral(NONE, "letters would be replaced by a table, which is not done here."),
+    "token_type_count": Neutral(NONE, "texts have segments, as in BERT."),
+    "normalizer.lowercase": Neutral((False,), "texts would be put into lower case, which is not done here."),
+    "normalizer.strip_accents": Neutral((False,), "accents would be taken off, which is not done here."),
+}
+UNUSED = {
+    "add_eos_token": "says how texts ended in training; a prompt is to go on",
+    "scores": "byte-level vocabularies merge by their list of merges",
+    **dict.fromkeys(("seperator_token_id", "mask_token_id", "cls_token_id"), "a token that no prompt needs"),
+    **dict.fromkeys(
+        (f"fim_{part}_token_id" for part in ("pre", "suf", "mid", "pad", "rep", "sep")), "for filling gaps in code"
+    ),
+    **dict.fromkeys((f"{part}_token_id" for part in ("prefix", "suffix", "middle")), "for filling gaps in code"),
+}
+"""Keys that change no prompt, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a file says about tokens."""
+
+    source: str
+    tokens: Sequence[str]
+    types: Sequence[int]
+    merges: Sequence[tuple[str, str]]
+    pre: Pre | None
+    """None for SentencePiece."""
+    ids: Mapping[str, int]
+    """Of special tokens, by their short names."""
+    ends: tuple[int, ...]
+    """Tokens that end a text."""
+    begins: bool
+    """With the BOS token."""
+    space_first: bool
+    """Texts begin with a space (SentencePiece)."""
+    strips_right: bool
+    chat_template: str | None
+
+    def of_type(self, *types: TokenType) -> list[str]:
+        return [token for token, kind in zip(self.tokens, self.types, strict=True) if kind in types]
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        try:
+            backend = self._byte_level(self.pre) if self.pre is not None else self._sentencepiece()
+        except Exception as error:  # the library checks merges against tokens, and raises plain exceptions
+            said = str(error).strip().splitlines()[0].rstrip(".")
+            raise ModelError(f"{self.source} holds merges that do not fit its tokens ({said}).") from None
+        special = self.of_type(TokenType.CONTROL, TokenType.UNKNOWN)
+        stripped = self.strips_right and self.pre is None
+        backend.add_special_tokens(
+            [AddedToken(one, normalized=False, rstrip=stripped and one not in UNSTRIPPED) for one in special]
+        )
+        backend.add_tokens([AddedToken(one, normalized=False) for one in self.of_type(TokenType.USER_DEFINED)])
+        names = {f"{name}_token": self.tokens[i] for name, i in self.ids.items()}
+        made = PreTrainedTokenizerFast(
+            tokenizer_object=backend, chat_template=self.chat_template, clean_up_tokenization_spaces=False, **names
+        )
+        if self.begins:
+            bos = self.tokens[self.ids["bos"]]
+            made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+                single=[bos, "$A"], pair=[bos, "$A", "$B:1"], special_tokens=[(bos, self.ids["bos"])]
+            )
+        return made
+
+    def _byte_level(self, pre: Pre) -> Tokenizer:
+        numbers = {token: i for i, token in enumerate(self.tokens)}
+        backend = Tokenizer(models.BPE(vocab=numbers, merges=list(self.merges), ignore_merges=pre.whole_words))
+        backend.normalizer = normalizers.NFC() if pre.composed else None
+        backend.pre_tokenizer = pre.cutter()
+        backend.decoder = decoders.ByteLevel()
+        return backend
+
+    def _sentencepiece(self) -> Tokenizer:
+        numbers = {token: i for i, token in enumerate(self.tokens)}
+        unknown = next(iter(self.of_type(TokenType.UNKNOWN)), None)
+        bytewise = bool(self.of_type(TokenType.BYTE))
+        backend = Tokenizer(
+            models.BPE(
+                vocab=numbers, merges=list(self.merges), unk_token=unknown, fuse_unk=True, byte_fallback=bytewise
+            )
+        )
+        first = [normalizers.Prepend(SPACE)] if self.space_first else []
+        backend.normalizer = normalizers.Sequence([*first, normalizers.Replace(" ", SPACE)])
+        last = [decoders.Strip(" ", 1, 0)] if self.space_first else []
+        backend.decoder = decoders.Sequence(
+            [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last]
+        )
+        return backend
+
+
+def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabulary:
+    """What the keys say; what cannot be taken over is noted as refused. ``rows`` are the embedding's."""
+    tokens, types = _tokens(account, rows)
+    kind = account.use(f"{PREFIX}model", "the kind of vocabulary")
+    if kind not in ("gpt2", "llama"):
+        account.refuse(
+            f"{PREFIX}model", f"vocabularies of the kind {kind!r} are not read; byte-level and SentencePiece BPE are."
+        )
+    byte_level = kind == "gpt2"
+    pre = _pre(account, byte_level)
+    merges = _merges(account, tokens, types, byte_level)
+    _note_unused(account)
+    ids = _special_ids(account, len(tokens))
+    begins = account.use(f"{PREFIX}add_bos_token", "whether a text begins with the BOS token")
+    begins = (pre.begins if pre is not None else True) if begins is None else bool(begins)
+    if begins and "bos" not in ids:
+        raise ModelError(
+            f"{account.file.source} puts a BOS token before each text, and names none ({PREFIX}bos_token_id)."
+        )
+    space_first = account.use(f"{PREFIX}add_space_prefix", "whether a text begins with a space")
+    if byte_level and space_first:
+        account.refuse(
+            f"{PREFIX}add_space_prefix", "a byte-level vocabulary with a space before each text is not read."
+        )
+    return Vocabulary(
+        source=account.file.source,
+        tokens=tokens,
+        types=types,
+        merges=merges,
+        pre=pre,
+        ids=ids,
+        ends=_ends(account, tokens, types, ids),
+        begins=begins,
+        space_first=space_first is None or bool(space_first),
+        strips_right=strips_right,
+        chat_template=account.use("tokenizer.chat_template", "the form of a chat"),
+    )
+
+
+def _required(account: Account, key: str, why: str) -> Any:
+    value = account.use(f"{PREFIX}{key}", why)
+    if value is None:
+        raise ModelError(f"{account.file.source} lacks the key {PREFIX}{key}: {why}. Fetch a newer conversion.")
+    return value
+
+
+def _tokens(account: Account, rows: int) -> tuple[list[str], list[int]]:
+    tokens = _required(account, "tokens", "the texts of its tokens")
+    tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
+    types = _required(account, "token_type", "which of its tokens are special")
+    if len(tokens) > rows:
+        account.refuse(f"{PREFIX}tokens", f"there are {len(tokens)} tokens, and rows for {rows} in the embedding.")
+    if len(types) != len(tokens):
+        account.refuse(f"{PREFIX}token_type", f"it has {len(types)} entries for {len(tokens)} tokens.")
+    if len(set(tokens)) != len(tokens):
+        twice = next(token for i, token in enumerate(tokens) if token in tokens[:i])
+        account.refuse(f"{PREFIX}tokens", f"the token {twice!r} is there twice.")
+    return tokens, [*types, *[int(TokenType.NORMAL)] * len(tokens)][: len(tokens)]
+
+
+def _pre(account: Account, byte_level: bool) -> Pre | None:
+    if not byte_level:
+        if f"{PREFIX}pre" in account.file.fields:
+            account.note("key", f"{PREFIX}pre", "harmless", "SentencePiece cuts no text before it merges")
+        return None
+    name = _required(account, "pre", "how text is cut before tokens are merged")
+    if name not in PRE:
+        account.refuse(
+            f"{PREFIX}pre", f"{name!r} is no way of cutting text that is known here. Known: {', '.join(PRE)}."
+        )
+    return PRE.get(name, Pre())
+
+
+def _merges(account: Account, tokens: list[str], types: list[int], byte_level: bool) -> list[tuple[str, str]]:
+    """The file's own, or those that follow from SentencePiece's scores: of any two tokens that make a third, those
+    that make the one of the highest score come first."""
+    written = account.use(f"{PREFIX}merges", "which tokens make up a longer one")
+    if byte_level or written is not None:
+        written = _required(account, "merges", "which tokens make up a longer one") if written is None else written
+        pairs = [tuple(merge.split(" ", 1)) for merge in written]
+        if any(len(pair) != 2 for pair in pairs):
+            account.refuse(f"{PREFIX}merges", "one of them is not of two tokens.")
+        return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+    scores = _required(account, "scores", "which tokens are merged first")
+    if len(scores) != len(tokens):
+        account.refuse(f"{PREFIX}scores", f"it has {len(scores)} entries for {len(tokens)} tokens.")
+    plain = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == TokenType.NORMAL}
+    ranked = sorted(plain.items(), key=lambda one: (-scores[one[1]] if one[1] < len(scores) else 0.0, one[1]))
+    return [
+        (token[:at], token[at:])
+        for token, _ in ranked
+        for at in range(len(token) - 1, 0, -1)
+        if token[:at] in plain and token[at:] in plain
+    ]
+
+
+def _note_unused(account: Account) -> None:
+    for key, why in UNUSED.items():
+        name = f"{PREFIX}{key}"
+        if name in account.file.fields:
+            account.note("key", name, "harmless", why)
+    for key, rule in NEUTRAL.items():
+        name = f"{PREFIX}{key}"
+        value = account.file.value(name)
+        if value is None:
+            continue
+        if value == [] or value in rule.values:
+            account.note("key", name, "harmless", "at this value it changes nothing")
+        else:
+            account.refuse(name, rule.otherwise)
+    for name in account.file.fields:
+        if name.startswith("tokenizer.chat_template.") or name == "tokenizer.chat_templates":
+            account.note("key", name, "harmless", "another form of a chat; the one without a name is used")
+
+
+def _special_ids(account: Account, count: int) -> dict[str, int]:
+    ids = {}
+    for name, key in SPECIAL.items():
+        value = account.use(f"{PREFIX}{key}", f"the {name.upper()} token")
+        if value is not None and not 0 <= value < count:
+            account.refuse(f"{PREFIX}{key}", f"there is no token {value}: the file has {count}.")
+        elif value is not None:
+            ids[name] = int(value)
+    return ids
+
+
+def _ends(account: Account, tokens: list[str], types: list[int], ids: Mapping[str, int]) -> tuple[int, ...]:
+    """Those that keys name, and control tokens whose text says it, but for one that stands for unknown text."""
+    ends = [account.use(f"{PREFIX}{key}", why) for key, why in ENDS.items()]
+    for key, end in zip(ENDS, ends, strict=True):
+        if end is not None and not 0 <= end < len(tokens):
+            account.refuse(f"{PREFIX}{key}", f"there is no token {end}: the file has {len(tokens)}.")
+    by_text = [
+        i
+        for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind == TokenType.CONTROL and token in ENDING_TEXTS and i != ids.get("unk")
+    ]
+    return tuple(dict.fromkeys(int(i) for i in [*ends, *by_text] if i is not None))
