@@ -25,8 +25,6 @@ OUTPUTS_OF_ROW, OUTPUTS_OF_ROWS = (8, 4), (64, 16)
 """Most and fewest outputs of a program that multiplies one row, and several."""
 GROUPS_OF_ROW = 32
 """Of columns, that a program loads at a time for one row."""
-EARLY = False
-"""Start kernels while the one before still runs, to load weights meanwhile (compute capability 9)."""
 SLOTS = 64
 """Of the context that an attention reads at a time."""
 LOGITS = 4096
@@ -118,16 +116,14 @@ class GpuKernels:
         if rows <= ROWS_ALONE:
             count = _fewer(outputs, *OUTPUTS_OF_ROW)
             self._programs.multiply_row[(rows, -(-outputs // count))](
-                *(*given, outputs, inputs, format_, before, EARLY, count, min(_power(groups), GROUPS_OF_ROW)),
-                launch_pdl=EARLY,
+                *(*given, outputs, inputs, format_, before, count, min(_power(groups), GROUPS_OF_ROW)),
             )
             return y
         padded = _padded(rows)
         count = _fewer(outputs, *OUTPUTS_OF_ROWS)
         self._programs.multiply_rows[(-(-outputs // count),)](
-            *(*given, rows, outputs, inputs, format_, before, _of_dots(x), EARLY, padded, count),
+            *(*given, rows, outputs, inputs, format_, before, _of_dots(x), padded, count),
             BG=min(_power(groups), 8 if padded == 16 else 4),
-            launch_pdl=EARLY,
         )
         return y
 
@@ -182,13 +178,12 @@ class GpuKernels:
         self._programs.attend[(count, K, splits)](
             *(states, positions, rows, *(rotary or (None, None)), norm, block, parts, y),
             *(eps, heads.scale, block.shape[1], chunk, H, K, E, heads.window, heads.cap),
-            *(_of_dots(states), EARLY, max(16, _power(H // K)), wide),
+            *(_of_dots(states), max(16, _power(H // K)), wide),
             BS=SLOTS if wide <= 128 else SLOTS // 2,
             SPLITS=splits,
-            launch_pdl=EARLY,
         )
         if parts is not None:
-            self._programs.join[(count * H,)](parts, y, E, EARLY, wide, splits, _power(splits), launch_pdl=EARLY)
+            self._programs.join[(count * H,)](parts, y, E, wide, splits, _power(splits))
         return y
 
     def most_probable(self, logits: Float[Tensor, "B V"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:

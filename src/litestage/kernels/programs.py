@@ -9,7 +9,6 @@ from typing import no_type_check
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 INT8 = tl.constexpr(1)
 INT4 = tl.constexpr(2)
@@ -56,15 +55,6 @@ def _tile(weight, scales, minima, outputs, first, OUT, IN: tl.constexpr, KIND: t
 
 @triton.jit
 @no_type_check
-def _begin(EARLY: tl.constexpr):
-    """Started early: let the next kernel do what does not depend on this one, then wait for the one before."""
-    if EARLY:
-        gdc_launch_dependents()
-        gdc_wait()
-
-
-@triton.jit
-@no_type_check
 def multiply_row(
     x,
     weight,
@@ -79,13 +69,12 @@ def multiply_row(
     IN: tl.constexpr,
     KIND: tl.constexpr,
     BEFORE: tl.constexpr,
-    EARLY: tl.constexpr,
     BN: tl.constexpr,
     BG: tl.constexpr,
 ):
     """One row of y for BN outputs, in fp32; a program for each row (0) and each BN outputs (1).
 
-    Weights are loaded a tile ahead of what is multiplied, and the first tile before the input is there.
+    Weights are loaded a tile ahead of what is multiplied.
     """
     G: tl.constexpr = IN // 32
     row = tl.program_id(0).to(tl.int64)
@@ -94,7 +83,6 @@ def multiply_row(
     sums = tl.zeros((BN, BG), tl.float32)
     squares = tl.zeros((BG,), tl.float32)
     values, scale, minimum = _tile(weight, scales, minima, outputs, 0, OUT, IN, KIND, BG)
-    _begin(EARLY)
     for first in tl.static_range(0, G, BG):
         now, scale_now, minimum_now = values, scale, minimum
         if first + BG < G:
@@ -156,13 +144,11 @@ def multiply_rows(
     KIND: tl.constexpr,
     BEFORE: tl.constexpr,
     DOT: tl.constexpr,
-    EARLY: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BG: tl.constexpr,
 ):
     """Up to BM rows of y for BN outputs; inputs and weights are rounded to DOT, sums are in fp32."""
-    _begin(EARLY)
     G: tl.constexpr = IN // 32
     rows = tl.arange(0, BM)[:, None]
     outputs = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -290,7 +276,6 @@ def attend(
     WINDOW: tl.constexpr,
     CAP: tl.constexpr,
     DOT: tl.constexpr,
-    EARLY: tl.constexpr,
     GP: tl.constexpr,
     EP: tl.constexpr,
     BS: tl.constexpr,
@@ -300,7 +285,6 @@ def attend(
 
     The token itself is attended to from registers, by the first chunk: what is read of the cache was there before.
     """
-    _begin(EARLY)
     G: tl.constexpr = H // K
     b, k, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at = tl.minimum(tl.load(positions + b), slots - 1)
@@ -357,9 +341,8 @@ def attend(
 
 @triton.jit
 @no_type_check
-def join(parts, y, E: tl.constexpr, EARLY: tl.constexpr, EP: tl.constexpr, SPLITS: tl.constexpr, SP: tl.constexpr):
+def join(parts, y, E: tl.constexpr, EP: tl.constexpr, SPLITS: tl.constexpr, SP: tl.constexpr):
     """A query head's attention from that over its chunks of the context."""
-    _begin(EARLY)
     head = tl.program_id(0)
     e = tl.arange(0, EP)[None]
     s = tl.arange(0, SP)[:, None]
