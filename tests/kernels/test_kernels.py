@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from litestage.kernels import CpuKernels, build_kernels, find_kernels, round_weight
-from litestage.kernels.build import CannotBuildError
+from litestage.kernels.build import VARIANTS, CannotBuildError
 from litestage.kernels.kernels import GATED, Alike, Heads
 from litestage.kernels.rounding import GROUP
 from litestage.models.decoder import Activation, LowRank, Projection
@@ -26,13 +26,16 @@ EPS = 1e-5
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-@pytest.fixture(scope="module", params=["", "-DLITESTAGE_NO_TILES", "-DLITESTAGE_PORTABLE"])
-def kernels(request: pytest.FixtureRequest) -> CpuKernels:
-    """For this processor, for one without tile registers, and for any."""
+def built(variant: str) -> CpuKernels:
     try:
-        return CpuKernels(build_kernels([request.param] if request.param else []))
+        return CpuKernels(build_kernels(variant))
     except CannotBuildError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def kernels(request: pytest.FixtureRequest) -> CpuKernels:
+    return built(request.param)
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:
@@ -115,13 +118,14 @@ def test_products_are_exact_to_fp32_or_to_their_rounding(kernels: CpuKernels, ki
     assert error < (5e-4 if kind == "bf16" else 1e-4)
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_tile_registers_add_bytes_to_the_same_bits(kind: str) -> None:
-    """How many rows run together, and on which processor, changes nothing."""
-    x, weight = torch.randn(37, 576), torch.randn(72, 576)
-    builds = [CpuKernels(build_kernels(extra)) for extra in ([], ["-DLITESTAGE_NO_TILES"])]
-    first, second = (packed(kernels, weight, kind)(x) for kernels in builds)
-    assert torch.equal(first, second)
+@kinds
+@pytest.mark.parametrize("rows", [1, 7, 37])
+def test_vectors_and_tile_registers_add_to_the_same_bits(kind: str, rows: int) -> None:
+    """How wide they are changes nothing; tile registers change what bf16 weights give, and bytes nothing."""
+    x, weight = torch.randn(rows, 576), torch.randn(72, 576)
+    variants = ["avx512", "avx2"] if kind == "bf16" else ["native", "avx512", "avx2"]
+    found = [packed(built(variant), weight, kind)(x) for variant in variants]
+    assert all(torch.equal(found[0], other) for other in found)
 
 
 @kinds
@@ -143,6 +147,13 @@ def test_a_row_does_not_depend_on_the_others(kernels: CpuKernels, kind: str, row
     """To the last bit: what a text becomes cannot depend on what else is in the batch."""
     x, linear = values(rows, 96, seed=seed), packed(kernels, values(24, 96, seed=seed + 1), kind)
     assert torch.equal(linear(x), torch.cat([linear(row[None]) for row in x]))
+
+
+@kinds
+def test_many_long_rows_go_by_parts(kernels: CpuKernels, kind: str) -> None:
+    """More of them than a core's cache holds; to the last bit as well."""
+    x, linear = values(280, 4096), packed(kernels, values(24, 4096, seed=1), kind)
+    assert torch.equal(linear(x)[::31], torch.cat([linear(row[None]) for row in x[::31]]))
 
 
 @kinds
@@ -389,6 +400,12 @@ def test_without_a_compiler_there_are_no_kernels_and_a_reason(monkeypatch: pytes
     with pytest.warns(UserWarning, match="Install a C compiler"):
         assert find_kernels() is None
     find_kernels.cache_clear()
+
+
+def test_a_variant_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITESTAGE_KERNELS", "avx9")
+    with pytest.raises(CannotBuildError, match=r"avx9.*avx2"):
+        build_kernels()
 
 
 def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 /* Attention over the cache, on any processor. */
 #pragma once
+#include <omp.h>
 #include "numbers.h"
 
 #define SHARING 3    /* query heads that share widened keys and values */
 #define KEYS 4       /* keys that share queries */
-#define WIDE 4       /* vectors of a value that share a weight */
+#define ABREAST 4    /* vectors of a value that share a weight */
 #define CHUNK 64     /* so many at a time */
 #define AHEAD 12     /* cache slots */
 
@@ -130,7 +131,7 @@ INLINE void mix(const Shape *s, const float *weights, int count, int wide, int n
                 long stride, float *y) {
     const int E = s->size;
     for (int i = 0; i < E; i += 8 * wide) {
-        Eight sum[SHARING][WIDE];
+        Eight sum[SHARING][ABREAST];
         for (int h = 0; h < count; h++)
             for (int j = 0; j < wide; j++) sum[h][j] = load(y + h * E + i + 8 * j);
         long from = values.at + i;

@@ -1,7 +1,7 @@
 /* Attention by tile registers: of a bf16 cache, GROUP slots at a time. */
 #pragma once
 #include "attention.h"
-#include "products.h"
+#include "panels_by_tiles.h"
 
 #define TOGETHER 3   /* tile registers of query heads that share keys and values */
 

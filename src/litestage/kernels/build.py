@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +20,13 @@ FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
 )
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "native": (),
+    "avx512": ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16"),
+    "avx2": ("-march=x86-64-v3",),
+    "portable": ("-march=x86-64",),
+}
+"""What to leave out of what this processor has: nothing; tile registers; vectors of 64 bytes as well; all of it."""
 NONE = "none"
 SECONDS = 120
 
@@ -29,14 +35,14 @@ class CannotBuildError(Exception):
     """Why there are no kernels here, in words."""
 
 
-def build_kernels(extra: Sequence[str] = ()) -> ctypes.PyDLL:
+def build_kernels(variant: str | None = None) -> ctypes.PyDLL:
     """The compiled kernels, from the user's cache folder if they were built before; raises `CannotBuildError`.
 
-    ``LITESTAGE_CC`` names another compiler, or ``none`` to go without. OpenMP is torch's own copy of it, which is
+    ``LITESTAGE_CC`` names another compiler, or ``none`` to go without; ``LITESTAGE_KERNELS`` one of `VARIANTS`, where
+    the caller names none. OpenMP is torch's own copy of it, which is
     loaded already: the kernels and torch share their threads.
     """
-    compiler = _compiler()
-    command = [compiler, *FLAGS, *extra]
+    command = [_compiler(), *FLAGS, *_without(variant or os.environ.get("LITESTAGE_KERNELS", "native"))]
     folder = Path(platformdirs.user_cache_dir("litestage")) / "kernels"
     library = folder / f"{_name(command)}.so"
     if not library.exists():
@@ -45,6 +51,12 @@ def build_kernels(extra: Sequence[str] = ()) -> ctypes.PyDLL:
         return ctypes.PyDLL(str(library))  # holds the interpreter's lock: a call is shorter than giving it up
     except OSError as error:
         raise CannotBuildError(f"the compiled kernels could not be loaded ({error})") from None
+
+
+def _without(variant: str) -> tuple[str, ...]:
+    if variant not in VARIANTS:
+        raise CannotBuildError(f"LITESTAGE_KERNELS is {variant!r} and may be one of {', '.join(VARIANTS)}")
+    return VARIANTS[variant]
 
 
 def _compiler() -> str:

@@ -7,3 +7,4 @@
 #include "attend.h"
 #include "choice.h"
 #include "products.h"
+#include "weights.h"

@@ -1,18 +1,21 @@
 /* Numbers as vectors and as halves, and memory to work in. */
 #pragma once
 #include <math.h>
-#include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(LITESTAGE_PORTABLE)
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
 #define VECTORS 1
 #else
 #define VECTORS 0
 #endif
-#if VECTORS && defined(__linux__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512BW__) \
-    && defined(__AVX512BF16__) && !defined(LITESTAGE_NO_TILES)
+#if VECTORS && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
+#define WIDE 1       /* vectors of 64 bytes, and products of bytes */
+#else
+#define WIDE 0
+#endif
+#if WIDE && defined(__linux__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512BF16__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #define TILES 1
