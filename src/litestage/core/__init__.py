@@ -1,5 +1,6 @@
 """The nouns of litestage: frozen, hashable, serialisable, and free of torch."""
 
+from litestage.core.certificate import Certificate
 from litestage.core.engine import Engine, OnToken, TokenIds
 from litestage.core.errors import DataError, LitestageError, ModelError, OptionError, PlanError, TaskError, UserError
 from litestage.core.layers import (
@@ -33,6 +34,7 @@ __all__ = [
     "FULL_DEPTH",
     "GREEDY",
     "NO_ROOM",
+    "Certificate",
     "Compensation",
     "CompensationKind",
     "Completion",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from litestage.core.certificate import Certificate
 from litestage.core.errors import OptionError, PlanError
 from litestage.core.files import write_text
 from litestage.core.layers import Record, Segment, SkipSchedule, SkipSet, num_runs
@@ -107,6 +108,8 @@ class Plan(Record):
     """What was asked of the search: max_drop in points, step, latency kind, ..."""
     evidence: dict[str, Any] = Field(default_factory=dict)
     """What was measured: split, n, accuracies, latencies, hardware, versions, dtype."""
+    certificate: Certificate | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What is promised of the plan; a plan without a certificate is written as before there were any."""
 
     def __hash__(self) -> int:
         return hash(content_hash(self.model_dump(mode="json")))
@@ -209,6 +212,7 @@ def _fields(content: dict[str, Any]) -> dict[str, Iterable[str]]:
         "segments": Segment.model_fields,
         "compensation": Compensation.model_fields,
         "exit": ExitRule.model_fields,
+        "certificate": Certificate.model_fields,
     }
 
 
