@@ -1,6 +1,6 @@
 """Rankings (Step 1), compensation, and rules: scores or counts in, skip sets and schedules out."""
 
-from litestage.skipping.compensation import fit, fit_norm_ratio, gather, load_stands, save_stand
+from litestage.skipping.compensation import fit, fit_norm_ratio, gather, load_stands, read_compensation, save_stand
 from litestage.skipping.probe import Effect, Probe, greedy, probe
 from litestage.skipping.ranking import (
     INDISPENSABLE,
@@ -33,6 +33,7 @@ __all__ = [
     "probe",
     "rank_by_effect",
     "rank_sub_layers",
+    "read_compensation",
     "redundancy",
     "save_stand",
 ]

@@ -67,7 +67,8 @@ def fit_norm_ratio(engine: TorchEngine, prompts: Sequence[TokenIds]) -> tuple[Co
 
 def _named(engine: TorchEngine, kind: str, stand: Stand) -> tuple[Compensation, Stand]:
     """The numbers as the engine computes with them, and what a plan calls them."""
-    cast = _cast(engine, _tensors(stand))
+    decoder = engine.model.decoder
+    cast = _cast(_tensors(stand), decoder.device, decoder.dtype)
     return Compensation(kind=kind, content=_content(_tensors(cast))), cast
 
 
@@ -79,16 +80,24 @@ def save_stand(folder: Path, compensation: Compensation, stand: Stand) -> None:
 
 def load_stands(folder: Path, compensations: Sequence[Compensation], engine: TorchEngine) -> None:
     """Read what a plan's stages name into the engine; raises `PlanError` when numbers are missing or changed."""
+    decoder = engine.model.decoder
     for compensation in {c for c in compensations if c.content is not None}:
-        path = _path(folder, compensation)
-        if not path.is_file():
-            raise PlanError(
-                f"{path} is missing: the plan's {compensation.kind} compensation needs its numbers. "
-                "Copy the whole plan folder."
-            )
-        if _content(numbers := _read(path)) != compensation.content:
-            raise PlanError(f"{path} does not hold the numbers that the plan was searched with. Search the plan again.")
-        engine.stands[compensation.content or ""] = _cast(engine, numbers)
+        engine.stands[compensation.content or ""] = read_compensation(
+            folder, compensation, decoder.device, decoder.dtype
+        )
+
+
+def read_compensation(folder: Path, compensation: Compensation, device: torch.device, dtype: torch.dtype) -> Stand:
+    """The numbers that lie beside a plan; raises `PlanError` when they are missing or changed."""
+    path = _path(folder, compensation)
+    if not path.is_file():
+        raise PlanError(
+            f"{path} is missing: the plan's {compensation.kind} compensation needs its numbers. "
+            "Copy the whole plan folder."
+        )
+    if _content(numbers := _read(path)) != compensation.content:
+        raise PlanError(f"{path} does not hold the numbers that the plan was searched with. Search the plan again.")
+    return _cast(numbers, device, dtype)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -113,13 +122,12 @@ def _tensors(stand: Stand) -> dict[str, Tensor]:
     }
 
 
-def _cast(engine: TorchEngine, numbers: dict[str, Tensor]) -> Stand:
-    """Stand-ins from tensors by name, where and in what the engine computes."""
-    decoder = engine.model.decoder
+def _cast(numbers: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> Stand:
+    """Stand-ins from tensors by name, where and in what a model computes."""
     parts: dict[SubLayer, dict[str, Tensor]] = {}
     for name, tensor in numbers.items():
         layer, _, part = name.rpartition(":")
-        parts.setdefault(SubLayer.parse(layer), {})[part] = tensor.to(decoder.device, decoder.dtype)
+        parts.setdefault(SubLayer.parse(layer), {})[part] = tensor.to(device, dtype)
     return {layer: Affine(**some) for layer, some in parts.items()}
 
 
