@@ -22,14 +22,15 @@ from litestage.benchmarks.decode import _warm_up as warm_up_steps
 from litestage.benchmarks.pipeline import System, _systems
 from litestage.benchmarks.pipeline import _warm_up as warm_up_systems
 from litestage.cli.main import app
-from litestage.core import Decode, OptionError, Prefill, Request, Sampling, StagePlan
+from litestage.core import Decode, Machine, OptionError, Prefill, Request, Sampling, StagePlan
 from litestage.engine import TorchEngine, clock
 from litestage.jobs import Options, Session
 from litestage.jobs.progress import SILENT, Silent
 from litestage.models import load_transformers
 from litestage.models.catalog import cache_folder
 from litestage.pipeline import run
-from litestage.report.bench import DecodeBench, full_depth
+from litestage.report.bench import full_depth
+from litestage.results import DecodeBench
 
 Run = Callable[..., tuple[int, str, str]]
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -57,11 +58,12 @@ def test_decode_times_every_form_and_peer_in_one_record_each(tmp_path: Path) -> 
     assert "cuda" not in found["conditions"]["versions"]
     assert {"engine", "rows", "dtype", "quantisation", "skipped", "ms_per_step", "tokens_per_s"} <= steps[0].keys()
     ours = [step for step in steps if step["engine"] == "litestage"]
-    kinds = [*skip_sets(12), "6 blocks, affine", "6 blocks, lowrank:2"]
+    kinds = [*skip_sets(12), "6 blocks", "6 blocks"]
     forms = [("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4")]
     assert [(s["dtype"], s["quantisation"], s["rows"], s["skipped"]) for s in ours] == [
         (*form, rows, kind) for form in forms for rows in (1, 2) for kind in kinds
     ]
+    assert [s["compensation"] for s in ours[4:6]] == ["affine", "lowrank:2"]
     peer = [(s["engine"], s["rows"], s["dtype"]) for s in steps if s["engine"] != "litestage"]
     assert len(peer) == len(set(peer)) == 8
     for step in steps:
@@ -371,7 +373,7 @@ def test_vllm_is_timed_by_the_difference_of_two_generations(monkeypatch: pytest.
 def test_a_table_says_where_it_was_measured() -> None:
     bare = DecodeBench(model="m", context=1, repeats=1, bandwidth=1.0, steps=())
     assert "Measured" not in (full_depth(bare).note or "")
-    known = bare.model_copy(update={"conditions": {"hardware": "Card X", "device": "cuda"}})
+    known = bare.model_copy(update={"conditions": Machine(hardware="Card X", device="cuda", threads=1, versions={})})
     assert (full_depth(known).note or "").endswith("Measured on Card X (cuda).")
 
 

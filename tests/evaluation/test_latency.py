@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litestage.core import Decode, Prefill
+from litestage.core import Conditions, Decode, Prefill
 from litestage.core.errors import LitestageError
 from litestage.core.files import read_kept
 from litestage.evaluation import LatencyModel, fit
@@ -68,7 +68,11 @@ def timings(**kwargs: float) -> list[Timed]:
     return decode_timings((1, 2, 4, 8), **kwargs) + prefill_timings(**kwargs)
 
 
-MODEL = fit(timings(), {"hardware": "made up", "threads": 1})
+CONDITIONS = Conditions(
+    hardware="made up", device="cpu", threads=3, versions={}, dtype="fp32", batch_size=1, seed=0, shots=0, model="m",
+    fingerprint="f", tokenizer="t", task="made up",
+)  # fmt: skip
+MODEL = fit(timings(), CONDITIONS, "a stamp")
 
 
 def test_an_exact_machine_is_recovered() -> None:
@@ -165,6 +169,6 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     MODEL.save(path)
     loaded = read_kept(path, LatencyModel.model_validate_json)
     assert loaded == MODEL
-    assert loaded.conditions == {"hardware": "made up", "threads": 1}
+    assert (loaded.threads, loaded.stamp) == (3, "a stamp")
     path.write_text(path.read_text().replace('"prefill"', '"prefil"'))
     assert read_kept(path, LatencyModel.model_validate_json) is None

@@ -29,7 +29,7 @@ from litestage.report import comparison_tables, comparison_words
 from litestage.report.comparison_report import comparison_page, write_report
 from litestage.report.page import to_html
 from litestage.report.rebuild import rebuild
-from litestage.results.comparison import Compared, Comparison
+from litestage.results import Amount, Comparison, MethodResult
 from litestage.search import SearchOptions
 from litestage.skipping.rules import RULES
 
@@ -47,18 +47,18 @@ def comparison(session: Session, out: Path) -> Comparison:
 
 
 def test_every_method_ablation_and_control_is_there(comparison: Comparison) -> None:
-    methods = {system.method for system in comparison.systems}
+    methods = {system.method for system in comparison.results}
     assert set(RULES) <= methods
     assert {"litestage_uniform", "litestage_uniform_exit", "exit_only", "without_recall", "without_analysis"} <= methods
     assert comparison.full.paired.difference == 0
     assert comparison.full.speedup == 1
-    for system in comparison.systems:
+    for system in comparison.results:
         right = [answer == gold for answer, gold in zip(system.answers, comparison.gold, strict=True)]
         assert system.accuracy == pytest.approx(100 * sum(right) / len(right)), system.name
 
 
 def test_actual_budgets_are_counted(comparison: Comparison) -> None:
-    at = {system.name: system for system in comparison.systems}
+    at = {system.name: system for system in comparison.results}
     assert at["adaskip-5"].blocks_skipped == 5
     assert at["unifiedskip-5"].blocks_skipped == 6, "asked for 5 of 12 blocks, it skips every second one"
     assert 1 < at["skipdecode-5"].blocks_skipped < 5, "it skips ever more, and texts end before it has skipped all"
@@ -73,8 +73,8 @@ def test_it_resumes_without_decoding_and_tells_the_same(
 
     monkeypatch.setattr(CachedEngine, "_generate", refuse)
     again = compare_methods(session, out, sizes=SIZES, options=SearchOptions(step=8))
-    assert again.systems == comparison.systems
-    assert Comparison.load(out).systems == comparison.systems
+    assert again.results == comparison.results
+    assert Comparison.load(out).results == comparison.results
 
 
 def test_the_page_says_whether_the_claim_holds(comparison: Comparison, out: Path) -> None:
@@ -102,15 +102,15 @@ def test_methods_are_held_against_each_other_and_against_no_model(comparison: Co
     assert f"Always {'ABCD'[answer]}, the answer most common" in " ".join(comparison_words.summary(comparison))
     plan = max(comparison.of_kind("litestage"), key=lambda system: system.speedup)
     matched = {plan.name} | {pair.other for pair in comparison.pairs if pair.one == plan.name}
-    assert {comparison.system(name).method for name in matched} >= set(RULES) - {"litestage"}
+    assert {comparison.method(name).method for name in matched} >= set(RULES) - {"litestage"}
     assert len(comparison.pairs) == len(matched) * (len(matched) - 1) // 2
     assert all(pair.adjusted >= pair.paired.p_value for pair in comparison.pairs)
 
 
 def test_steps_of_long_stages_count_for_more(comparison: Comparison) -> None:
-    same = comparison.system("adaskip-5")
+    same = comparison.method("adaskip-5")
     assert same.blocks_a_step == pytest.approx(5)
-    steps = {stage.name: stage.decode_steps for stage in same.system.stages}
+    steps = {stage.name: stage.decode_steps for stage in same.performance.stages}
     analysis = same.model_copy(update={"skipped": {"recall": 0.0, "analysis": 6.0, "summary": 0.0}})
     assert analysis.blocks_skipped == 1
     assert analysis.blocks_a_step == pytest.approx(3 * steps["analysis"] / sum(steps.values()))
@@ -120,15 +120,15 @@ def test_steps_of_long_stages_count_for_more(comparison: Comparison) -> None:
 def test_what_is_worth_it_is_timed_and_held_against_its_price(
     session: Session, out: Path, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    floor = 0.9999 * sorted(system.speedup for system in comparison.systems)[5]
+    floor = 0.9999 * sorted(system.speedup for system in comparison.results)[5]
     monkeypatch.setattr("litestage.jobs.compare.WORTH_TIMING", floor)
     again = compare_methods(session, out, sizes=SIZES, options=SearchOptions(step=8))
     comparison.save(out)
-    slow = {system.name for system in again.systems[1:] if system.speedup < floor}
+    slow = {system.name for system in again.results[1:] if system.speedup < floor}
     assert slow
-    assert all((system.wall is None) == (system.name in slow) for system in again.systems)
-    assert all((system.system.price_error is None) == (system.name in slow) for system in again.systems)
-    assert all(system.wall and system.wall.n == SIZES.wall for system in again.systems if system.name not in slow)
+    assert all((system.wall is None) == (system.name in slow) for system in again.results)
+    assert all((system.performance.price_error is None) == (system.name in slow) for system in again.results)
+    assert all(system.wall and system.wall.n == SIZES.wall for system in again.results if system.name not in slow)
     assert "were not timed" in comparison_tables.systems(again).note
     assert rebuild(out)
 
@@ -148,7 +148,7 @@ def test_plans_that_were_found_are_compared_without_a_search(
     ):
         compare_methods(session, tmp_path, plans=[out / "plan-20", tmp_path / "again"], sizes=sizes)
     found = compare_methods(session, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes)
-    assert found.system("litestage-20").answers == comparison.system("litestage-20").answers
+    assert found.method("litestage-20").answers == comparison.method("litestage-20").answers
     assert found.searched_on.used == SIZES.search, "what the plan was searched on"
     write_report(found, tmp_path)  # with one amount of each method no line joins any
     assert 'height="Infinity"' not in (tmp_path / "figures" / "ablations.svg").read_text()
@@ -157,7 +157,7 @@ def test_plans_that_were_found_are_compared_without_a_search(
 def test_results_that_name_a_system_that_is_not_there_are_refused(comparison: Comparison, tmp_path: Path) -> None:
     stray = comparison.duels[0].model_copy(update={"other": "gone"})
     comparison.model_copy(update={"duels": (stray,)}).save(tmp_path)
-    with pytest.raises(DataError, match=r"'gone' is none of the systems.*Run the job again"):
+    with pytest.raises(DataError, match=r"'gone' is none of the methods.*Run the job again"):
         Comparison.load(tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_other_methods_alone_make_a_page_too(comparison: Comparison, tmp_path: P
     names = {system.name for system in systems}
     alone = comparison.model_copy(
         update={
-            "systems": systems,
+            "results": systems,
             "frontier": tuple(
                 point.model_copy(update={"rivals": tuple(name for name in point.rivals if name in names)})
                 for point in comparison.frontier
@@ -222,20 +222,21 @@ def test_budgets_reach_what_the_plans_skip(session: Session) -> None:
     assert Sizes(blocks=(2,)).amounts([plan], 12) == (2,)
 
 
-def made_up(name: str, kind: str, speedup: float, wrong: int, comparison: Comparison) -> Compared:
+def made_up(name: str, kind: str, speedup: float, wrong: int, comparison: Comparison) -> MethodResult:
     """A system that gets the first ``wrong`` of 200 questions wrong."""
     full = comparison.full
-    accuracy = full.system.accuracy.model_copy(update={"percent": 100 - wrong / 2})
+    accuracy = full.performance.accuracy.model_copy(update={"percent": 100 - wrong / 2})
     return full.model_copy(
         update={
             "name": name,
             "method": name.split("-")[0],
             "title": name,
             "kind": kind,
+            "amount": Amount(number=1, unit="block") if kind == "rule" else None,
             "requested": "1 block",
             "speedup": speedup,
             "skipped": dict.fromkeys(full.skipped, 2.0),
-            "system": full.system.model_copy(update={"accuracy": accuracy}),
+            "performance": full.performance.model_copy(update={"accuracy": accuracy}),
         }
     )
 
@@ -278,7 +279,7 @@ def test_the_claim_is_judged_by_what_the_questions_tell(
     ]
     wrong |= {"full": 0, "constant": 150}
     scores = {name: {f"q{i}": float(i >= count) for i in range(200)} for name, count in wrong.items()}
-    judged = comparison.model_copy(update={"systems": tuple(systems), "duels": tuple(duels(systems, scores))})
+    judged = comparison.model_copy(update={"results": tuple(systems), "duels": tuple(duels(systems, scores))})
     assert says in comparison_words.claim(judged)
 
 

@@ -21,7 +21,7 @@ from litestage.jobs.progress import Silent
 from litestage.jobs.session import plan_by_hand
 from litestage.pipeline import run
 from litestage.report import diagnosis_tables
-from litestage.results.diagnosis import ALL, Diagnosis
+from litestage.results import Diagnosis
 
 LIMIT = 4
 DEPTHS = Depths(step=8, up_to=16)
@@ -38,10 +38,12 @@ def diagnosis(session: Session, out: Path) -> Diagnosis:
     return diagnose(session, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
 
 
-def fresh(session: Session, diagnosis: Diagnosis, where: str, budget: int, exit_rule: str | None = None) -> list[Trace]:
+def fresh(
+    session: Session, diagnosis: Diagnosis, where: str | None, budget: int, exit_rule: str | None = None
+) -> list[Trace]:
     """The same setting without any cache."""
-    layers = ",".join(ranked.layer for ranked in diagnosis.ranking[:budget])
-    stages = session.task.stage_names if where == ALL else (where,)
+    layers = ",".join(str(ranked.layer) for ranked in diagnosis.ranking[:budget])
+    stages = session.task.stage_names if where is None else (where,)
     plan = plan_by_hand(
         session.full_plan(), session.task, [f"{name}={layers}" for name in stages] if budget else [], exit_rule
     )
@@ -58,15 +60,17 @@ def steps(traces: list[Trace]) -> float:
 
 def test_every_sweep_and_exit_point_is_that_of_a_fresh_run(session: Session, diagnosis: Diagnosis) -> None:
     assert diagnosis.budgets == (0, 8, 16)
-    for where in (ALL, "recall", "summary"):
+    for where in (None, "recall", "summary"):
         point = next(sweep for sweep in diagnosis.sweeps if sweep.stage == where).point(16)
         traces = fresh(session, diagnosis, where, 16)
-        assert (point.accuracy, point.system.total.decode_steps) == pytest.approx((right(traces), steps(traces)))
+        assert (point.accuracy, point.performance.total.decode_steps) == pytest.approx((right(traces), steps(traces)))
         assert point.paired.baseline_percent == pytest.approx(diagnosis.full.accuracy.percent)
     with_exit = diagnosis.with_exit[2]
-    traces = fresh(session, diagnosis, ALL, 16, "3,0.9")
-    assert with_exit.system.total.early_exit_share > 0
-    assert (with_exit.accuracy, with_exit.system.total.decode_steps) == pytest.approx((right(traces), steps(traces)))
+    traces = fresh(session, diagnosis, None, 16, "3,0.9")
+    assert with_exit.performance.total.early_exit_share > 0
+    assert (with_exit.accuracy, with_exit.performance.total.decode_steps) == pytest.approx(
+        (right(traces), steps(traces))
+    )
     assert with_exit.paired.baseline_percent == pytest.approx(diagnosis.together.point(16).accuracy)
 
 
@@ -85,7 +89,7 @@ def test_next_token_entropy_is_that_of_prefills_token_by_token(session: Session,
     """Another road to the same logits: each token's distribution after a full-depth prefill of all before it."""
     told: list[Tensor] = []
     requests = []
-    for trace in fresh(session, diagnosis, ALL, 0):
+    for trace in fresh(session, diagnosis, None, 0):
         prompt = session.engine.encode(trace.stages[0].prompts[0])
         tokens = trace.stages[0].completions[0].token_ids
         requests += [Request(prompt_ids=(*prompt, *tokens[:place]), max_new_tokens=1) for place in range(len(tokens))]

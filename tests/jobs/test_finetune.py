@@ -341,7 +341,8 @@ def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
     growing = SkipSchedule(segments=(Segment(), Segment(first_step=4, skipped=frozenset([SubLayer(3, "ffn")]))))
     session.plan({"recall": StagePlan(schedule=growing)}).save_pretrained(tmp_path / "growing")
     shown = Session(Options(model=EMBEDDED, shots=1))
-    shown.plan({}).model_copy(update={"evidence": {"conditions": shown.conditions}}).save_pretrained(tmp_path / "shown")
+    evidence = {"conditions": shown.conditions.model_dump()}
+    shown.plan({}).model_copy(update={"evidence": evidence}).save_pretrained(tmp_path / "shown")
     for change, says in (
         ({"plan": str(tmp_path / "none")}, "No plan at"),
         ({"plan": str(tmp_path / "shown")}, r"searched with worked examples in each prompt \(1\).* with --shots 0\."),

@@ -13,8 +13,9 @@ from litestage.engine.forcing import Text
 from litestage.jobs import Options, Session, evaluate, search
 from litestage.jobs.policies import PAPER, PRESETS, Policies, Policy, policies_of, stage_texts
 from litestage.jobs.progress import Silent
-from litestage.jobs.rankings import Rankings, compare_rankings
+from litestage.jobs.rankings import compare_rankings
 from litestage.jobs.search import lay_baseline
+from litestage.results import Rankings
 from litestage.search import SearchOptions
 from litestage.skipping import RANKINGS, Probe
 
@@ -33,7 +34,7 @@ def test_every_ranking_orders_every_sub_layer(prepared: Policies) -> None:
     orders = {}
     for name in RANKINGS:
         ranking = prepared.ranking("analysis", Policy(name))
-        assert {score.layer for score in ranking.scores} == layers
+        assert {str(score.layer) for score in ranking.scores} == layers
         orders[name] = [score.layer for score in ranking.scores]
     assert len({tuple(order) for order in orders.values()}) >= 5, "they differ, or nothing could be compared"
 

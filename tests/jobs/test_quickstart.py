@@ -21,7 +21,7 @@ from litestage.jobs.quickstart import Sizes, quickstart
 from litestage.jobs.search import _Measure as Measure
 from litestage.jobs.search import lay_baseline
 from litestage.jobs.session import plan_by_hand
-from litestage.results import Results
+from litestage.results import PlanResult
 from litestage.search import Candidate, SearchOptions, Trial
 
 
@@ -42,7 +42,7 @@ def test_it_leaves_plan_results_and_report(out: Path) -> None:
 
 def test_its_figures_are_those_of_its_traces(session: Session, out: Path) -> None:
     """Every headline figure can be checked from the texts that are kept beside it."""
-    results = Results.load(out)
+    results = PlanResult.load(out)
     kept = json.loads((out / "evaluation-plan.json").read_text())
     right = [trace["answer"] == trace["gold"] for trace in kept["questions"]]
     assert results.plan.accuracy.percent == pytest.approx(100 * sum(right) / len(right))
@@ -80,7 +80,7 @@ def test_wall_latency_and_norm_ratio_search_to_the_end(session: Session, tmp_pat
     assert sum(found.record.stage_seconds.values()) == pytest.approx(found.record.full.seconds, rel=0.1)
     kept = wall_clock(
         session, {"plan": session.full_plan()}, session.questions("dev", 3), out=tmp_path,
-        threads=found.latency.conditions["threads"],
+        threads=found.latency.threads,
     )  # fmt: skip
     for stage, seconds in found.record.stage_seconds.items():
         assert seconds == pytest.approx(sum(sample.stage_seconds[stage] for sample in kept) / 3)

@@ -11,9 +11,18 @@ from litestage.core import DataError, ExitRule, ModelIdentity
 from litestage.evaluation import Paired, accuracy_of
 from litestage.evaluation.entropy import Place, TokenEntropy
 from litestage.report import diagnosis_figures, diagnosis_tables, diagnosis_words
-from litestage.results import Provenance, RankedLayer, Split, System
-from litestage.results.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy, Sweep
-from litestage.results.results import StageCost
+from litestage.results import (
+    ConfidenceCurve,
+    Diagnosis,
+    Performance,
+    Provenance,
+    RankedLayer,
+    Split,
+    StageCost,
+    StageEntropy,
+    Sweep,
+    SweepPoint,
+)
 
 Numbers = Sequence[tuple[int, float]]
 """Right answers of 100 and seconds, a pair a budget of 0, 4, 8, ..."""
@@ -28,9 +37,9 @@ def cost(name: str, seconds: float, steps: float, exits: float = 0.0) -> StageCo
     )  # fmt: skip
 
 
-def point(budget: int, right: int, seconds: float, against: int, steps: float = 60, exits: float = 0.0) -> Point:
+def point(budget: int, right: int, seconds: float, against: int, steps: float = 60, exits: float = 0.0) -> SweepPoint:
     """Losses of ten points and more are called beyond chance."""
-    system = System(
+    system = Performance(
         accuracy=accuracy_of([True] * right + [False] * (N - right)),
         stages=tuple(cost(name, seconds / 2, steps / 2, exits) for name in STAGES),
         total=cost("all", seconds, steps, exits),
@@ -40,10 +49,10 @@ def point(budget: int, right: int, seconds: float, against: int, steps: float = 
         n=N, baseline_percent=against, percent=right, difference=difference, low=difference - 6, high=difference + 6,
         gained=max(difference, 0), lost=max(-difference, 0), p_value=0.01, can_tell=abs(difference) >= 10,
     )  # fmt: skip
-    return Point(budget=budget, system=system, paired=paired)
+    return SweepPoint(budget=budget, performance=system, paired=paired)
 
 
-def sweep(stage: str, numbers: Numbers, steps: Sequence[float] = ()) -> Sweep:
+def sweep(stage: str | None, numbers: Numbers, steps: Sequence[float] = ()) -> Sweep:
     return Sweep(
         stage=stage,
         points=tuple(
@@ -51,6 +60,10 @@ def sweep(stage: str, numbers: Numbers, steps: Sequence[float] = ()) -> Sweep:
             for place, (right, seconds) in enumerate(numbers)
         ),
     )
+
+
+def place(token: int, rows: int, confidence: float) -> Place:
+    return Place(token=token, rows=rows, confidence=confidence)
 
 
 def made_up(
@@ -70,15 +83,15 @@ def made_up(
             StageEntropy(name=name, written=TokenEntropy(tokens=1000, distinct=100, bits=b), next_token=b / 10)
             for name, b in zip(STAGES, bits, strict=True)
         ),
-        sweeps=(sweep(ALL, together, steps), *(sweep(name, numbers) for name, numbers in alone.items())),
+        sweeps=(sweep(None, together, steps), *(sweep(name, numbers) for name, numbers in alone.items())),
         with_exit=tuple(
             point(4 * place, right, 1.0, together[place][0], count, share)
             for place, (right, count, share) in enumerate(with_exit)
         ),
         looked_at="recall",
         curves=(
-            Curve(budget=0, steps=(Place(token=1, rows=9, confidence=0.9), Place(token=2, rows=4, confidence=0.8))),
-            Curve(budget=8, steps=(Place(token=1, rows=9, confidence=0.6),)),
+            ConfidenceCurve(budget=0, steps=(place(1, 9, 0.9), place(2, 4, 0.8))),
+            ConfidenceCurve(budget=8, steps=(place(1, 9, 0.6),)),
         ),
         ranking=tuple(
             RankedLayer(layer=layer, redundancy=score, by_stage=dict.fromkeys(STAGES, score))
@@ -141,7 +154,7 @@ def test_stages_that_bear_nothing() -> None:
     steep: Numbers = [(80, 1.0), (40, 0.9), (90, 0.8)]
     fragile = made_up({"recall": steep, "summary": steep}, steep, [(80, 60, 0), (40, 60, 0), (90, 60, 0)])
     assert diagnosis_words.headline(fragile) == "Every stage loses accuracy at 4 of 16 sub-layers skipped"
-    assert diagnosis_words.borne(fragile.together) == 0  # a budget that recovers by luck is not borne
+    assert fragile.together.borne == 0  # a budget that recovers by luck is not borne
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litestage.report.examples import letter, mark_changes, stage_views
-from litestage.results import Results
+from litestage.results import PlanResult
 
 TEXTS = st.text(alphabet=st.sampled_from("ab \n."), max_size=40)
 
@@ -30,7 +30,7 @@ def test_only_what_differs_is_marked() -> None:
     assert [piece.text for piece in pieces if piece.changed] == ["but "]
 
 
-def test_an_exit_is_shown_with_what_it_cut(results: Results) -> None:
+def test_an_exit_is_shown_with_what_it_cut(results: PlanResult) -> None:
     recall, analysis, _ = stage_views(results.examples[0])
     assert [branch.letter for branch in recall.plan] == [""]
     assert [branch.letter for branch in analysis.plan] == ["A", "B", "C", "D"]

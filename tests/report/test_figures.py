@@ -6,8 +6,7 @@ import pytest
 
 from litestage.core import EMPTY, Segment, SkipSchedule, StagePlan, SubLayer
 from litestage.report import figures
-from litestage.results import RankedLayer, Results
-from litestage.results.results import ExitCheck, Profile, ProfilePoint
+from litestage.results import ExitCheck, PlanResult, Profile, ProfilePoint, RankedLayer
 
 
 def point(budget: int, correct: int, seconds: float | None, measured: int = 10) -> ProfilePoint:
@@ -51,7 +50,7 @@ def test_an_exit_check_that_ended_undecided_claims_neither() -> None:
     ]
 
 
-def test_the_map_shows_exactly_what_the_plan_skips(results: Results) -> None:
+def test_the_map_shows_exactly_what_the_plan_skips(results: PlanResult) -> None:
     rows = figures.map_rows(results.stage_plans, 16, results.ranking)
     assert len(rows) == 3 * 32
     for stage, plan in results.stage_plans.items():
@@ -75,7 +74,7 @@ def test_the_map_knows_when_skipping_starts() -> None:
     assert {row["place"] for row in rows} == {"not ranked"}
 
 
-def test_times_add_up(results: Results) -> None:
+def test_times_add_up(results: PlanResult) -> None:
     rows = figures.time_rows(results.full, results.plan)
     for name, system in (("full depth", results.full), ("plan", results.plan)):
         mine = [row for row in rows if row["system"] == name]
@@ -99,7 +98,7 @@ def test_the_ranking_says_where_each_sub_layer_is_skipped() -> None:
     ]
 
 
-def test_accuracies_start_with_all_questions(results: Results) -> None:
+def test_accuracies_start_with_all_questions(results: PlanResult) -> None:
     rows = figures.accuracy_rows(results.full, results.plan, results.groups)
     assert [row["group"] for row in rows[::2]] == [
         "all questions (n = 600)",

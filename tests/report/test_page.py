@@ -14,7 +14,7 @@ import pytest
 from litestage.report import write_report
 from litestage.report.page import chart_id, tie, to_html
 from litestage.report.plan_report import plan_page
-from litestage.results import Example, Results
+from litestage.results import Example, PlanResult
 
 FIGURES = {"profiles", "plan", "time", "redundancy", "accuracy"}
 
@@ -43,7 +43,7 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(results: Results) -> str:
+def html(results: PlanResult) -> str:
     return to_html(plan_page(results))
 
 
@@ -51,7 +51,7 @@ def specs_of(html: str) -> dict[str, Any]:
     return dict(json.loads(Elements(html).scripts[0]))
 
 
-def test_every_chart_has_its_place_and_its_specification(results: Results, html: str) -> None:
+def test_every_chart_has_its_place_and_its_specification(results: PlanResult, html: str) -> None:
     page = plan_page(results)
     assert {figure.name for figure in page.figures} == FIGURES
     wanted = {
@@ -84,7 +84,7 @@ def test_charts_take_their_colours_from_the_page(html: str) -> None:
         assert style.count(f"--{name}:") == 2, f"{name} must be set for light and for dark"
 
 
-def test_what_the_results_say_is_on_the_page(results: Results, html: str) -> None:
+def test_what_the_results_say_is_on_the_page(results: PlanResult, html: str) -> None:
     text = unescape(html).replace("\N{NO-BREAK SPACE}", " ")
     for said in (
         "1.34× faster, −0.7 points of accuracy",
@@ -96,7 +96,7 @@ def test_what_the_results_say_is_on_the_page(results: Results, html: str) -> Non
         assert said in text
 
 
-def test_text_from_a_model_cannot_become_code(results: Results) -> None:
+def test_text_from_a_model_cannot_become_code(results: PlanResult) -> None:
     nasty = "</script><script>alert(1)</script><b>"
     stages = tuple(
         stage.model_copy(update={"plan": tuple(g.model_copy(update={"text": nasty, "cut": nasty}) for g in stage.plan)})
@@ -110,14 +110,14 @@ def test_text_from_a_model_cannot_become_code(results: Results) -> None:
     assert nasty in str(json.loads(elements.scripts[0]))
 
 
-def test_results_without_a_search_have_a_page(results: Results) -> None:
+def test_results_without_a_search_have_a_page(results: PlanResult) -> None:
     bare = results.model_copy(update={"search": None, "ranking": (), "examples": (), "groups": (), "notes": ()})
     page = plan_page(bare)
     assert [section.name for section in page.sections] == ["plan", "time", "numbers"]
     assert "How the budgets were found" not in to_html(page)
 
 
-def test_a_report_leaves_the_page_and_each_figure_as_svg_and_png(results: Results, tmp_path: Path) -> None:
+def test_a_report_leaves_the_page_and_each_figure_as_svg_and_png(results: PlanResult, tmp_path: Path) -> None:
     assert write_report(results, tmp_path) == tmp_path / "report.html"
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 from litestage.core import ExitRule, Segment, SkipSchedule, StagePlan, whole_blocks
 from litestage.report import tables, tabular
-from litestage.results import Results
+from litestage.results import PlanResult
 
 
 def lines(content: RenderableType, width: int = 80) -> list[str]:
@@ -27,7 +27,7 @@ def row(content: RenderableType, start: str) -> list[str]:
     return [cell.strip() for cell in found[0].strip().split("  ") if cell.strip()]
 
 
-def test_full_depth_against_the_plan(results: Results) -> None:
+def test_full_depth_against_the_plan(results: PlanResult) -> None:
     drawn = tables.comparison(results)
     assert row(drawn, "Accuracy") == ["Accuracy", "91.2 % (88.6–93.2)", "90.5 % (87.9–92.6)", "−0.7 (−2.0 to 0.7)"]
     assert row(drawn, "Latency, clock") == ["Latency, clock", "512 ms", "381 ms", "1.34× (1.31–1.38)"]
@@ -37,7 +37,7 @@ def test_full_depth_against_the_plan(results: Results) -> None:
     assert row(drawn, "all") == ["all", "505 ms", "371 ms", "89.5", "88.5", "21 %", "28 %", "3 %"]
 
 
-def test_profiles_and_exit_checks(results: Results) -> None:
+def test_profiles_and_exit_checks(results: PlanResult) -> None:
     assert results.search
     drawn = tables.search_profiles(results.search)
     assert row(drawn, "14    91.3 %")[-1] == "chosen"
@@ -45,20 +45,20 @@ def test_profiles_and_exit_checks(results: Results) -> None:
     assert row(drawn, "recall and analysis") == ["recall and analysis", "90.7 %", "374 ms", "keeps the target"]
 
 
-def test_one_system_alone(results: Results) -> None:
+def test_one_system_alone(results: PlanResult) -> None:
     drawn = tables.evaluation(results.plan, "made-up")
     assert row(drawn, "summary") == ["summary", "79.0 ms", "40 %", "7.0", "6.0", "139.0", "0 %"]
     assert "Accuracy 90.5 % (87.9–92.6); 543 of 600 right. None rate 0.5 %. 381 ms a" in lines(drawn)
 
 
-def test_a_ranking_is_cut_where_asked(results: Results) -> None:
+def test_a_ranking_is_cut_where_asked(results: PlanResult) -> None:
     drawn = tables.to_rich(tabular.ranking(results.ranking, limit=3))
     assert row(drawn, "1  9.attention") == ["1", "9.attention", "0.9843", "0.9990", "0.9774", "0.9766"]
     assert "The other 29 are less redundant." in " ".join(lines(drawn))
     assert "The other" not in " ".join(lines(tables.to_rich(tabular.ranking(results.ranking))))
 
 
-def test_the_plan_as_a_strip_of_blocks(results: Results) -> None:
+def test_the_plan_as_a_strip_of_blocks(results: PlanResult) -> None:
     drawn = lines(tables.plan_map(results.stage_plans, 16))
     assert "recall    ····■■■■■■■■■■■·  attention 4–14; FFN 7–9; exit below 0.5 (5 tokens)" in drawn
     assert "          ·······■■■······" in [line.rstrip() for line in drawn]
@@ -77,7 +77,7 @@ def test_a_schedule_that_changes_with_the_step_is_named_step_by_step() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_nothing_is_wider_than_the_terminal_or_cut(results: Results, width: int) -> None:
+def test_nothing_is_wider_than_the_terminal_or_cut(results: PlanResult, width: int) -> None:
     assert results.search
     for content in (
         tables.report(results),

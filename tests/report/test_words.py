@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from litestage.core import StagePlan
 from litestage.evaluation import Paired, Speedup
 from litestage.report import words
-from litestage.results import Results
+from litestage.results import PlanResult
 
 
-def with_wall(results: Results, **changes: Any) -> Results:
+def with_wall(results: PlanResult, **changes: Any) -> PlanResult:
     wall = Speedup.model_validate(results.wall.model_dump() | changes)
     return results.model_copy(update={"wall": wall, "speedup": wall.speedup})
 
 
-def with_paired(results: Results, **changes: Any) -> Results:
+def with_paired(results: PlanResult, **changes: Any) -> PlanResult:
     paired = Paired.model_validate(results.paired.model_dump() | changes)
     return results.model_copy(update={"paired": paired, "accuracy_change_points": paired.difference})
 
 
-def test_a_faster_plan(results: Results) -> None:
+def test_a_faster_plan(results: PlanResult) -> None:
     assert words.headline(results) == "1.34× faster, −0.7 points of accuracy"
     assert words.summary(results) == [
         "With this plan the model answers 1.34× faster (95 % interval 1.31 to 1.38; 60 questions by the wall clock).",
@@ -36,26 +36,26 @@ def test_a_faster_plan(results: Results) -> None:
     ]
 
 
-def test_a_slower_plan_is_called_slower(results: Results) -> None:
+def test_a_slower_plan_is_called_slower(results: PlanResult) -> None:
     slower = with_wall(results, speedup=0.93, low=0.9, high=0.96)
     assert words.headline(slower).startswith("Slower: 0.93× the speed of full depth")
     assert "more slowly, at 0.93× full depth's speed" in words.summary(slower)[0]
 
 
-def test_a_speed_that_the_clock_cannot_tell(results: Results) -> None:
+def test_a_speed_that_the_clock_cannot_tell(results: PlanResult) -> None:
     unsure = with_wall(results, speedup=1.02, low=0.97, high=1.06, can_tell=False)
     assert "faster" not in words.headline(unsure)
     assert words.summary(unsure)[0].startswith("The clock cannot tell the plan's speed from full depth's: 1.02×")
 
 
-def test_a_plan_of_full_depth(results: Results) -> None:
+def test_a_plan_of_full_depth(results: PlanResult) -> None:
     nothing = results.model_copy(update={"stage_plans": {name: StagePlan() for name in results.stage_plans}})
     assert words.headline(nothing) == "Nothing to leave out: the plan is the full model"
     assert words.summary(nothing)[0].startswith("The search found nothing to leave out")
     assert "It skips no sub-layer; no generation is ended early." in words.summary(nothing)
 
 
-def test_a_loss_beyond_chance_and_beyond_what_was_allowed(results: Results) -> None:
+def test_a_loss_beyond_chance_and_beyond_what_was_allowed(results: PlanResult) -> None:
     lossy = with_paired(
         results, percent=87.0, difference=-4.2, low=-6.1, high=-2.3, gained=5, lost=30, p_value=0.00002, can_tell=True
     )
@@ -66,7 +66,7 @@ def test_a_loss_beyond_chance_and_beyond_what_was_allowed(results: Results) -> N
     )
 
 
-def test_a_gain_and_no_change(results: Results) -> None:
+def test_a_gain_and_no_change(results: PlanResult) -> None:
     gain = with_paired(results, difference=2.5, low=1.0, high=4.0, p_value=0.004, can_tell=True)
     assert "(+2.5 points" in words.summary(gain)[1]
     assert "a gain beyond chance (McNemar p = 0.004)" in words.summary(gain)[1]

@@ -32,7 +32,7 @@ Seconds = Callable[[Candidate], float | list[float]]
 
 
 class Table:
-    """A made-up model: outcomes and seconds of any setting; remembers what it was asked."""
+    """A made-up model: outcomes and seconds of any candidate; remembers what it was asked."""
 
     def __init__(
         self, outcomes: Outcomes, seconds: Seconds, chunk: int = 1, cuts: Callable[[], bool] = lambda: True
@@ -42,34 +42,34 @@ class Table:
         self.asked: list[Trial] = []
         self.told: list[TrialResult] = []
 
-    def __call__(self, ask: Trial) -> TrialResult:
+    def __call__(self, trial: Trial) -> TrialResult:
         """Measure in the order asked, a chunk at a time, and stop when it may and ``cuts`` says so."""
-        self.asked.append(ask)
-        truth, told = self.outcomes(ask.setting), dict[int, bool]()
+        self.asked.append(trial)
+        truth, told = self.outcomes(trial.candidate), dict[int, bool]()
         at_least = 0.0
         for start in range(0, len(truth), self.chunk):
-            told |= {i: truth[i] for i in ask.order[start : start + self.chunk]}
-            at_least = sum(self.each(ask.setting)[i] for i in told) / len(truth)
-            lost = hopeless(sum(told.values()), len(told), len(truth), ask.needed)
-            if (lost or ask.is_too_slow(at_least)) and self.cuts():
+            told |= {i: truth[i] for i in trial.order[start : start + self.chunk]}
+            at_least = sum(self.each(trial.candidate)[i] for i in told) / len(truth)
+            lost = hopeless(sum(told.values()), len(told), len(truth), trial.needed)
+            if (lost or trial.is_too_slow(at_least)) and self.cuts():
                 break
         whole = len(told) == len(truth)
         self.told.append(
             TrialResult(
                 outcomes=tuple(told.get(i) for i in range(len(truth))),
-                seconds=self.mean(ask.setting) if whole else None,
+                seconds=self.mean(trial.candidate) if whole else None,
                 seconds_at_least=None if whole else at_least,
                 stage_seconds=self.stage_seconds if whole else {},
             )
         )
         return self.told[-1]
 
-    def each(self, setting: Candidate) -> list[float]:
-        seconds = self.seconds(setting)
-        return seconds if isinstance(seconds, list) else [seconds] * len(self.outcomes(setting))
+    def each(self, candidate: Candidate) -> list[float]:
+        seconds = self.seconds(candidate)
+        return seconds if isinstance(seconds, list) else [seconds] * len(self.outcomes(candidate))
 
-    def mean(self, setting: Candidate) -> float:
-        seconds = self.seconds(setting)
+    def mean(self, candidate: Candidate) -> float:
+        seconds = self.seconds(candidate)
         return sum(seconds) / len(seconds) if isinstance(seconds, list) else seconds
 
 
@@ -80,14 +80,14 @@ def first_wrong(count: int, questions: int = 100) -> list[bool]:
 def by_budget(wrong: dict[str, dict[int, int]]) -> Outcomes:
     """So many questions wrong for each stage's budget; each stage has its own questions to lose."""
 
-    def outcomes(setting: Candidate) -> list[bool]:
-        return first_wrong(10 + sum(wrong.get(stage, {}).get(budget, 0) for stage, budget in setting.budgets.items()))
+    def outcomes(candidate: Candidate) -> list[bool]:
+        return first_wrong(10 + sum(wrong.get(stage, {}).get(budget, 0) for stage, budget in candidate.budgets.items()))
 
     return outcomes
 
 
-def linear_seconds(setting: Candidate) -> float:
-    return 1.0 - 0.01 * sum(setting.budgets.values())
+def linear_seconds(candidate: Candidate) -> float:
+    return 1.0 - 0.01 * sum(candidate.budgets.values())
 
 
 def search(table: Table, options: SearchOptions = PAPER, num_blocks: int = 6, questions: int = 100) -> SearchRecord:
@@ -98,9 +98,9 @@ def test_slowest_stage_first_with_chosen_stages_fixed_and_later_ones_at_full_dep
     table = Table(by_budget({"analysis": {6: 2, 8: 2}, "recall": {2: 1, 4: 1, 6: 2, 8: 2}}), linear_seconds)
     record = search(table)
     assert record.order == ("analysis", "recall", "summary")
-    assert record.setting.budgets == {"recall": 4, "analysis": 4, "summary": 8}
+    assert record.candidate.budgets == {"recall": 4, "analysis": 4, "summary": 8}
     assert (record.full.accuracy, record.target) == (90, 89)
-    assert [ask.setting.budgets for ask in table.asked] == [
+    assert [trial.candidate.budgets for trial in table.asked] == [
         {"recall": 0, "analysis": 0, "summary": 0},
         *({"recall": 0, "analysis": budget, "summary": 0} for budget in (2, 4, 6, 8)),
         *({"recall": budget, "analysis": 4, "summary": 0} for budget in (2, 4, 6, 8)),
@@ -111,11 +111,11 @@ def test_slowest_stage_first_with_chosen_stages_fixed_and_later_ones_at_full_dep
 
 
 def test_a_budget_that_costs_time_loses_by_itself() -> None:
-    def seconds(setting: Candidate) -> float:
-        return {0: 1.0, 2: 0.9, 4: 0.85, 6: 0.95, 8: 1.1}[setting.budgets["analysis"]]
+    def seconds(candidate: Candidate) -> float:
+        return {0: 1.0, 2: 0.9, 4: 0.85, 6: 0.95, 8: 1.1}[candidate.budgets["analysis"]]
 
     record = search(Table(by_budget({}), seconds))
-    assert record.setting.budgets == {"recall": 0, "analysis": 4, "summary": 0}
+    assert record.candidate.budgets == {"recall": 0, "analysis": 4, "summary": 0}
 
 
 def test_equally_slow_stages_keep_task_order() -> None:
@@ -127,7 +127,7 @@ def test_equally_slow_stages_keep_task_order() -> None:
 def test_nothing_feasible_but_full_depth() -> None:
     ruinous = {stage: dict.fromkeys(range(2, 20), 50) for stage in STAGES}
     record = search(Table(by_budget(ruinous), linear_seconds), SearchOptions(max_drop=0, use_exit=False))
-    assert record.setting == Candidate.full_depth(STAGES)
+    assert record.candidate == Candidate.full_depth(STAGES)
     assert record.result == record.full
 
 
@@ -155,13 +155,13 @@ def test_points_that_miss_end_early_and_the_rest_is_counted() -> None:
 
 def slow_after(budget: int) -> Seconds:
     """Skipping in the analysis pays up to a budget; beyond, the model rambles."""
-    return lambda setting: 5.0 if setting.budgets["analysis"] > budget else linear_seconds(setting)
+    return lambda candidate: 5.0 if candidate.budgets["analysis"] > budget else linear_seconds(candidate)
 
 
 def asked_of_analysis(table: Table) -> list[tuple[int, bool]]:
     """Budgets asked for, and whether being slow was a reason to cut short."""
-    asks = [ask for ask in table.asked if ask.stage == "analysis"]
-    return [(ask.setting.budgets["analysis"], ask.too_slow is not None) for ask in asks]
+    asks = [trial for trial in table.asked if trial.stage == "analysis"]
+    return [(trial.candidate.budgets["analysis"], trial.too_slow is not None) for trial in asks]
 
 
 def test_points_slower_than_the_best_end_early() -> None:
@@ -186,8 +186,8 @@ def test_slow_points_are_finished_only_where_patience_hangs_on_them() -> None:
     # 10 and 8 are three misses in a row, each by questions that no other one missed.
     misses = {8: range(91, 100), 10: range(82, 91), 12: range(73, 82)}
 
-    def outcomes(setting: Candidate) -> list[bool]:
-        return [i >= 10 and i not in misses.get(setting.budgets["analysis"], ()) for i in range(100)]
+    def outcomes(candidate: Candidate) -> list[bool]:
+        return [i >= 10 and i not in misses.get(candidate.budgets["analysis"], ()) for i in range(100)]
 
     table = Table(outcomes, slow_after(2))
     analysis = search(table, num_blocks=10).profiles[0]
@@ -199,8 +199,8 @@ def test_slow_points_are_finished_only_where_patience_hangs_on_them() -> None:
     ]
     assert [point.feasible for point in analysis.points] == [True, True, None, True, False, False, False]
     assert (analysis.chosen, analysis.left_out) == (2, 2)
-    again = next(ask for ask in table.asked if ask.setting.budgets["analysis"] == 8 and ask.too_slow is None)
-    first = next(t for a, t in zip(table.asked, table.told, strict=True) if a.setting == again.setting)
+    again = next(trial for trial in table.asked if trial.candidate.budgets["analysis"] == 8 and trial.too_slow is None)
+    first = next(t for a, t in zip(table.asked, table.told, strict=True) if a.candidate == again.candidate)
     assert {i for i, outcome in enumerate(first.outcomes) if outcome is not None} == set(again.order[: first.measured])
 
 
@@ -214,13 +214,13 @@ def test_being_slow_is_no_reason_to_cut_when_the_whole_profile_is_drawn_or_point
     for more in ({"exhaustive": True}, {"end_points_early": False}):
         table = Table(by_budget({}), slow_after(2))
         record = search(table, PAPER.model_copy(update=more))
-        assert all(ask.too_slow is None for ask in table.asked)
+        assert all(trial.too_slow is None for trial in table.asked)
         assert all(point.seconds for profile in record.profiles for point in profile.points)
 
 
 def test_questions_missed_so_far_are_asked_first() -> None:
-    def outcomes(setting: Candidate) -> list[bool]:
-        wrong = {90, 95} | ({50} if setting.budgets["analysis"] else set())
+    def outcomes(candidate: Candidate) -> list[bool]:
+        wrong = {90, 95} | ({50} if candidate.budgets["analysis"] else set())
         return [i not in wrong for i in range(100)]
 
     table = Table(outcomes, linear_seconds)
@@ -228,22 +228,22 @@ def test_questions_missed_so_far_are_asked_first() -> None:
     assert table.asked[0].order == tuple(range(100))
     assert table.asked[1].order[:3] == (90, 95, 0)
     assert table.asked[2].order[:4] == (90, 95, 50, 0)
-    assert all(sorted(ask.order) == list(range(100)) for ask in table.asked)
+    assert all(sorted(trial.order) == list(range(100)) for trial in table.asked)
 
 
 # --- Exit, added when the budgets are chosen ---------------------------------------------------------------------
 
 
 def with_exit_harm(harm: dict[str, int], base: int = 10) -> Outcomes:
-    return lambda setting: first_wrong(base + sum(harm[stage] for stage in setting.exits))
+    return lambda candidate: first_wrong(base + sum(harm[stage] for stage in candidate.exits))
 
 
 def test_exit_stays_on_where_the_plan_keeps_its_target() -> None:
-    def seconds(setting: Candidate) -> float:
-        return linear_seconds(setting) - 0.1 * len(setting.exits)
+    def seconds(candidate: Candidate) -> float:
+        return linear_seconds(candidate) - 0.1 * len(candidate.exits)
 
     record = search(Table(with_exit_harm({"recall": 1, "analysis": 0, "summary": 0}), seconds), SearchOptions())
-    assert record.setting.exits == STAGES
+    assert record.candidate.exits == STAGES
     assert [check.exits for check in record.exit_checks] == [STAGES]
     assert record.exit_note == "Exit is on in every stage: 89.0 % keeps the target of 89.0 %."
     assert record.result.seconds == pytest.approx(1 - 0.24 - 0.3)
@@ -252,11 +252,11 @@ def test_exit_stays_on_where_the_plan_keeps_its_target() -> None:
 def test_the_most_harmful_exit_goes_first_until_the_target_holds() -> None:
     table = Table(with_exit_harm({"recall": 3, "analysis": 5, "summary": 1}), linear_seconds)
     record = search(table, SearchOptions())
-    assert record.setting.exits == ("summary",)
+    assert record.candidate.exits == ("summary",)
     kept = [(check.without, check.exits) for check in record.exit_checks if check.kept]
     assert kept == [(None, STAGES), ("analysis", ("recall", "summary")), ("recall", ("summary",))]
     assert [check.without for check in record.exit_checks] == [None, *STAGES, "recall", "summary"]
-    assert not any(ask.setting.exits for ask in table.asked if ask.purpose == "profile")
+    assert not any(trial.candidate.exits for trial in table.asked if trial.purpose == "profile")
     assert record.exit_note == (
         "With exit on in every stage the plan reaches at most 88.0 %, which misses the target, so exit was switched "
         "off in analysis, then recall. It is on in summary: 89.0 % keeps the target of 89.0 %."
@@ -264,47 +264,47 @@ def test_the_most_harmful_exit_goes_first_until_the_target_holds() -> None:
 
 
 def test_equally_harmful_exits_keep_the_faster_plan() -> None:
-    def seconds(setting: Candidate) -> float:
-        return linear_seconds(setting) - (0.2 if "recall" in setting.exits else 0)
+    def seconds(candidate: Candidate) -> float:
+        return linear_seconds(candidate) - (0.2 if "recall" in candidate.exits else 0)
 
     harm = with_exit_harm({"recall": 4, "analysis": 4, "summary": 0})
     record = search(Table(harm, seconds), SearchOptions(max_drop=4))
-    assert record.setting.exits == ("recall", "summary")
+    assert record.candidate.exits == ("recall", "summary")
 
 
 def test_every_exit_may_have_to_go() -> None:
     table = Table(with_exit_harm(dict.fromkeys(STAGES, 4)), linear_seconds)
     record = search(table, SearchOptions())
-    assert record.setting.exits == ()
+    assert record.candidate.exits == ()
     assert "It is on nowhere: 90.0 % keeps the target" in record.exit_note
     without_exit = search(Table(with_exit_harm(dict.fromkeys(STAGES, 4)), linear_seconds))
-    assert record.setting == without_exit.setting
+    assert record.candidate == without_exit.candidate
     assert record.result == without_exit.result
 
 
 def test_an_exit_that_costs_time_is_kept_and_said() -> None:
-    def seconds(setting: Candidate) -> float:
-        return linear_seconds(setting) * (1.05 if setting.exits else 1)
+    def seconds(candidate: Candidate) -> float:
+        return linear_seconds(candidate) * (1.05 if candidate.exits else 1)
 
     record = search(Table(with_exit_harm(dict.fromkeys(STAGES, 0)), seconds), SearchOptions())
-    assert record.setting.exits == STAGES
+    assert record.candidate.exits == STAGES
     assert "5.0% longer with exit than without: --no-exit" in record.exit_note
 
 
 def test_search_exit_profiles_with_exit_on() -> None:
     table = Table(with_exit_harm({"recall": 0, "analysis": 0, "summary": 0}), linear_seconds)
     record = search(table, SearchOptions(search_exit=True))
-    assert all(ask.setting.exits == STAGES for ask in table.asked if ask.purpose == "profile")
-    assert table.asked[0].setting.exits == ()
+    assert all(trial.candidate.exits == STAGES for trial in table.asked if trial.purpose == "profile")
+    assert table.asked[0].candidate.exits == ()
     assert record.target == 89
-    assert record.setting.exits == STAGES
+    assert record.candidate.exits == STAGES
     assert len(table.asked) == 1 + 5 + 4 + 4  # exit on is not the full model; the last profile is the exit check
 
 
 def test_search_exit_falls_back_to_full_depth_when_exit_ruins_every_point() -> None:
     table = Table(with_exit_harm(dict.fromkeys(STAGES, 9)), linear_seconds)
     record = search(table, SearchOptions(search_exit=True))
-    assert record.setting == Candidate.full_depth(STAGES)
+    assert record.candidate == Candidate.full_depth(STAGES)
 
 
 def measured(told: TrialResult) -> list[int]:
@@ -316,23 +316,23 @@ def measured(told: TrialResult) -> list[int]:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[Outcomes, Seconds, int, dict[str, float]]:
-    """Any outcomes and (often tied) seconds for any setting, drawn when first asked for."""
+    """Any outcomes and (often tied) seconds for any candidate, drawn when first asked for."""
     questions = draw(st.integers(1, 12))
     random = draw(st.randoms(use_true_random=False))
     hardness = draw(st.sampled_from([0.05, 0.2, 0.5]))
     known: dict[Candidate, tuple[list[bool], list[float]]] = {}
 
-    def world(setting: Candidate) -> tuple[list[bool], list[float]]:
-        if setting not in known:
+    def world(candidate: Candidate) -> tuple[list[bool], list[float]]:
+        if candidate not in known:
             pace = random.choice([0.5, 1, 1, 1, 3])
-            known[setting] = (
+            known[candidate] = (
                 [random.random() > hardness for _ in range(questions)],
                 [pace * random.choice([0.1, 0.2, 0.3]) for _ in range(questions)],
             )
-        return known[setting]
+        return known[candidate]
 
     stage_seconds = {stage: random.choice([0.1, 0.2, 0.3]) for stage in STAGES}
-    return (lambda setting: world(setting)[0]), (lambda setting: world(setting)[1]), questions, stage_seconds
+    return (lambda candidate: world(candidate)[0]), (lambda candidate: world(candidate)[1]), questions, stage_seconds
 
 
 options = st.builds(
@@ -366,7 +366,7 @@ def test_ending_points_early_never_changes_the_choice(
     dice = random.Random(seed)
     early, table = run(world, options, chunk, cuts=lambda: dice.random() < often)
     whole, _ = run(world, options.model_copy(update={"end_points_early": False}))
-    assert early.setting == whole.setting
+    assert early.candidate == whole.candidate
     assert early.result == whole.result
     for a, b in zip(early.profiles, whole.profiles, strict=True):
         assert (a.stage, a.chosen, a.left_out) == (b.stage, b.chosen, b.left_out)
@@ -381,7 +381,7 @@ def test_ending_points_early_never_changes_the_choice(
     assert [(c.exits, c.kept) for c in early.exit_checks] == [(c.exits, c.kept) for c in whole.exit_checks]
     assert whole.spent.questions_saved == 0
     assert early.spent.points == whole.spent.points
-    asked = {(ask.setting, i) for ask, told in zip(table.asked, table.told, strict=True) for i in measured(told)}
+    asked = {(trial.candidate, i) for trial, told in zip(table.asked, table.told, strict=True) for i in measured(told)}
     assert early.spent.questions == len(asked) <= whole.spent.questions
     if options.exhaustive:
         assert early.spent.questions <= whole.spent.questions
@@ -394,8 +394,8 @@ def test_same_plan_as_a_slow_and_obvious_search(world, options: SearchOptions) -
     record, table = run(world, options)
     full = sum(outcomes(Candidate.full_depth(STAGES)))
 
-    def keeps(setting: Candidate) -> bool:
-        return 100 * sum(outcomes(setting)) / questions >= 100 * full / questions - options.max_drop - 1e-9
+    def keeps(candidate: Candidate) -> bool:
+        return 100 * sum(outcomes(candidate)) / questions >= 100 * full / questions - options.max_drop - 1e-9
 
     seconds = table.mean
     current = Candidate.full_depth(STAGES, exits=options.search_exit)
@@ -417,11 +417,11 @@ def test_same_plan_as_a_slow_and_obvious_search(world, options: SearchOptions) -
         off = {stage: current.with_exit(stage, False) for stage in exits}
         exits.remove(max(exits, key=lambda stage: (sum(outcomes(off[stage])), -seconds(off[stage]))))
 
-    assert record.setting == current
+    assert record.candidate == current
     assert record.result.feasible
     assert record.result.seconds == seconds(current)
     assert record.result.correct == sum(outcomes(current))
-    whole = [ask.setting for ask, told in zip(table.asked, table.told, strict=True) if not told.cut_short]
+    whole = [trial.candidate for trial, told in zip(table.asked, table.told, strict=True) if not told.cut_short]
     assert len(whole) == len(set(whole))
 
 
@@ -432,12 +432,14 @@ def test_replaying_stored_measurements_resumes_to_the_same_record(world, options
     for killed_after in {0, 1, len(first.asked) // 2, len(first.asked)}:
         table = Table(first.outcomes, first.seconds)
         table.stage_seconds = first.stage_seconds
-        replay = iter([(ask.setting, told) for ask, told in zip(first.asked, first.told, strict=True)][:killed_after])
+        replay = iter(
+            [(trial.candidate, told) for trial, told in zip(first.asked, first.told, strict=True)][:killed_after]
+        )
 
-        def measure(ask: Trial, replay=replay, table: Table = table) -> TrialResult:
+        def measure(trial: Trial, replay=replay, table: Table = table) -> TrialResult:
             stored = next(replay, None)
-            assert stored is None or stored[0] == ask.setting
-            return stored[1] if stored else table(ask)
+            assert stored is None or stored[0] == trial.candidate
+            return stored[1] if stored else table(trial)
 
         outcome = search_budgets(STAGES, 5, world[2], options, measure)
         assert outcome == record
@@ -475,7 +477,7 @@ def test_options_that_cannot_work_are_refused(wrong: dict[str, object], sentence
 
 
 def test_a_measurement_cut_short_while_it_could_still_succeed_is_refused() -> None:
-    def measure(ask: Trial) -> TrialResult:
+    def measure(trial: Trial) -> TrialResult:
         return TrialResult(outcomes=(True, None, True), seconds=None)
 
     with pytest.raises(ValueError, match="cut short though it could reach 3"):
@@ -494,8 +496,8 @@ def test_a_measurement_cut_short_while_it_could_still_succeed_is_refused() -> No
     ],
 )
 def test_a_measurement_cut_short_while_it_could_still_be_the_fastest_is_refused(at_least, more) -> None:
-    def measure(ask: Trial) -> TrialResult:
-        if any(ask.setting.budgets.values()):
+    def measure(trial: Trial) -> TrialResult:
+        if any(trial.candidate.budgets.values()):
             return TrialResult(outcomes=(True, None, True), seconds_at_least=at_least)
         return TrialResult(outcomes=(True,) * 3, seconds=1.0, stage_seconds=dict.fromkeys(STAGES, 0.3))
 
@@ -506,8 +508,8 @@ def test_a_measurement_cut_short_while_it_could_still_be_the_fastest_is_refused(
 def test_no_exit_check_is_cut_short_for_being_slow() -> None:
     table = Table(with_exit_harm({"recall": 3, "analysis": 5, "summary": 1}), slow_after(2))
     search(table, SearchOptions())
-    assert {ask.too_slow is not None for ask in table.asked if ask.purpose == "profile"} == {True}
-    assert not any(ask.too_slow for ask in table.asked if ask.purpose != "profile")
+    assert {trial.too_slow is not None for trial in table.asked if trial.purpose == "profile"} == {True}
+    assert not any(trial.too_slow for trial in table.asked if trial.purpose != "profile")
 
 
 def test_each_budget_is_measured_in_the_way_that_the_screen_picks() -> None:
@@ -516,18 +518,18 @@ def test_each_budget_is_measured_in_the_way_that_the_screen_picks() -> None:
 
     def screen(stage: str, budget: int) -> ScreenedPolicy:
         screened.append((stage, budget))
-        return ScreenedPolicy(way="good" if budget <= 4 else "bad", agreement=1 - budget / 100)
+        return ScreenedPolicy(policy="good" if budget <= 4 else "bad", agreement=1 - budget / 100)
 
-    def outcomes(setting: Candidate) -> list[bool]:
-        wrong = sum(stage.budget if stage.way == "bad" else 0 for stage in setting.stages)
+    def outcomes(candidate: Candidate) -> list[bool]:
+        wrong = sum(stage.budget if stage.policy == "bad" else 0 for stage in candidate.stages)
         return [i >= wrong for i in range(20)]
 
-    table = Table(outcomes, lambda setting: 1 - sum(setting.budgets.values()) / 200)
+    table = Table(outcomes, lambda candidate: 1 - sum(candidate.budgets.values()) / 200)
     record = search_budgets(STAGES, 8, 20, SearchOptions(use_exit=False), table, screen)
-    assert {stage.way for stage in record.setting.stages} == {"good"}
-    assert record.setting.budgets == dict.fromkeys(STAGES, 4)
+    assert {stage.policy for stage in record.candidate.stages} == {"good"}
+    assert record.candidate.budgets == dict.fromkeys(STAGES, 4)
     points = [point for profile in record.profiles for point in profile.points]
-    assert {(point.way, point.agreement) for point in points if point.budget == 4} == {("good", 0.96)}
-    assert {(point.way, point.agreement) for point in points if point.budget == 0} == {("", None)}
+    assert {(point.policy, point.agreement) for point in points if point.budget == 4} == {("good", 0.96)}
+    assert {(point.policy, point.agreement) for point in points if point.budget == 0} == {("", None)}
     assert all(budget > 0 for _, budget in screened)
     assert len(screened) == len(set(screened))

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litestage.search import Point, budgets, choose, estimate_cost, hopeless, needed_correct
+from litestage.search import ProfilePoint, budgets, choose, estimate_cost, hopeless, needed_correct
 
 
-def point(budget: int, accuracy: float, seconds: float | None) -> Point:
+def point(budget: int, accuracy: float, seconds: float | None) -> ProfilePoint:
     correct = round(accuracy * 10)
-    return Point(
+    return ProfilePoint(
         budget=budget,
         questions=1000,
         measured=1000 if seconds is not None else 900,

@@ -82,7 +82,7 @@ def test_norm_ratio_equals_the_direct_mean_of_frobenius_ratios() -> None:
 
 def test_ties_prefer_attention_then_the_lower_block() -> None:
     ranking = rank_sub_layers({"only": dict.fromkeys(sub_layers(3), 0.5)})
-    assert [score.layer for score in ranking.scores] == [
+    assert [str(score.layer) for score in ranking.scores] == [
         "0.attention", "1.attention", "2.attention", "0.ffn", "1.ffn", "2.ffn",
     ]  # fmt: skip
 
@@ -91,7 +91,10 @@ def test_scores_are_averaged_over_stages_and_high_goes_first() -> None:
     first = {SubLayer(0, "attention"): 0.9, SubLayer(0, "ffn"): 0.1}
     second = {SubLayer(0, "attention"): 0.2, SubLayer(0, "ffn"): 0.8}
     ranking = rank_sub_layers({"recall": first, "summary": second})
-    assert [(s.layer, pytest.approx(s.redundancy)) for s in ranking.scores] == [("0.attention", 0.55), ("0.ffn", 0.45)]
+    assert [(str(s.layer), pytest.approx(s.redundancy)) for s in ranking.scores] == [
+        ("0.attention", 0.55),
+        ("0.ffn", 0.45),
+    ]
     assert ranking.scores[0].by_stage == {"recall": 0.9, "summary": 0.2}
 
 

@@ -15,6 +15,7 @@ from litestage.benchmarks.peers import LLAMA_CPP, TRANSFORMERS, VLLM, LlamaCpp, 
 from litestage.core import (
     Compensation,
     Decode,
+    Machine,
     OptionError,
     Prefill,
     Request,
@@ -33,11 +34,11 @@ from litestage.models import LoadedModel
 from litestage.models.decoder import Affine, Decoder, Linear, Stand
 from litestage.models.load import DTYPES, from_transformers, load_transformers
 from litestage.models.packed import choose_packing
-from litestage.report.bench import DecodeBench, StepTime
+from litestage.results import DecodeBench, StepTime
+from litestage.results.benchmarks import OURS
 
 FORMS = (("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4"))
 """Dtype and quantisation of each form of our engine."""
-OURS = "litestage"
 STEPS = 12
 """Decode steps that follow one another in a sample; the first warms up."""
 GPU_STEPS = 64
@@ -59,6 +60,7 @@ class Subject:
     quantisation: str
     skipped: str
     steps: Steps
+    compensation: str = "none"
     bytes_read: int = 0
     """Weights and cache that a step reads; 0 where only the engine knows."""
     share_skipped: float = 0.0
@@ -91,7 +93,7 @@ def left_out(num_blocks: int, compensations: Sequence[str]) -> Iterator[tuple[st
     sets = skip_sets(num_blocks)
     yield from ((name, skipped, "none") for name, skipped in sets.items())
     blocks = next(name for name in sets if name.endswith(" blocks"))
-    yield from ((f"{blocks}, {kind}", sets[blocks], kind) for kind in compensations if kind != "none")
+    yield from ((blocks, sets[blocks], kind) for kind in compensations if kind != "none")
 
 
 def bench_decode(
@@ -124,13 +126,13 @@ def bench_decode(
         repeats=repeats,
         bandwidth=gigabytes,
         steps=tuple(_records(subjects, times, gigabytes)),
-        conditions={
-            "hardware": hardware(device),
-            "device": device.type,
-            "threads": torch.get_num_threads(),
-            "versions": versions(device),
-            "kernels": "litestage" if any(one.model.decoder.kernels for one in engines.values()) else "torch",
-        },
+        conditions=Machine(
+            hardware=hardware(device),
+            device=device.type,
+            threads=torch.get_num_threads(),
+            versions=versions(device),
+            kernels="litestage" if any(one.model.decoder.kernels for one in engines.values()) else "torch",
+        ),
     )
 
 
@@ -214,6 +216,7 @@ def _ours(
                 dtype=dtype,
                 quantisation=quantisation,
                 skipped=name,
+                compensation=kind,
                 steps=_our_steps(engine, prompts[:count], skipped, kind),
                 bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
                 share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
@@ -335,6 +338,7 @@ def _records(subjects: Sequence[Subject], times: Sequence[Sequence[float]], giga
             dtype=subject.dtype,
             quantisation=subject.quantisation,
             skipped=subject.skipped,
+            compensation=subject.compensation,
             ms_per_step=1e3 * seconds,
             ms_low=1e3 * low,
             ms_high=1e3 * high,

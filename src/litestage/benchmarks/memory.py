@@ -10,7 +10,7 @@ from litestage.jobs.progress import Progress
 from litestage.jobs.session import Options, Session
 from litestage.models.decoder import Decoder
 from litestage.pipeline import run
-from litestage.report.bench import MemoryBench
+from litestage.results import MemoryBench
 from litestage.tasks import Question
 
 STATUS = Path("/proc/self/status")

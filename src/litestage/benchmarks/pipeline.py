@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from litestage.benchmarks.decode import OURS
 from litestage.benchmarks.peers import TRANSFORMERS, TransformersEngine
 from litestage.core import Completion, Engine, OnToken, Plan, Request, TokenIds, Trace
 from litestage.engine import TorchEngine
@@ -16,7 +15,8 @@ from litestage.jobs.progress import Progress
 from litestage.jobs.session import Session
 from litestage.models.load import DTYPES, load_transformers
 from litestage.pipeline import run
-from litestage.report.bench import PipelineBench, PipelineTime, TurnTime
+from litestage.results import PipelineBench, PipelineTime, TurnTime
+from litestage.results.benchmarks import OURS
 from litestage.tasks import Question
 
 

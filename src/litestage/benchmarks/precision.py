@@ -16,16 +16,16 @@ from litestage.jobs.progress import Progress
 from litestage.jobs.session import Session
 from litestage.models.load import load_transformers
 from litestage.pipeline import run
-from litestage.report.bench import FormAccuracy, FormsBench
+from litestage.results import PrecisionAccuracy, PrecisionBench
 from litestage.skipping.probe import effect_of
 from litestage.tasks import Question
 
 
-def bench_accuracy(session: Session, questions: Sequence[Question], progress: Progress) -> FormsBench:
+def bench_accuracy(session: Session, questions: Sequence[Question], progress: Progress) -> PrecisionBench:
     """Answer the questions in every form, and teacher-force fp32's own texts; ``session`` is in fp32."""
     source, tokenizer = load_transformers(session.options.model, adapter=session.options.adapter)
     reference: list[Trace] = []
-    records: list[FormAccuracy] = []
+    records: list[PrecisionAccuracy] = []
     device = session.engine.model.decoder.device
     for dtype, quantisation in forms_on(device, progress):
         engine = session.engine
@@ -40,7 +40,7 @@ def bench_accuracy(session: Session, questions: Sequence[Question], progress: Pr
         )
         reference = reference or traces
         records.append(_record(session, engine, dtype, quantisation, reference, traces))
-    return FormsBench(
+    return PrecisionBench(
         model=session.engine.identity.id,
         task=session.task.name,
         shots=len(session.task.shots),
@@ -56,10 +56,10 @@ def _record(
     quantisation: str,
     reference: Sequence[Trace],
     traces: Sequence[Trace],
-) -> FormAccuracy:
+) -> PrecisionAccuracy:
     texts = [text for index in range(len(session.task.stages)) for text in stage_texts(session, reference, index)]
     effect = effect_of(zip(forcings(session.engine, texts), forcings(engine, texts), strict=True))
-    return FormAccuracy(
+    return PrecisionAccuracy(
         dtype=dtype,
         quantisation=quantisation,
         accuracy=score(traces),

@@ -11,7 +11,7 @@ from litestage.benchmarks.decode import FORMS
 from litestage.jobs.progress import Progress
 from litestage.jobs.search import search
 from litestage.jobs.session import Options, Session
-from litestage.report.bench import SearchBench, SearchTime
+from litestage.results import SearchBench, SearchTime
 from litestage.search import SearchOptions
 
 

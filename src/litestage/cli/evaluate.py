@@ -60,7 +60,6 @@ def command(
     from litestage.jobs.evaluate import NO_ROOM_NOTE
     from litestage.jobs.session import plan_by_hand
     from litestage.report import tables
-    from litestage.results import System
 
     stop = _vote_stop(votes, votes_stop, votes_confidence)
     options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
@@ -77,9 +76,12 @@ def command(
     if json:
         typer.echo(text)
     else:
-        system = System.of(result.interval, result.usage, result.price, result.wall_seconds)
         of_a_run = "; latency and tokens of a run" if result.votes else ""
-        OUT.print(tables.evaluation(system, f"{session.engine.identity.id} on {session.task.name}, {split}{of_a_run}"))
+        OUT.print(
+            tables.evaluation(
+                result.performance, f"{session.engine.identity.id} on {session.task.name}, {split}{of_a_run}"
+            )
+        )
         if cramped := sum(trace.no_room for trace in result.questions):
             OUT.print(
                 f"With {cramped} of {len(result.questions)} answers {NO_ROOM_NOTE} Fewer worked examples (--shots) or "

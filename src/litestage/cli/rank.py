@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from litestage.evaluation import Accuracy, Paired
-    from litestage.jobs.rankings import Answers, Curve, Rankings, StageRankings
+    from litestage.results import PolicyAnswers, PolicyEffects, Rankings, StageRankings
 
 
 def command(
@@ -72,13 +72,15 @@ def _show(found: Rankings) -> None:
 
     for stage in found.stages:
         orders = {
-            name: [(score.layer, score.agreement) for score in ranked.scores] for name, ranked in stage.rankings.items()
+            name: [(str(score.layer), score.agreement) for score in ranked.scores]
+            for name, ranked in stage.rankings.items()
         }
         for table in (*rankings.places(stage.stage, orders), *rankings.effects(stage.stage, _curves(stage))):
             OUT.print(tables.to_rich(table))
         if stage.indispensable:
             OUT.print(
-                f"Must stay: {', '.join(stage.indispensable)}. Without one of them every second token changes.",
+                f"Must stay: {', '.join(map(str, stage.indispensable))}. Without one of them every second token "
+                "changes.",
                 highlight=False,
             )
 
@@ -101,7 +103,7 @@ def _answers(found: Rankings) -> dict[str, list[tuple[int, Accuracy, Paired]]]:
     }
 
 
-def _names(policies: Sequence[Curve | Answers]) -> list[str]:
+def _names(policies: Sequence[PolicyEffects | PolicyAnswers]) -> list[str]:
     """Short where all policies share a compensation."""
     kinds = {policy.compensation for policy in policies}
     return [policy.ranking if len(kinds) == 1 else f"{policy.ranking} + {policy.compensation}" for policy in policies]

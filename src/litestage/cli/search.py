@@ -56,7 +56,7 @@ def command(
     from litestage.jobs import Options, search
     from litestage.jobs.session import parse_exit
     from litestage.report import tables
-    from litestage.results import Search, Split
+    from litestage.results import PlanSearch, Split
     from litestage.search import SearchOptions
 
     if no_exit and exit_rule:
@@ -86,7 +86,7 @@ def command(
         typer.echo(found.plan.model_dump_json(indent=2))
         return
     used = Split(name=split, used=len(questions), available=len(session.questions(split)))
-    OUT.print(tables.search_profiles(Search.of(found.record, used, max_drop, latency)))
+    OUT.print(tables.search_profiles(PlanSearch.of(found.record, used, max_drop, latency)))
     OUT.print(tables.plan_map(found.plan.stages, session.engine.identity.num_blocks))
     _close(found.record, folder, o.spelled(options), "dev" if split == "test" else "test")
 

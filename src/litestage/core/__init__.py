@@ -1,6 +1,7 @@
 """The nouns of litestage: frozen, hashable, serialisable, and free of torch."""
 
 from litestage.core.certificate import Certificate
+from litestage.core.conditions import Conditions, Machine, RunConditions
 from litestage.core.engine import Engine, OnToken, TokenIds
 from litestage.core.errors import DataError, LitestageError, ModelError, OptionError, PlanError, TaskError, UserError
 from litestage.core.layers import (
@@ -24,6 +25,7 @@ from litestage.core.plan import (
     Plan,
     StagePlan,
 )
+from litestage.core.ranking import RankedLayer, Ranking
 from litestage.core.request import GREEDY, NO_ROOM, Completion, Counts, FinishReason, Request, Sampling
 from litestage.core.rows import Decode, Prefill, Row, passes
 from litestage.core.trace import StageTrace, Trace
@@ -38,6 +40,7 @@ __all__ = [
     "Compensation",
     "CompensationKind",
     "Completion",
+    "Conditions",
     "Counts",
     "DataError",
     "Decode",
@@ -45,6 +48,7 @@ __all__ = [
     "ExitRule",
     "FinishReason",
     "LitestageError",
+    "Machine",
     "ModelError",
     "ModelIdentity",
     "OnToken",
@@ -52,8 +56,11 @@ __all__ = [
     "Plan",
     "PlanError",
     "Prefill",
+    "RankedLayer",
+    "Ranking",
     "Request",
     "Row",
+    "RunConditions",
     "Sampling",
     "Segment",
     "SkipSchedule",

@@ -92,6 +92,14 @@ def _read_skip_set(value: Any) -> SkipSet:
     return frozenset(listed)
 
 
+def _read_sub_layer(value: Any) -> SubLayer:
+    try:
+        return SubLayer.parse(value)
+    except OptionError as error:
+        raise ValueError(str(error)) from None
+
+
+SubLayerField = Annotated[SubLayer, BeforeValidator(_read_sub_layer), PlainSerializer(str, return_type=str)]
 SkipSetField = Annotated[SkipSet, BeforeValidator(_read_skip_set), PlainSerializer(names, return_type=list[str])]
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import model_validator
 from scipy.optimize import nnls
 
+from litestage.core.conditions import Conditions
 from litestage.core.errors import LitestageError
 from litestage.core.files import write_text
 from litestage.core.layers import Record
@@ -79,8 +80,24 @@ class LatencyModel(Record):
     compensation_timed: bool
     decode_error: FitError
     prefill_error: FitError
-    conditions: dict[str, Any] = Field(default_factory=dict)
-    """Hardware, threads, dtype, versions, model, as the caller states them."""
+    conditions: Conditions | None = None
+    """Of the timing; its threads are those that decoded fastest."""
+    stamp: str = ""
+    """A name for what was timed, for whoever keeps the model."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before(cls, content: Any) -> Any:
+        """Earlier versions kept the stamp among the conditions."""
+        if isinstance(content, dict) and isinstance(kept := content.get("conditions"), dict) and "stamp" in kept:
+            rest = {name: value for name, value in kept.items() if name != "stamp"}
+            return content | {"conditions": rest, "stamp": kept["stamp"]}
+        return content
+
+    @property
+    def threads(self) -> int:
+        """Those that it was timed with."""
+        return self.conditions.threads if self.conditions else 1
 
     def prefill_seconds(self, work: Prefill) -> float:
         """Seconds of one prefill forward."""
@@ -125,7 +142,7 @@ class LatencyModel(Record):
         write_text(Path(path), self.model_dump_json(indent=2) + "\n")
 
 
-def fit(timings: Iterable[Timing], conditions: Mapping[str, Any] | None = None) -> LatencyModel:
+def fit(timings: Iterable[Timing], conditions: Conditions | None = None, stamp: str = "") -> LatencyModel:
     """Fit the model, each piece of work by the median of its repeats, to the least squared relative error.
 
     Raises `LitestageError` when the timings cannot tell the model's parts from each other.
@@ -150,7 +167,8 @@ def fit(timings: Iterable[Timing], conditions: Mapping[str, Any] | None = None) 
         compensation_timed=all(any(parts[-1] for parts in group) for group in decodes.values()),
         decode_error=_fit_error(np.concatenate([errors for _, errors in solved.values()])),
         prefill_error=_fit_error(prefill_errors),
-        conditions=dict(conditions or {}),
+        conditions=conditions,
+        stamp=stamp,
     )
 
 

@@ -11,7 +11,7 @@ from litestage.core import OptionError
 from litestage.core.files import read_kept, write_text
 from litestage.core.plan import content_hash
 from litestage.jobs.session import Session
-from litestage.results.results import RESULTS_FILE
+from litestage.results import RESULTS_FILE
 from litestage.tasks import Question
 from litestage.training.checkpoint import CHECKPOINT
 from litestage.training.loop import REPORT

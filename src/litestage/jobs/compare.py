@@ -25,7 +25,7 @@ from litestage.evaluation import (
     speedup,
 )
 from litestage.jobs.claim import refuse_other_jobs
-from litestage.jobs.evaluate import NO_ROOM_NOTE, Evaluation, answer, none_right, summarise
+from litestage.jobs.evaluate import NO_ROOM_NOTE, answer, none_right, summarise
 from litestage.jobs.latency import wall_clock
 from litestage.jobs.methods import Method, controls, full_depth, searched, token_cap, uniform
 from litestage.jobs.progress import SILENT, Progress
@@ -33,8 +33,20 @@ from litestage.jobs.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
 from litestage.jobs.search import Baseline, lay_baseline, search
 from litestage.jobs.session import Session, command_line
 from litestage.report import words
-from litestage.results import Example, Provenance, RankedLayer, Split, System
-from litestage.results.comparison import CONSTANT, Compared, Comparison, Duel, DuelKind, Pair, most_common
+from litestage.results import (
+    CONSTANT,
+    Comparison,
+    Duel,
+    DuelKind,
+    Evaluation,
+    Example,
+    MethodResult,
+    Pair,
+    Performance,
+    Provenance,
+    Split,
+    most_common,
+)
 from litestage.search import SearchOptions
 from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
 from litestage.skipping.rules import RULES, Scores
@@ -303,7 +315,7 @@ class _Run:
         worth = [full, *(result for result in others if result.evaluation.price.seconds <= most)]
         plans = {result.method.name: result.method.plan for result in worth}
         tasks = {result.method.name: result.method.task for result in worth}
-        threads = self.baseline.latency.conditions["threads"]
+        threads = self.baseline.latency.threads
         timed = self.questions[:count]
         seconds = medians(
             wall_clock(self.session, plans, timed, threads=threads, tasks=tasks, out=out, progress=self.progress)
@@ -322,12 +334,12 @@ def _comparison(
     questions: Sequence[Question],
     seconds: float,
 ) -> Comparison:
-    systems = tuple(_compared(result, results[0], session.options.seed) for result in results)
+    compared = tuple(_compared(result, results[0], session.options.seed) for result in results)
     scores = {result.method.name: question_scores(result.evaluation.questions) for result in results}
     gold = tuple(question.answer for question in questions)
     answer, constant = most_common(gold)
     scores[CONSTANT] = {question.id: float(question.answer == answer) for question in questions}
-    worthy = [s for s in systems if s.speedup >= 1 and s.worth_a_place(systems[0], constant)]
+    worthy = [one for one in compared if one.speedup >= 1 and one.worth_a_place(compared[0], constant)]
     latency = run.baseline.latency
     return Comparison(
         model=session.engine.identity,
@@ -337,45 +349,47 @@ def _comparison(
         searched_by=searched_by,
         question_ids=tuple(question.id for question in questions),
         gold=gold,
-        systems=systems,
-        frontier=frontier({system.name: system.speedup for system in worthy}, scores),
-        duels=tuple(duels(systems, scores)),
-        pairs=tuple(pairs(systems, scores)),
+        results=compared,
+        frontier=frontier({one.name: one.speedup for one in worthy}, scores),
+        duels=tuple(duels(compared, scores)),
+        pairs=tuple(pairs(compared, scores)),
         plans={
             result.method.name: {name: result.method.plan.stage(name) for name in session.task.stage_names}
             for result in results
             if result.method.kind == "litestage"
         },
-        ranking=tuple(RankedLayer.model_validate(score.model_dump()) for score in run.baseline.ranking.scores),
+        ranking=run.baseline.ranking.scores,
         examples=_examples(session, questions, results),
         notes=tuple(_notes(results)),
         provenance=Provenance.of(
-            latency.conditions,
+            run.session.conditions_at(latency.threads),
             command=command_line(),
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
             durations={"last run": round(seconds, 1)},
-            decode_fit=latency.decode_error,
-            prefill_fit=latency.prefill_error,
+            fits=(latency.decode_error, latency.prefill_error),
         ),
     )
 
 
-def _compared(result: _MethodResult, full: _MethodResult, seed: int) -> Compared:
+def _compared(result: _MethodResult, full: _MethodResult, seed: int) -> MethodResult:
     method, evaluation, traces = result.method, result.evaluation, result.evaluation.questions
     baseline = full.evaluation
     priced = [evaluation.price.by_question[i] for i, trace in enumerate(traces) if trace.question_id in result.wall]
     measured = [result.wall[trace.question_id] for trace in traces if trace.question_id in result.wall]
-    return Compared(
+    return MethodResult(
         name=method.name,
         method=method.method,
         title=method.title,
         kind=method.kind,
         requested=method.requested,
+        amount=method.amount,
+        without_exit=method.without_exit,
+        control_of=method.control_of,
         skipped={
             stage.name: mean_skipped(traces, index, method.plan.stage(stage.name).schedule)
             for index, stage in enumerate(method.task.stages)
         },
-        system=System.of(
+        performance=Performance.of(
             evaluation.interval,
             evaluation.usage,
             evaluation.price,
@@ -402,7 +416,7 @@ def mean_skipped(traces: Sequence[Trace], stage: int, schedule: SkipSchedule) ->
     return skipped / sum(lengths)
 
 
-def duels(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Duel]:
+def duels(systems: Sequence[MethodResult], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Duel]:
     """Each plan of LiteStage against what it has to beat; and full depth, too, against always the same answer."""
     for plan in (system for system in systems if system.kind in ("full", "litestage")):
         against = opponents(plan, systems) if plan.kind == "litestage" else {}
@@ -414,7 +428,7 @@ def duels(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]
         yield Duel(by="constant", plan=plan.name, other=CONSTANT, paired=compare(scores[CONSTANT], scores[plan.name]))
 
 
-def pairs(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Pair]:
+def pairs(systems: Sequence[MethodResult], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Pair]:
     """The fastest plan and the methods at the budgets nearest to its own, each against each."""
     plan = max((s for s in systems if s.kind == "litestage"), key=lambda s: s.speedup, default=None)
     if plan is None:
@@ -426,31 +440,28 @@ def pairs(systems: Sequence[Compared], scores: Mapping[str, Mapping[str, float]]
         yield Pair(one=one.name, other=other.name, paired=found, adjusted=p_value)
 
 
-def opponents(plan: Compared, systems: Sequence[Compared]) -> dict[DuelKind, list[Compared]]:
+def opponents(plan: MethodResult, systems: Sequence[MethodResult]) -> dict[DuelKind, list[MethodResult]]:
     """Whom a plan is held against: the same budget, the same speed, its own texts without exit, and the controls."""
     quick = _as_fast(plan, systems)
-    amount = plan.name.removeprefix(plan.method)
     return {
         "budget": list(nearest(plan, _uniform_ones(systems))),
         "speed": [max(quick, key=lambda system: (system.accuracy, system.speedup))] if quick else [],
-        "exit": [system for system in systems if system.name == f"litestage_no_exit{amount}"],
+        "exit": [system for system in systems if system.name == plan.without_exit],
         "control": [
-            system
-            for system in systems
-            if system.kind == "control" and (system.method != "token_cap" or system.name.endswith(f"-{plan.name}"))
+            system for system in systems if system.kind == "control" and system.control_of in (None, plan.name)
         ],
     }
 
 
-def _uniform_ones(systems: Sequence[Compared]) -> list[Compared]:
-    return [s for s in systems if s.kind == "rule" or s.method.startswith("litestage_uniform")]
+def _uniform_ones(systems: Sequence[MethodResult]) -> list[MethodResult]:
+    return [system for system in systems if system.amount is not None]
 
 
-def _as_fast(plan: Compared, systems: Sequence[Compared]) -> list[Compared]:
+def _as_fast(plan: MethodResult, systems: Sequence[MethodResult]) -> list[MethodResult]:
     return [system for system in _uniform_ones(systems) if as_fast(system.speedup, plan.speedup)]
 
 
-def nearest(plan: Compared, systems: Sequence[Compared]) -> Iterator[Compared]:
+def nearest(plan: MethodResult, systems: Sequence[MethodResult]) -> Iterator[MethodResult]:
     """Of every method the system whose mean blocks skipped are nearest to the plan's."""
     for method in dict.fromkeys(system.method for system in systems):
         some = [system for system in systems if system.method == method]
@@ -481,7 +492,7 @@ def _examples(session: Session, questions: Sequence[Question], results: Sequence
     if not session.may_show_texts or not ours:
         return ()
     plan = max(ours, key=lambda result: results[0].evaluation.price.seconds / result.evaluation.price.seconds)
-    patient = next((b for b in results if b.method.name == plan.method.name.replace("-", "_no_exit-")), None)
+    patient = next((one for one in results if one.method.name == plan.method.without_exit), None)
     rows = zip(questions, results[0].evaluation.questions, plan.evaluation.questions, strict=True)
     longer = patient.evaluation.questions if patient else [None] * len(questions)
     chosen = sorted(

@@ -28,11 +28,23 @@ from litestage.jobs.session import Session, command_line
 from litestage.pipeline import run
 from litestage.report import words
 from litestage.report.diagnosis_report import write_report
-from litestage.results import Example, Provenance, RankedLayer, Split, System
-from litestage.results.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy, Sweep, Versions
+from litestage.results import (
+    ConfidenceCurve,
+    Diagnosis,
+    Example,
+    ExampleVersions,
+    Performance,
+    Provenance,
+    Split,
+    StageEntropy,
+    Sweep,
+    SweepPoint,
+)
 from litestage.skipping import Ranking
 from litestage.tasks import Question, Stage
 
+ALL = None
+"""In place of a stage: every stage skips the same."""
 ENTROPIES_FILE = "entropies.json"
 BUDGETS = 6
 """Most budgets above 0 by default: a deep model's sample costs no more settings than a small one's."""
@@ -124,16 +136,15 @@ def measure(
         with_exit=tuple(lab.point(ALL, budget, with_exit=True) for budget in budgets),
         looked_at=looked_at,
         curves=tuple(_curves(lab, looked_at, budgets)),
-        ranking=tuple(RankedLayer.model_validate(layer.model_dump()) for layer in ranking.scores),
+        ranking=ranking.scores,
         examples=tuple(_examples(lab, budgets)) if session.may_show_texts else (),
         notes=tuple(_notes(lab)),
         provenance=Provenance.of(
-            latency.conditions,
+            session.conditions_at(latency.threads),
             command=command_line(),
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
             durations={"last run": round(time.perf_counter() - started, 1)},
-            decode_fit=latency.decode_error,
-            prefill_fit=latency.prefill_error,
+            fits=(latency.decode_error, latency.prefill_error),
         ),
     )
 
@@ -149,21 +160,21 @@ class _Lab:
     latency: LatencyModel
     exit_rule: ExitRule
     progress: Progress
-    done: dict[tuple[str, int, bool], list[Trace]]
+    done: dict[tuple[str | None, int, bool], list[Trace]]
 
-    def point(self, where: str, budget: int, with_exit: bool = False) -> Point:
+    def point(self, where: str | None, budget: int, with_exit: bool = False) -> SweepPoint:
         """A setting's figures, paired with full depth, or with the same budget without exit."""
         traces = self.traces(where, budget, with_exit)
         baseline = self.traces(where, budget) if with_exit else self.traces(ALL, 0)
-        return Point(
+        return SweepPoint(
             budget=budget,
-            system=System.of(
+            performance=Performance.of(
                 score(traces), usage_of(traces), price(self.latency, traces, self.plan(where, budget, with_exit))
             ),
             paired=compare(question_scores(baseline), question_scores(traces), seed=self.session.options.seed),
         )
 
-    def traces(self, where: str, budget: int, with_exit: bool = False) -> list[Trace]:
+    def traces(self, where: str | None, budget: int, with_exit: bool = False) -> list[Trace]:
         """``where`` is a stage that skips alone, or all of them."""
         key = (where if budget else ALL, budget, with_exit)
         if key not in self.done:
@@ -173,7 +184,7 @@ class _Lab:
             self.done[key] = answer(self.session, self.questions, plan, self.engine, what=what, progress=self.progress)
         return self.done[key]
 
-    def plan(self, where: str, budget: int, with_exit: bool = False) -> Plan:
+    def plan(self, where: str | None, budget: int, with_exit: bool = False) -> Plan:
         """The most redundant sub-layers left out in one stage or in all; exit, if any, is on in all."""
         skipping = SkipSchedule.fixed(self.ranking.skip_set(budget))
         rule = self.exit_rule if with_exit else None
@@ -265,10 +276,10 @@ def _slowest(session: Session, latency: LatencyModel, full: Sequence[Trace]) -> 
     return max(seconds, key=lambda name: seconds[name])
 
 
-def _curves(lab: _Lab, stage: str, budgets: Sequence[int]) -> Iterator[Curve]:
+def _curves(lab: _Lab, stage: str, budgets: Sequence[int]) -> Iterator[ConfidenceCurve]:
     """The stage's texts when it alone skips, so that every budget answers the same prompts."""
     for budget in some_of(budgets, CURVES):
-        yield Curve(budget=budget, steps=confidence_by_place(texts(lab.traces(stage, budget), stage)))
+        yield ConfidenceCurve(budget=budget, steps=confidence_by_place(texts(lab.traces(stage, budget), stage)))
 
 
 def some_of(budgets: Sequence[int], count: int) -> list[int]:
@@ -278,10 +289,11 @@ def some_of(budgets: Sequence[int], count: int) -> list[int]:
     return [budgets[place] for place in sorted(places)]
 
 
-def _examples(lab: _Lab, budgets: Sequence[int]) -> Iterator[Versions]:
+def _examples(lab: _Lab, budgets: Sequence[int]) -> Iterator[ExampleVersions]:
     """Questions in three versions, at the first budget where exit ends some texts; those with the most exits first."""
-    shares = {budget: lab.point(ALL, budget, with_exit=True).system.total.early_exit_share for budget in budgets[1:]}
-    budget = next((budget for budget, share in shares.items() if share >= EXITS_WORTH_SEEING), budgets[-1])
+    with_exit = {budget: lab.point(ALL, budget, with_exit=True).performance.total for budget in budgets[1:]}
+    ended = (budget for budget, total in with_exit.items() if total.early_exit_share >= EXITS_WORTH_SEEING)
+    budget = next(ended, budgets[-1])
     settings = lab.traces(ALL, 0), lab.traces(ALL, budget), lab.traces(ALL, budget, with_exit=True)
     rows = sorted(
         zip(lab.questions, *settings, strict=True),
@@ -289,7 +301,7 @@ def _examples(lab: _Lab, budgets: Sequence[int]) -> Iterator[Versions]:
     )
     for question, full, without, cut in rows[:EXAMPLES]:
         asked = question.question, question.choices
-        yield Versions(
+        yield ExampleVersions(
             budget=budget,
             without_exit=Example.of(*asked, full, without),
             with_exit=Example.of(*asked, full, cut, without),

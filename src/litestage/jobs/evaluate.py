@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from litestage.core import OptionError, Plan, Trace
-from litestage.core.layers import Record
+from litestage.core import Conditions, OptionError, Plan, Trace
 from litestage.engine import CachedEngine
 from litestage.evaluation import (
-    Accuracy,
     LatencyModel,
-    Price,
     StoppedVotes,
-    Usage,
     VoteAccuracy,
     VoteStop,
     price,
@@ -36,6 +31,7 @@ from litestage.jobs.latency import (
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.session import Session
 from litestage.pipeline import run
+from litestage.results import Evaluation
 from litestage.tasks import Question, Task
 
 MAJORITIES = (1, 5, 10)
@@ -45,26 +41,6 @@ NO_ROOM_NOTE = (
     "some texts grew so long that a later prompt did not fit the context. Such a question counts as wrong, and its "
     "later stages cost no time: latencies there look better than they are."
 )
-
-
-class Evaluation(Record):
-    """What one system reached on one set of questions."""
-
-    accuracy: float
-    """Percent, 0 to 100; the mean over votes when there are several."""
-    interval: Accuracy
-    """With several votes over all runs, and clustered by question; of the majority where votes were left undrawn."""
-    votes: VoteAccuracy | StoppedVotes | None
-    none_rate: float
-    """Share of answers that did not parse, 0 to 1."""
-    usage: Usage
-    price: Price
-    """Seconds a question; with several votes seconds a run, as if it ran alone."""
-    wall_seconds: float | None
-    """Mean seconds a question by the wall clock, one question at a time with all its votes; None unless asked for."""
-    plan: Plan
-    conditions: dict[str, Any]
-    questions: tuple[Trace, ...]
 
 
 def evaluate(
@@ -139,7 +115,7 @@ def summarise(
     traces: Sequence[Trace],
     plan: Plan,
     model: LatencyModel,
-    conditions: dict[str, Any],
+    conditions: Conditions,
     votes: int | None = None,
     wall_seconds: float | None = None,
     stop: VoteStop | None = None,
@@ -176,7 +152,7 @@ def _wall(
     progress: Progress,
 ) -> float:
     """Mean seconds a question by the clock, its votes side by side."""
-    threads = model.conditions["threads"]
+    threads = model.threads
     if votes and votes > 1:  # so many rows may be worth more threads than those of one run are
         rows, contexts = decode_sizes(traces)
         threads = best_threads(session, min(votes * rows[-1], session.options.batch_size), contexts[-1])

@@ -44,14 +44,14 @@ def latency_model(
     prefills = prefill_sizes(traces, contexts[-1])
     stamp = session.stamp(rows, contexts, [str(work) for work in prefills])
     kept = read_kept(path, LatencyModel.model_validate_json) if path else None
-    if kept and kept.conditions.get("stamp") == stamp:
+    if kept and kept.stamp == stamp:
         return kept
     session.settle()
     progress.start("timing this machine", 8)
     threads = best_threads(session, rows[-1], contexts[-1])
     with torch_threads(threads):
         times = time_passes(session.engine, rows, contexts, prefills, on_progress=lambda done, of: progress.advance())
-    model = fit(times, session.conditions | {"threads": threads, "stamp": stamp})
+    model = fit(times, session.conditions_at(threads), stamp)
     if path is not None:
         model.save(path)
     return model

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from litestage.core import Compensation, CompensationKind, ExitRule, Plan, StagePlan, Trace
 from litestage.jobs.session import Session
-from litestage.results.comparison import SystemKind
+from litestage.results import Amount, MethodKind
 from litestage.skipping.rules import RULES, Rule, Scores
 from litestage.tasks import Task
 
@@ -24,11 +24,17 @@ class Method:
     method: str
     title: str
     """The method, as charts and tables call it."""
-    kind: SystemKind
+    kind: MethodKind
     requested: str
     """What was asked for, in words."""
     plan: Plan
     task: Task
+    amount: Amount | None = None
+    """What every stage was asked to skip, of a uniform method."""
+    without_exit: str | None = None
+    """Name of what skips the same and ends no text."""
+    control_of: str | None = None
+    """Name of the plan that it is a control of alone."""
 
 
 def full_depth(session: Session) -> Method:
@@ -52,26 +58,30 @@ def uniform(
                 compensation=compensations[rule.compensation],
             )
             if name == "litestage":
-                yield _uniform(session, rule, amount, stage, "litestage_uniform", "Uniform, no exit")
+                patient = _uniform(session, rule, amount, stage, "litestage_uniform", "Uniform, no exit")
                 stage = stage.model_copy(update={"exit": exit_rule})
-                yield _uniform(session, rule, amount, stage, "litestage_uniform_exit", "Uniform, exit")
+                ending = _uniform(session, rule, amount, stage, "litestage_uniform_exit", "Uniform, exit")
+                yield from (patient, replace(ending, without_exit=patient.name))
             else:
                 yield _uniform(session, rule, amount, stage, name, rule.title)
 
 
 def _uniform(session: Session, rule: Rule, blocks: int, stage: StagePlan, method: str, title: str) -> Method:
-    amount = f"{2 * blocks} sub-layers" if rule.unit == "sub-layers" else f"{blocks} block{'s' * (blocks > 1)}"
+    finer = rule.unit == "sub-layers"
+    amount = Amount(number=2 * blocks if finer else blocks, unit="sub-layer" if finer else "block")
     plan = session.plan(dict.fromkeys(session.task.stage_names, stage))
-    kind: SystemKind = "ablation" if rule.name == "litestage" else "rule"
-    return Method(f"{method}-{blocks}", method, title, kind, amount, plan, session.task)
+    kind: MethodKind = "ablation" if rule.name == "litestage" else "rule"
+    return Method(f"{method}-{blocks}", method, title, kind, str(amount), plan, session.task, amount)
 
 
 def searched(session: Session, plans: Mapping[float, Plan], compensation: Compensation) -> Iterator[Method]:
     """LiteStage's plans by the points that they may lose; without exit; and with norm ratios for what they skip."""
     for plan, drops in _alike(plans):
         name, requested = f"{drops[0]:g}", f"drop ≤ {', '.join(f'{drop:g}' for drop in drops)}"
-        yield Method(f"litestage-{name}", "litestage", "LiteStage", "litestage", requested, plan, session.task)
-        if any(stage.exit for stage in plan.stages.values()):
+        ends = any(stage.exit for stage in plan.stages.values())
+        ours = Method(f"litestage-{name}", "litestage", "LiteStage", "litestage", requested, plan, session.task)
+        yield replace(ours, without_exit=f"litestage_no_exit-{name}" if ends else None)
+        if ends:
             patient = _changed(plan, exit=None)
             title = "LiteStage, no exit"
             yield Method(
@@ -145,6 +155,7 @@ def token_cap(session: Session, shortened: Method, full: Sequence[Trace], shorte
         requested,
         session.full_plan(),
         task,
+        control_of=shortened.name,
     )
 
 

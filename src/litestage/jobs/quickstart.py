@@ -13,14 +13,22 @@ from litestage.core import ExitRule, OptionError, Plan, Trace
 from litestage.core.files import write_text
 from litestage.evaluation import Sample, compare, medians, price_error, question_scores, score, speedup
 from litestage.jobs.claim import refuse_other_results
-from litestage.jobs.evaluate import Evaluation, answer, summarise
+from litestage.jobs.evaluate import answer, summarise
 from litestage.jobs.latency import wall_clock
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.search import Found, search
 from litestage.jobs.session import Session, command_line
 from litestage.report import write_report
-from litestage.results import Example, Group, Provenance, RankedLayer, Results, Split, System
-from litestage.results import Search as SearchPart
+from litestage.results import (
+    Evaluation,
+    Example,
+    Performance,
+    PlanResult,
+    PlanSearch,
+    Provenance,
+    QuestionGroup,
+    Split,
+)
 from litestage.search import SearchOptions
 from litestage.tasks import Question
 
@@ -51,7 +59,7 @@ def quickstart(
     *,
     exit_rule: ExitRule | None = None,
     progress: Progress = SILENT,
-) -> Results:
+) -> PlanResult:
     """Search on dev, compare full depth with the plan on test, leave plan, results and report in ``out``."""
     sizes.check()
     refuse_other_results(out, "plan")
@@ -64,7 +72,7 @@ def quickstart(
     with _timed(durations, "test"):
         systems = {name: _evaluate(session, plan, used[1], out, found, name, progress) for name, plan in plans.items()}
     with _timed(durations, "wall clock"):
-        threads, timed = found.latency.conditions["threads"], used[1][: sizes.wall]
+        threads, timed = found.latency.threads, used[1][: sizes.wall]
         samples = wall_clock(session, plans, timed, threads=threads, out=out, progress=progress)
     results = _results(session, out, found, systems, samples, (dev, test), used, durations)
     results.save(out)
@@ -91,13 +99,13 @@ def _results(
     splits: tuple[Sequence[Question], Sequence[Question]],
     used: tuple[Sequence[Question], Sequence[Question]],
     durations: dict[str, float],
-) -> Results:
+) -> PlanResult:
     seconds = medians(samples)
     wall = speedup(seconds["full"], seconds["plan"], baseline_name="full depth, same engine")
     full, plan = systems["full"].questions, systems["plan"].questions
     paired = compare(question_scores(full), question_scores(plan), seed=session.options.seed)
     names = session.task.stage_names
-    return Results(
+    return PlanResult(
         full=_system(systems["full"], seconds["full"]),
         plan=_system(systems["plan"], seconds["plan"]),
         speedup=wall.speedup,
@@ -107,32 +115,31 @@ def _results(
         model=session.engine.identity,
         task=session.task.name,
         tested_on=Split(name="test", used=len(used[1]), available=len(splits[1])),
-        search=SearchPart.of(
+        search=PlanSearch.of(
             found.record,
             Split(name="dev", used=len(used[0]), available=len(splits[0])),
             found.record.options.max_drop,
         ),
-        ranking=tuple(RankedLayer.model_validate(layer.model_dump()) for layer in found.ranking.scores),
+        ranking=found.ranking.scores,
         stage_plans={name: found.plan.stage(name) for name in names},
         groups=tuple(_groups(used[1], full, plan)),
         examples=_examples(session, out, used[1], full, plan, found.plan),
         notes=tuple(note for note in (found.record.exit_note,) if note),
         provenance=Provenance.of(
-            found.latency.conditions,
+            session.conditions_at(found.latency.threads),
             command=command_line(),
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
             durations=durations,
-            decode_fit=found.latency.decode_error,
-            prefill_fit=found.latency.prefill_error,
+            fits=(found.latency.decode_error, found.latency.prefill_error),
         ),
     )
 
 
-def _system(evaluation: Evaluation, wall: Mapping[str, float]) -> System:
+def _system(evaluation: Evaluation, wall: Mapping[str, float]) -> Performance:
     """One system's figures, its price held against the clock on the questions that were timed."""
     ids = [trace.question_id for trace in evaluation.questions]
     priced = dict(zip(ids, evaluation.price.by_question, strict=True))
-    return System.of(
+    return Performance.of(
         evaluation.interval,
         evaluation.usage,
         evaluation.price,
@@ -141,13 +148,13 @@ def _system(evaluation: Evaluation, wall: Mapping[str, float]) -> System:
     )
 
 
-def _groups(questions: Sequence[Question], full: Sequence[Trace], plan: Sequence[Trace]) -> Iterator[Group]:
+def _groups(questions: Sequence[Question], full: Sequence[Trace], plan: Sequence[Trace]) -> Iterator[QuestionGroup]:
     """Accuracy on pairs that training asked about, and on pairs that it did not (the embedded set says which)."""
     for name, seen in (("pairs asked about in training", True), ("pairs not asked about in training", False)):
         ids = {question.id for question in questions if question.extra.get("pair_seen") is seen}
         if ids:
             before, after = ([trace for trace in traces if trace.question_id in ids] for traces in (full, plan))
-            yield Group(name=name, full=score(before), plan=score(after))
+            yield QuestionGroup(name=name, full=score(before), plan=score(after))
 
 
 def _examples(

@@ -4,88 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field
-
-from litestage.core import OptionError
+from litestage.core import OptionError, SubLayer
 from litestage.core.files import read_kept, write_text
-from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.engine import CachedEngine
-from litestage.evaluation import Accuracy, Paired, compare, question_scores, score, worse
+from litestage.evaluation import compare, question_scores, score, worse
 from litestage.jobs.claim import refuse_other_jobs
 from litestage.jobs.evaluate import answer
 from litestage.jobs.policies import Policies, Policy
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.session import Session
+from litestage.results import (
+    BudgetAnswers,
+    BudgetEffect,
+    PolicyAnswers,
+    PolicyEffects,
+    Rankings,
+    StageRankings,
+    indispensable,
+)
 from litestage.search import SearchOptions, budgets
-from litestage.skipping import INDISPENSABLE, RANKINGS, Ranking
+from litestage.skipping import RANKINGS
 from litestage.tasks import Question
 
 RANKINGS_FILE = "rankings.json"
 ENDS = 0.3
 """Agreement below which a curve is not followed further."""
-
-
-class Effected(Record):
-    """What a budget does to the tokens of questions that nothing was fitted on."""
-
-    budget: int
-    agreement: float
-    """Share of tokens, 0 to 1, whose likeliest successor stays the full model's."""
-    kl: float
-    """Nats a token."""
-    tokens: int
-
-
-class Curve(Record):
-    """A policy's effect by budget, until it changes too many tokens."""
-
-    ranking: str
-    compensation: str
-    points: tuple[Effected, ...]
-
-
-class StageRankings(Record):
-    """One stage's rankings by name, the curves of its policies, and what must never go."""
-
-    stage: str
-    rankings: dict[str, Ranking]
-    """By name; of a greedy one that knows several compensations, the order with the first of them in place."""
-    curves: tuple[Curve, ...]
-    indispensable: tuple[str, ...]
-    """Sub-layers that change more than every second token when they alone are left out; empty without a probe."""
-
-
-class Answered(Record):
-    """Answers with a budget left out of every stage, on the questions that nothing was fitted on."""
-
-    budget: int
-    accuracy: Accuracy
-    against_full: Paired
-    right: tuple[str, ...] = ()
-    """Questions answered right, by id: policies can be paired with each other."""
-
-
-class Answers(Record):
-    """A policy's answers by budget, until more are lost than chance explains."""
-
-    ranking: str
-    compensation: str
-    points: tuple[Answered, ...]
-
-
-class Rankings(Record):
-    """All stages, on one set of questions."""
-
-    questions: int
-    inputs: str = ""
-    """A name for the model, its form, the task and the questions."""
-    conditions: dict[str, Any] = Field(default_factory=dict)
-    stages: tuple[StageRankings, ...]
-    answers: tuple[Answers, ...] = ()
-    """One a policy, where questions were answered at all."""
 
 
 def compare_rankings(
@@ -159,17 +104,19 @@ def _stage(policies: Policies, stage: str, step: int) -> StageRankings:
     )
 
 
-def _curve(policies: Policies, stage: str, policy: Policy, candidates: Sequence[int]) -> Curve:
-    points: list[Effected] = []
+def _curve(policies: Policies, stage: str, policy: Policy, candidates: Sequence[int]) -> PolicyEffects:
+    points: list[BudgetEffect] = []
     for budget in candidates:
         effect = policies.effect(stage, budget, policy)
-        points.append(Effected(budget=budget, agreement=effect.agreement, kl=effect.kl, tokens=effect.tokens))
+        points.append(BudgetEffect(budget=budget, agreement=effect.agreement, kl=effect.kl, tokens=effect.tokens))
         if effect.agreement < ENDS:
             break
-    return Curve(ranking=policy.ranking, compensation=policy.compensation, points=tuple(points))
+    return PolicyEffects(ranking=policy.ranking, compensation=policy.compensation, points=tuple(points))
 
 
-def _answers(policies: Policies, questions: Sequence[Question], engine: CachedEngine, step: int) -> tuple[Answers, ...]:
+def _answers(
+    policies: Policies, questions: Sequence[Question], engine: CachedEngine, step: int
+) -> tuple[PolicyAnswers, ...]:
     judging = {trace.question_id for trace in policies.judging}
     asked = [question for question in questions if question.id in judging]
     return tuple(_answers_of(policies, policy, asked, engine, step) for policy in policies.policies)
@@ -177,7 +124,7 @@ def _answers(policies: Policies, questions: Sequence[Question], engine: CachedEn
 
 def _answers_of(
     policies: Policies, policy: Policy, asked: Sequence[Question], engine: CachedEngine, step: int
-) -> Answers:
+) -> PolicyAnswers:
     session, points = policies.session, []
     for budget in _candidates(policies, step):
         plan = session.plan({stage: policies.stage_plan(stage, budget, policy) for stage in session.task.stage_names})
@@ -185,17 +132,16 @@ def _answers_of(
         traces = answer(session, asked, plan, engine, what=what, progress=policies.progress)
         against_full = compare(question_scores(policies.judging), question_scores(traces))
         right = tuple(trace.question_id for trace in traces if trace.correct)
-        points.append(Answered(budget=budget, accuracy=score(traces), against_full=against_full, right=right))
+        points.append(BudgetAnswers(budget=budget, accuracy=score(traces), against_full=against_full, right=right))
         if worse(against_full):
             break
-    return Answers(ranking=policy.ranking, compensation=policy.compensation, points=tuple(points))
+    return PolicyAnswers(ranking=policy.ranking, compensation=policy.compensation, points=tuple(points))
 
 
 def _candidates(policies: Policies, step: int) -> Sequence[int]:
     return budgets(policies.session.engine.identity.num_blocks, step)[1:]
 
 
-def _indispensable(policies: Policies, stage: str) -> tuple[str, ...]:
+def _indispensable(policies: Policies, stage: str) -> tuple[SubLayer, ...]:
     probed = [policy for policy in policies.policies if RANKINGS[policy.ranking].measure == "probe"]
-    scores = policies.ranking(stage, probed[0]).scores if probed else ()
-    return tuple(s.layer for s in reversed(scores) if s.agreement is not None and s.agreement < INDISPENSABLE)
+    return indispensable(policies.ranking(stage, probed[0])) if probed else ()

@@ -102,7 +102,7 @@ def search(
     stages = session.task.stage_names
     blocks = session.engine.identity.num_blocks
     record = search_budgets(stages, blocks, len(questions), options, measure, measure.screen)
-    plan = _evidence(session, measure.plan(record.setting), record, split, baseline.latency, latency)
+    plan = _evidence(session, measure.plan(record.candidate), record, split, baseline.latency, latency)
     _save(session, out, plan, record)
     return Found(plan, record, baseline.ranking, baseline.latency, baseline.full)
 
@@ -136,7 +136,7 @@ class _Measure:
     def __call__(self, ask: Trial) -> TrialResult:
         if self.latency == "wall":  # by the clock, seconds are known only when all is done
             ask = ask.model_copy(update={"too_slow": None})
-        plan, n = self.plan(ask.setting), len(self.questions)
+        plan, n = self.plan(ask.candidate), len(self.questions)
         self.progress.start(describe(ask), n)
         so_far = self._run(plan, ask)
         traces = so_far.traces
@@ -151,18 +151,18 @@ class _Measure:
         priced = price(self.baseline.latency, [traces[i] for i in range(n)], plan)
         return TrialResult(outcomes=outcomes, seconds=priced.seconds, stage_seconds=priced.stage_seconds)
 
-    def plan(self, setting: Candidate) -> Plan:
-        """The plan that a setting means: of each stage's policy, as much as its budget says."""
-        return self.session.plan({stage.stage: self._stage(stage) for stage in setting.stages})
+    def plan(self, candidate: Candidate) -> Plan:
+        """The plan that a candidate means: of each stage's policy, as much as its budget says."""
+        return self.session.plan({stage.stage: self._stage(stage) for stage in candidate.stages})
 
     def screen(self, stage: str, budget: int) -> ScreenedPolicy:
         policy, effect = self.policies.best(stage, budget)
-        return ScreenedPolicy(way=str(policy), agreement=effect.agreement if effect else None)
+        return ScreenedPolicy(policy=str(policy), agreement=effect.agreement if effect else None)
 
-    def _stage(self, setting: StageCandidate) -> StagePlan:
-        policy = next((policy for policy in self.policies.policies if str(policy) == setting.way), PAPER)
-        plan = self.policies.stage_plan(setting.stage, setting.budget, policy)
-        return plan.model_copy(update={"exit": self.exit_rule if setting.exit else None})
+    def _stage(self, candidate: StageCandidate) -> StagePlan:
+        policy = next((policy for policy in self.policies.policies if str(policy) == candidate.policy), PAPER)
+        plan = self.policies.stage_plan(candidate.stage, candidate.budget, policy)
+        return plan.model_copy(update={"exit": self.exit_rule if candidate.exit else None})
 
     def _run(self, plan: Plan, ask: Trial) -> _SoFar:
         """Run all questions, or as many as show that the setting cannot be chosen."""
@@ -198,7 +198,7 @@ class _Measure:
 
     def _wall(self, plan: Plan, outcomes: tuple[bool | None, ...]) -> TrialResult:
         """Seconds a question by the clock, from fresh runs; remembered, so that a resumed search decides alike."""
-        threads = self.baseline.latency.conditions["threads"]
+        threads = self.baseline.latency.threads
         samples = wall_clock(
             self.session, {"plan": plan}, self.questions, threads=threads, out=self.out, progress=self.progress
         )
@@ -254,8 +254,8 @@ class _SoFar:
 def describe(ask: Trial) -> str:
     """What is being measured, for a progress line."""
     if ask.purpose == "profile" and ask.stage:
-        return f"{ask.stage}: {ask.setting.budgets[ask.stage]} sub-layers left out"
-    return "full depth" if ask.purpose == "full" else f"exit on in {', '.join(ask.setting.exits) or 'no stage'}"
+        return f"{ask.stage}: {ask.candidate.budgets[ask.stage]} sub-layers left out"
+    return "full depth" if ask.purpose == "full" else f"exit on in {', '.join(ask.candidate.exits) or 'no stage'}"
 
 
 def _announce(session: Session, options: SearchOptions, n: int, seconds: float, progress: Progress) -> None:
@@ -285,7 +285,7 @@ def _evidence(
         "plan": record.result.model_dump(mode="json"),
         "latency": latency,
         "latency_fit": {"decode": model.decode_error.model_dump(), "prefill": model.prefill_error.model_dump()},
-        "conditions": session.conditions,
+        "conditions": session.conditions.model_dump(mode="json"),
     }
     return plan.model_copy(update={"target": target, "evidence": evidence})
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from litestage.core import ExitRule, OptionError, Plan, SkipSchedule, StagePlan, SubLayer
+from litestage.core import Conditions, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, SubLayer
 from litestage.core.plan import content_hash
 from litestage.engine import CachedEngine, TorchEngine
 from litestage.engine.processes import ParallelEngine
@@ -110,7 +109,7 @@ class Session:
     def cached(self, out: Path) -> CachedEngine:
         """The engine behind a cache in ``out``, so that a killed run goes on where it was."""
         shaping = ("dtype", "quantise", "kernels", "device", "versions", "tokenizer")
-        conditions = {name: self.conditions[name] for name in shaping}
+        conditions = self.conditions.model_dump(include=set(shaping))
         return CachedEngine(self._answering, out / COMPLETIONS, content_hash(conditions))
 
     @property
@@ -141,28 +140,32 @@ class Session:
 
     def stamp(self, *inputs: object) -> str:
         """A name for what is computed or timed from ``inputs`` here: another model, machine or version has another."""
-        return content_hash([{k: v for k, v in self.conditions.items() if k != "threads"}, *inputs])
+        return content_hash([self.conditions.model_dump(exclude={"threads"}), *inputs])
 
     @cached_property
-    def conditions(self) -> dict[str, Any]:
+    def conditions(self) -> Conditions:
         """Hardware, threads, dtype and versions, for whoever reads a number."""
         decoder = self.engine.model.decoder
-        return {
-            "model": self.engine.identity.id,
-            "fingerprint": self.engine.identity.fingerprint,
-            "tokenizer": self.engine.model.tokenizer_fingerprint,
-            "task": self.task.name,
-            "shots": len(self.task.shots),
-            "hardware": hardware(decoder.device),
-            "device": decoder.device.type,
-            "threads": torch.get_num_threads(),
-            "dtype": self.options.dtype,
-            "quantise": self.options.quantise,
-            "kernels": "torch" if decoder.kernels is None else "litestage",
-            "batch_size": self.options.batch_size,
-            "seed": self.options.seed,
-            "versions": versions(decoder.device) | {"python": platform.python_version()},
-        }
+        return Conditions(
+            model=self.engine.identity.id,
+            fingerprint=self.engine.identity.fingerprint,
+            tokenizer=self.engine.model.tokenizer_fingerprint,
+            task=self.task.name,
+            shots=len(self.task.shots),
+            hardware=hardware(decoder.device),
+            device=decoder.device.type,
+            threads=torch.get_num_threads(),
+            dtype=self.options.dtype,
+            quantise=self.options.quantise,
+            kernels="torch" if decoder.kernels is None else "litestage",
+            batch_size=self.options.batch_size,
+            seed=self.options.seed,
+            versions=versions(decoder.device) | {"python": platform.python_version()},
+        )
+
+    def conditions_at(self, threads: int) -> Conditions:
+        """The same with so many threads, as a timing found best."""
+        return self.conditions.model_copy(update={"threads": threads})
 
 
 def load_engine(options: Options) -> TorchEngine:

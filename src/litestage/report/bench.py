@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import altair as alt
-from pydantic import Field
 
-from litestage.core.layers import Record
-from litestage.evaluation import Accuracy
-from litestage.evaluation.paired import Paired
+from litestage.core import Machine
 from litestage.report import words
 from litestage.report.charts import Draw, Key, Width
 from litestage.report.figures import Row
 from litestage.report.page import Figure, Panel, write_figure
 from litestage.report.tabular import NOTHING, Column, Line, Table
 from litestage.report.theme import Theme
+from litestage.results import DecodeBench, MemoryBench, PipelineBench, PrecisionBench, SearchBench, StepTime
 
-NOTHING_SKIPPED = "nothing"
 BOUND_NOTE = (
     "Share of bound: the time that reading the step's weights and cache from memory takes, at the {rate:.1f} GB/s "
     "measured here, over the step's time; what stays in the processor's cache can make it more than 100 %."
@@ -27,175 +24,12 @@ BOUND_NOTE = (
 EFFICIENCY_NOTE = "Efficiency: time saved over the full step's, divided by the share of weight bytes left out."
 
 
-def _where(conditions: Mapping[str, Any]) -> str:
+def _where(machine: Machine | None) -> str:
     """A sentence on what was measured; nothing for records that do not tell."""
-    told = [str(conditions[name]) for name in ("hardware", "device") if name in conditions]
-    return f" Measured on {told[0]}{f' ({told[1]})' * (len(told) > 1)}." if told else ""
+    return f" Measured on {machine.hardware} ({machine.device})." if machine else ""
 
 
-def _form(dtype: str, quantisation: str) -> str:
-    return dtype if quantisation == "none" else f"{quantisation}, {dtype} cache"
-
-
-class StepTime(Record):
-    """A decode step of one engine in one form: median and quartiles of the samples, in milliseconds."""
-
-    engine: str
-    rows: int
-    dtype: str
-    quantisation: str
-    skipped: str
-    ms_per_step: float
-    ms_low: float
-    ms_high: float
-    tokens_per_s: float
-    samples: int
-    bound_share: float | None = None
-    """Time to read the step's bytes from memory over the step's time; None for engines that do not tell them."""
-    efficiency: float | None = None
-    """Skip efficiency; None at full depth."""
-
-    @property
-    def form(self) -> str:
-        return _form(self.dtype, self.quantisation)
-
-    @property
-    def title(self) -> str:
-        return f"{self.engine}, {self.form}"
-
-
-class DecodeBench(Record):
-    """Decode steps, timed in turn on one machine."""
-
-    model: str
-    context: int
-    """Tokens of each row's prompt."""
-    repeats: int
-    bandwidth: float
-    """Gigabytes a second read from memory; on a GPU read and written by a copy."""
-    steps: tuple[StepTime, ...]
-    conditions: dict[str, Any] = Field(default_factory=dict)
-
-
-class TurnTime(Record):
-    """A group of questions that a system answered at once."""
-
-    questions: int
-    seconds: float
-    tokens: int
-
-
-class PipelineTime(Record):
-    """A system's work on whole questions."""
-
-    system: str
-    batch_size: int
-    """Rows that decode together."""
-    questions: int
-    seconds: float
-    questions_per_s: float
-    ratio: float
-    """The first system's time over this one's: the median over groups of questions that both answered."""
-    token_ratio: float
-    """The same of seconds a generated token: texts drawn at random differ in length."""
-    same_texts: float
-    """Share of runs whose every text equals the first system's; sampled runs draw differently."""
-    tokens: int
-    """Generated."""
-    turns: tuple[TurnTime, ...] = ()
-
-
-class PipelineBench(Record):
-    """Whole questions, answered by every system in turn on one machine."""
-
-    model: str
-    task: str
-    shots: int
-    votes: int | None
-    at_once: int | None = None
-    """Questions of a group."""
-    dtype: str
-    quantisation: str
-    systems: tuple[PipelineTime, ...]
-    conditions: dict[str, Any]
-
-
-class FormAccuracy(Record):
-    """A form of the model against fp32: answers, and tokens when fp32's own texts are teacher-forced."""
-
-    dtype: str
-    quantisation: str
-    accuracy: Accuracy
-    paired: Paired
-    agreement: float
-    """Share of tokens, 0 to 1, whose likeliest successor stays fp32's."""
-    kl: float
-    """Mean KL(fp32 || form) of a token, in nats."""
-    tokens: int
-
-
-class FormsBench(Record):
-    """Every form of a model on the same questions."""
-
-    model: str
-    task: str
-    shots: int
-    forms: tuple[FormAccuracy, ...]
-    conditions: dict[str, Any]
-
-
-class SearchTime(Record):
-    """A whole search in one form."""
-
-    dtype: str
-    quantisation: str
-    seconds: float
-    questions: int
-    settings: int
-    """Measured."""
-    answered: int
-    """Questions, over all settings."""
-    percent: float
-    """Of the questions that the plan found answers rightly."""
-    skipped: dict[str, int]
-    """Sub-layers by stage."""
-
-
-class SearchBench(Record):
-    """The same search in every form."""
-
-    model: str
-    task: str
-    forms: tuple[SearchTime, ...]
-    conditions: dict[str, Any]
-
-
-class MemoryBench(Record):
-    """Resident memory of one process, in megabytes."""
-
-    model: str
-    task: str
-    dtype: str
-    quantisation: str
-    questions: int
-    """In each round."""
-    imported_mb: float
-    """With torch and transformers imported."""
-    loading_peak_mb: float
-    loaded_mb: float
-    after_rounds_mb: tuple[float, ...]
-    weights_mb: float
-    cache_mb: float
-    """KV cache and kept prefixes, after the last round."""
-    conditions: dict[str, Any]
-
-    @property
-    def overhead_mb(self) -> float:
-        """After the last round: what is neither imports nor weights nor cache."""
-        return self.after_rounds_mb[-1] - self.imported_mb - self.weights_mb - self.cache_mb
-
-
-def accuracy(bench: FormsBench) -> Table:
+def accuracy(bench: PrecisionBench) -> Table:
     """Tokens and answers of each form."""
     return Table(
         title=f"Forms of {bench.model} on {bench.task}: {bench.forms[0].accuracy.n} questions, {bench.shots} examples",
@@ -209,7 +43,7 @@ def accuracy(bench: FormsBench) -> Table:
         lines=tuple(
             Line(
                 (
-                    _form(one.dtype, one.quantisation),
+                    one.precision,
                     words.percent(100 * one.agreement),
                     f"{one.kl:.4f}",
                     f"{words.percent(one.accuracy.percent)} ({one.accuracy.low:.1f}–{one.accuracy.high:.1f})",
@@ -241,7 +75,7 @@ def searching(bench: SearchBench) -> Table:
         lines=tuple(
             Line(
                 (
-                    _form(one.dtype, one.quantisation),
+                    one.precision,
                     f"{one.seconds:.1f}",
                     words.times(first.seconds / one.seconds),
                     str(one.settings),
@@ -269,7 +103,7 @@ def memory(bench: MemoryBench) -> Table:
         ("While loading, at most", bench.loading_peak_mb),
     ]
     return Table(
-        title=f"Memory: {bench.model} on {bench.task}, {_form(bench.dtype, bench.quantisation)}",
+        title=f"Memory: {bench.model} on {bench.task}, {bench.precision}",
         columns=(Column("", right=False), Column("MB")),
         lines=tuple(Line((name, f"{value:.0f}")) for name, value in lines),
         note=f"Resident memory of the process, after {len(rounds)} rounds of {bench.questions} questions.",
@@ -280,7 +114,7 @@ def pipeline(bench: PipelineBench) -> Table:
     """Questions a second by system, each with more of the engine than the one before."""
     greedy = bench.votes is None
     how = "greedy" if greedy else f"{bench.votes} votes"
-    form = _form(bench.dtype, bench.quantisation)
+    form = bench.precision
     return Table(
         title=f"Questions a second: {bench.model} on {bench.task}, {form}, {bench.shots} examples, {how}",
         columns=(
@@ -333,7 +167,7 @@ def full_depth(bench: DecodeBench) -> Table:
 
 
 def _fastest(bench: DecodeBench, rows: int) -> list[StepTime]:
-    here = [step for step in bench.steps if step.rows == rows and step.skipped == NOTHING_SKIPPED]
+    here = [step for step in bench.steps if step.rows == rows and step.full_depth]
     return sorted(here, key=lambda step: step.ms_per_step)
 
 
@@ -361,36 +195,35 @@ def _digits(value: float) -> str:
 
 def skipping(bench: DecodeBench) -> Table:
     """What leaving out half of the sub-layers saves, by form and rows."""
-    kinds = [kind for kind in _kinds(bench) if "," not in kind]
+    kinds = [kind for kind in _kinds(bench) if kind[1] == "none"]
     return _saved(bench, kinds, "What skipping saves: a step, and its skip efficiency")
 
 
 def compensated(bench: DecodeBench) -> Table | None:
     """What a step pays for stand-ins; None where none were timed."""
-    kinds = [kind for kind in _kinds(bench) if "," in kind]
-    plain = [kinds[0].split(",")[0]] if kinds else []
+    kinds = [kind for kind in _kinds(bench) if kind[1] != "none"]
+    plain = [(kinds[0][0], "none")] if kinds else []
     return _saved(bench, plain + kinds, "What stand-ins cost: a step, and its skip efficiency") if kinds else None
 
 
-def _kinds(bench: DecodeBench) -> list[str]:
-    """What our steps leave out, in the order of timing."""
-    return list(dict.fromkeys(step.skipped for step in _ours(bench) if step.skipped != NOTHING_SKIPPED))
+def _kinds(bench: DecodeBench) -> list[tuple[str, str]]:
+    """What our steps leave out and what stands in for it, in the order of timing."""
+    return list(dict.fromkeys((step.skipped, step.compensation) for step in _ours(bench) if not step.full_depth))
 
 
 def _ours(bench: DecodeBench) -> list[StepTime]:
     return [step for step in bench.steps if step.engine == "litestage"]
 
 
-def _saved(bench: DecodeBench, kinds: Sequence[str], title: str) -> Table:
+def _saved(bench: DecodeBench, kinds: Sequence[tuple[str, str]], title: str) -> Table:
     ours = _ours(bench)
-    known = {(step.dtype, step.quantisation, step.rows, step.skipped): step for step in ours}
+    known = {(step.precision, step.rows, step.skipped, step.compensation): step for step in ours}
     lines = []
-    for dtype, quantisation, rows in dict.fromkeys((step.dtype, step.quantisation, step.rows) for step in ours):
-        full = known[dtype, quantisation, rows, NOTHING_SKIPPED]
-        steps = [known[dtype, quantisation, rows, kind] for kind in kinds]
+    for full in (step for step in ours if step.full_depth):
+        steps = [known[full.precision, full.rows, *kind] for kind in kinds]
         cells = [f"{_ms(step.ms_per_step)}, {step.efficiency or 0:.2f}" for step in steps]
-        lines.append(Line((full.form, str(rows), _ms(full.ms_per_step), *cells)))
-    headings = [kind.split(", ")[-1] for kind in kinds]
+        lines.append(Line((full.precision, str(full.rows), _ms(full.ms_per_step), *cells)))
+    headings = [what if kind == "none" else kind for what, kind in kinds]
     return Table(
         title=title,
         columns=(Column("Form", right=False), Column("Rows"), Column("Full depth"), *map(Column, headings)),
@@ -402,7 +235,7 @@ def _saved(bench: DecodeBench, kinds: Sequence[str], title: str) -> Table:
 def write_decode_figure(bench: DecodeBench, folder: Path) -> None:
     """Draw ``decode.svg`` and ``decode.png``: tokens a second of each engine, a panel for each number of rows."""
     counts = sorted({step.rows for step in bench.steps})
-    device = bench.conditions.get("device", "")
+    device = bench.conditions.device if bench.conditions else ""
     panels = tuple(Panel((_bars(_fastest(bench, rows), rows, device),)) for rows in counts)
     keys = (Key("plan-bar", "litestage"), Key("full-bar", "others"))
     described = f"Tokens a second at full depth, by engine and rows.{_where(bench.conditions)}"

@@ -11,7 +11,7 @@ from litestage.report import words
 from litestage.report.charts import Draw, Width
 from litestage.report.figures import Row
 from litestage.report.theme import Theme
-from litestage.results.comparison import Compared, Comparison
+from litestage.results import Comparison, MethodResult
 
 COLOURS = ("plan", "ffn", "attention", "vermilion", "purple", "sky", "brown", "full", "ink") * 2
 SHAPES = (
@@ -23,7 +23,7 @@ SHAPES = (
 ON_FRONTIER = "on the frontier"
 
 
-def points(systems: Sequence[Compared], comparison: Comparison) -> list[Row]:
+def points(systems: Sequence[MethodResult], comparison: Comparison) -> list[Row]:
     """Every system's accuracy and speedup, with what a tooltip says of it; full depth begins every line."""
     on_frontier = {point.name for point in comparison.frontier}
     return [
@@ -48,7 +48,7 @@ def points(systems: Sequence[Compared], comparison: Comparison) -> list[Row]:
 
 
 def trade_off(
-    rows: Sequence[Row], full: Compared, methods: Sequence[str], *, constant: float = 0.0, joined: bool = True
+    rows: Sequence[Row], full: MethodResult, methods: Sequence[str], *, constant: float = 0.0, joined: bool = True
 ) -> Draw:
     """Accuracy (percent) against speedup: a line a method of several budgets, from full depth, where dashes cross.
 
@@ -155,14 +155,14 @@ def _dots(rows: Sequence[Row], colour: Any, shape: Any, theme: Theme) -> Any:
     )
 
 
-def exit_effect(pairs: Sequence[tuple[str, Compared, Compared]], field: str, title: str) -> Draw:
+def exit_effect(pairs: Sequence[tuple[str, MethodResult, MethodResult]], field: str, title: str) -> Draw:
     """A measure of systems with and without exit, by blocks skipped (the paper's Figure 6)."""
     rows = [
         {
             "family": family,
             "exit": state,
             "blocks": round(system.blocks_skipped, 2),
-            "value": system.system.total.decode_steps if field == "steps" else system.accuracy,
+            "value": system.performance.total.decode_steps if field == "steps" else system.accuracy,
             "requested": system.requested,
         }
         for family, without, with_exit in pairs

@@ -7,7 +7,7 @@ from pathlib import Path
 from litestage.report import charts, comparison_charts, comparison_tables, comparison_words, figures, plan_report, words
 from litestage.report.charts import Key
 from litestage.report.page import Card, Figure, Page, Panel, Section, write_page
-from litestage.results.comparison import Compared, Comparison
+from litestage.results import Comparison, MethodResult
 
 RIVALS = ("litestage_uniform_exit", "exit_only", "token_cap")
 """Methods that the first chart always draws, because LiteStage has to beat them."""
@@ -39,7 +39,7 @@ def comparison_page(comparison: Comparison) -> Page:
 
 
 def _cards(comparison: Comparison) -> tuple[Card, ...]:
-    full = comparison.full.system
+    full = comparison.full.performance
     cards = [
         Card(
             "Full depth",
@@ -83,7 +83,7 @@ def _frontier(comparison: Comparison) -> Section:
     )
 
 
-def _trade_off(systems: tuple[Compared, ...], comparison: Comparison, joined: bool = True) -> charts.Draw:
+def _trade_off(systems: tuple[MethodResult, ...], comparison: Comparison, joined: bool = True) -> charts.Draw:
     drawn = comparison.worth_drawing(*systems)
     methods = list(dict.fromkeys(system.title for system in drawn))
     rows = comparison_charts.points(drawn, comparison)
@@ -143,13 +143,13 @@ def _ablations(comparison: Comparison) -> Section:
     )
 
 
-def exit_pairs(comparison: Comparison) -> list[tuple[str, Compared, Compared]]:
+def exit_pairs(comparison: Comparison) -> list[tuple[str, MethodResult, MethodResult]]:
     """Systems without and with exit, by how they spend their budget."""
     kinds = (
         ("stage-wise budgets", "litestage_no_exit-", "litestage-"),
         ("uniform budgets", "litestage_uniform-", "litestage_uniform_exit-"),
     )
-    names = {system.name: system for system in comparison.systems}
+    names = {system.name: system for system in comparison.results}
     return [
         (family, system, names[other])
         for family, without, with_exit in kinds
@@ -165,7 +165,7 @@ def _plans(comparison: Comparison) -> Section:
         figures=tuple(
             Figure(
                 name=f"plan-{index + 1}",
-                alt=f"Blocks by stages: what the plan of {comparison.system(name).requested} skips",
+                alt=f"Blocks by stages: what the plan of {comparison.method(name).requested} skips",
                 panels=(
                     Panel(
                         (
@@ -173,9 +173,9 @@ def _plans(comparison: Comparison) -> Section:
                                 figures.map_rows(stages, comparison.model.num_blocks, comparison.ranking), list(stages)
                             ),
                         ),
-                        heading=comparison.system(name).requested,
-                        note=f"{words.times(comparison.system(name).speedup)}, "
-                        f"{words.percent(comparison.system(name).accuracy)}",
+                        heading=comparison.method(name).requested,
+                        note=f"{words.times(comparison.method(name).speedup)}, "
+                        f"{words.percent(comparison.method(name).accuracy)}",
                     ),
                 ),
                 legend=_MAP if not index else (),

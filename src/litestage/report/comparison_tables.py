@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 
 from litestage.report import comparison_words, tables, words
 from litestage.report.tabular import NOTHING, Column, Line, Table
-from litestage.results.comparison import Compared, Comparison, Duel, Pair
+from litestage.results import Comparison, Duel, MethodResult, Pair
 
 
 def report(comparison: Comparison) -> RenderableType:
@@ -55,11 +55,11 @@ def systems(comparison: Comparison) -> Table:
             Column("Speedup", under="clock, 95 % interval"),
             Column("Price", under="error"),
         ),
-        lines=tuple(_system_line(system, comparison) for system in comparison.systems),
+        lines=tuple(_system_line(system, comparison) for system in comparison.results),
         note="Blocks are those that decode steps really skip, two sub-layers a block: the mean over stages, as the "
         "paper counts, and over all decode steps. Change and McNemar's test are against full depth on the same "
         f"questions (n = {comparison.tested_on.used}). {_clock_note(comparison)} Bold: on the frontier. Pale: a loss "
-        f"beyond chance; of {len(comparison.systems) - 1} tests at 5 %, {(len(comparison.systems) - 1) / 20:.0f} would "
+        f"beyond chance; of {len(comparison.results) - 1} tests at 5 %, {(len(comparison.results) - 1) / 20:.0f} would "
         "find a change by chance alone.",
         sortable=True,
     )
@@ -77,11 +77,11 @@ def _clock_note(comparison: Comparison) -> str:
 
 
 def _untimed(comparison: Comparison) -> bool:
-    return any(system.wall is None for system in comparison.systems)
+    return any(system.wall is None for system in comparison.results)
 
 
-def _system_line(system: Compared, comparison: Comparison) -> Line:
-    change, wall, error = system.paired, system.wall, system.system.price_error
+def _system_line(system: MethodResult, comparison: Comparison) -> Line:
+    change, wall, error = system.paired, system.wall, system.performance.price_error
     full = system.kind == "full"
     cells = (
         system.title,
@@ -90,8 +90,8 @@ def _system_line(system: Compared, comparison: Comparison) -> Line:
         words.percent(system.accuracy),
         "" if full else f"{words.signed(change.difference)} ({words.interval(change.low, change.high)})",
         "" if full else words.p_value(change.p_value),
-        words.percent(system.system.accuracy.none_percent),
-        f"{system.system.total.decode_steps:.1f}",
+        words.percent(system.performance.accuracy.none_percent),
+        f"{system.performance.total.decode_steps:.1f}",
         words.times(system.speedup),
         f"{words.times(wall.speedup)} ({wall.low:.2f}–{wall.high:.2f})" if wall else NOTHING,
         f"{words.signed(100 * error.total, 0)} %" if error else NOTHING,
@@ -127,13 +127,13 @@ def systems_short(comparison: Comparison) -> Table:
                 ),
                 _system_line(system, comparison).tone,
             )
-            for system in comparison.systems
+            for system in comparison.results
         ),
         note="Bold: on the frontier. Pale: a loss beyond chance. results.json has the intervals.",
     )
 
 
-def _clock(system: Compared) -> str:
+def _clock(system: MethodResult) -> str:
     return words.times(system.wall.speedup) if system.wall else NOTHING
 
 
@@ -152,7 +152,7 @@ def owners(comparison: Comparison) -> Table:
                 (
                     words.times(point.speedup),
                     words.percent(point.accuracy),
-                    _name(comparison.system(point.name)),
+                    _name(comparison.method(point.name)),
                     "; ".join(comparison_words.rivals(comparison, point)) or "none",
                 )
             )
@@ -163,7 +163,7 @@ def owners(comparison: Comparison) -> Table:
     )
 
 
-def _name(system: Compared) -> str:
+def _name(system: MethodResult) -> str:
     return f"{system.title} ({system.requested})" if system.requested else system.title
 
 
@@ -174,7 +174,7 @@ def matched(comparison: Comparison) -> Table:
         lines.append(_matched_line(plan, None, "strong"))
         for duel in comparison.duels:
             if duel.plan == plan.name and duel.by == "budget":
-                lines.append(_matched_line(comparison.system(duel.other), duel, "plain"))
+                lines.append(_matched_line(comparison.method(duel.other), duel, "plain"))
     return Table(
         title="At matched budgets",
         columns=(
@@ -193,7 +193,7 @@ def matched(comparison: Comparison) -> Table:
     )
 
 
-def _matched_line(system: Compared, duel: Duel | None, tone: str) -> Line:
+def _matched_line(system: MethodResult, duel: Duel | None, tone: str) -> Line:
     lead = (
         f"{words.signed(duel.paired.difference)} ({words.interval(duel.paired.low, duel.paired.high)})" if duel else ""
     )
@@ -242,7 +242,7 @@ def pairs(comparison: Comparison) -> Table:
         title="Each method against each other",
         columns=(Column("Method", right=False), *(Column(str(number + 1)) for number in range(len(names)))),
         lines=tuple(
-            Line((f"{number + 1}  {_name(comparison.system(one))}", *(_cell(found, one, other) for other in names)))
+            Line((f"{number + 1}  {_name(comparison.method(one))}", *(_cell(found, one, other) for other in names)))
             for number, one in enumerate(names)
         ),
         note="The fastest plan, and the methods at the budgets nearest to it. Right of the diagonal: points by which "
@@ -264,10 +264,10 @@ def against_controls(comparison: Comparison) -> Table:
     lines = [
         Line(
             (
-                comparison.system(duel.plan).requested,
-                _name(comparison.system(duel.other)) if duel.by == "speed" else comparison.system(duel.other).title,
-                words.times(comparison.system(duel.plan).speedup),
-                words.times(comparison.system(duel.other).speedup),
+                comparison.method(duel.plan).requested,
+                _name(comparison.method(duel.other)) if duel.by == "speed" else comparison.method(duel.other).title,
+                words.times(comparison.method(duel.plan).speedup),
+                words.times(comparison.method(duel.other).speedup),
                 f"{words.signed(duel.paired.difference)} ({words.interval(duel.paired.low, duel.paired.high)})",
                 words.p_value(duel.paired.p_value),
             )

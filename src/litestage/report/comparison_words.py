@@ -10,7 +10,7 @@ from typing import Literal
 
 from litestage.evaluation import FrontierPoint, as_fast
 from litestage.report import words
-from litestage.results.comparison import Compared, Comparison, Duel
+from litestage.results import Comparison, Duel, MethodResult
 
 FAST = 1.02
 """Speedup below which a plan is no faster than full depth for any purpose here."""
@@ -49,11 +49,11 @@ def summary(comparison: Comparison) -> list[str]:
     ]
 
 
-def _fastest(comparison: Comparison) -> Compared | None:
+def _fastest(comparison: Comparison) -> MethodResult | None:
     return max(comparison.of_kind("litestage"), key=lambda system: system.speedup, default=None)
 
 
-def _at_its_speed(comparison: Comparison, plan: Compared) -> Duel | None:
+def _at_its_speed(comparison: Comparison, plan: MethodResult) -> Duel | None:
     return next((duel for duel in comparison.duels if duel.plan == plan.name and duel.by == "speed"), None)
 
 
@@ -78,7 +78,7 @@ def frontier(comparison: Comparison) -> str:
 def rivals(comparison: Comparison, point: FrontierPoint) -> list[str]:
     """Other owners that the questions cannot rank below the point's, though they are as fast."""
     own = _system(comparison, point).title
-    others = (comparison.system(rival).title for rival in point.rivals)
+    others = (comparison.method(rival).title for rival in point.rivals)
     return [name for name in dict.fromkeys(others) if name != own]
 
 
@@ -104,7 +104,7 @@ def _amounts(requested: list[str]) -> str:
     return " or ".join(f"{words.listed(numbers)} {plural[unit]}" for unit, numbers in by_unit.items())
 
 
-def not_drawn(comparison: Comparison, systems: Sequence[Compared]) -> str:
+def not_drawn(comparison: Comparison, systems: Sequence[MethodResult]) -> str:
     """Which systems have no mark in a chart of these, and why; nothing if all have."""
     lost = Counter(system.title for system in systems if not comparison.worth_drawing(system))
     if not lost:
@@ -160,7 +160,7 @@ def claim(comparison: Comparison) -> str:
     )
     if (duel := _at_its_speed(comparison, plan)) is None:
         return f"{opening}; no uniform system here is as fast."
-    other = comparison.system(duel.other)
+    other = comparison.method(duel.other)
     rival = f"the best uniform system about as fast, {other.title} ({other.requested}, {words.times(other.speedup)})"
     return f"{opening}; {rival} has {words.percent(other.accuracy)}. {verdict(duel)}"
 
@@ -202,7 +202,7 @@ def controls(comparison: Comparison) -> list[str]:
 
 
 def _control_wins(comparison: Comparison, duel: Duel) -> bool:
-    plan, control = comparison.system(duel.plan), comparison.system(duel.other)
+    plan, control = comparison.method(duel.plan), comparison.method(duel.other)
     behind = duel.paired.can_tell and duel.paired.difference > 0
     return as_fast(control.speedup, plan.speedup) and bool(comparison.worth_a_place(control)) and not behind
 
@@ -212,9 +212,9 @@ def exits(comparison: Comparison) -> list[str]:
     pairs = [duel for duel in comparison.duels if duel.by == "exit"]
     if not pairs:
         return []
-    duel = max(pairs, key=lambda duel: comparison.system(duel.plan).speedup)
-    with_exit, without = comparison.system(duel.plan), comparison.system(duel.other)
-    before, after = without.system.total.decode_steps, with_exit.system.total.decode_steps
+    duel = max(pairs, key=lambda duel: comparison.method(duel.plan).speedup)
+    with_exit, without = comparison.method(duel.plan), comparison.method(duel.other)
+    before, after = without.performance.total.decode_steps, with_exit.performance.total.decode_steps
     if abs(after - before) <= 0.005 * before:
         return [
             f"Exit hardly ever fires in {_plan(comparison, duel.plan)}: {before:.1f} decode steps a question without "
@@ -228,13 +228,13 @@ def exits(comparison: Comparison) -> list[str]:
 
 
 def _plan(comparison: Comparison, name: str) -> str:
-    return f"the plan {comparison.system(name).requested}"
+    return f"the plan {comparison.method(name).requested}"
 
 
 def _with_figures(comparison: Comparison, name: str) -> str:
-    system = comparison.system(name)
+    system = comparison.method(name)
     return f"{system.title} ({words.times(system.speedup)}, {words.percent(system.accuracy)})"
 
 
-def _system(comparison: Comparison, point: FrontierPoint) -> Compared:
-    return comparison.system(point.name)
+def _system(comparison: Comparison, point: FrontierPoint) -> MethodResult:
+    return comparison.method(point.name)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from litestage.evaluation import Paired
 from litestage.report import words
 from litestage.report.figures import Row, kind_name
-from litestage.results.diagnosis import ALL, Curve, Diagnosis, Point, StageEntropy
-from litestage.results.results import RankedLayer
+from litestage.results import ConfidenceCurve, Diagnosis, RankedLayer, StageEntropy, SweepPoint
 
 TOGETHER = "all stages together"
 WITHOUT, WITH = "without exit", "with exit"
@@ -21,7 +20,7 @@ def sweep_rows(diagnosis: Diagnosis) -> list[Row]:
     """Accuracy (percent) and latency (seconds a question) by budget, where one stage skips and where all do."""
     return [
         {
-            "where": TOGETHER if sweep.stage == ALL else sweep.stage,
+            "where": TOGETHER if sweep.stage is None else sweep.stage,
             "budget": point.budget,
             "accuracy": point.accuracy,
             "seconds": point.seconds,
@@ -29,14 +28,14 @@ def sweep_rows(diagnosis: Diagnosis) -> list[Row]:
             "accuracy_text": words.percent(point.accuracy),
             "change_text": change(point.paired) if point.budget else "",
             "seconds_text": words.seconds(point.seconds),
-            "tokens_text": f"{point.system.total.tokens:.1f}",
+            "tokens_text": f"{point.performance.total.tokens:.1f}",
         }
         for sweep in diagnosis.sweeps
         for point in sweep.points
     ]
 
 
-def _verdict(point: Point) -> str:
+def _verdict(point: SweepPoint) -> str:
     if not point.budget:
         return "full depth itself"
     return SURE if point.paired.can_tell else UNSURE
@@ -56,20 +55,20 @@ def exit_rows(diagnosis: Diagnosis) -> list[Row]:
     ]
 
 
-def _exit_row(name: str, point: Point) -> Row:
+def _exit_row(name: str, point: SweepPoint) -> Row:
     return {
         "rule": name,
         "budget": point.budget,
-        "steps": point.system.total.decode_steps,
+        "steps": point.performance.total.decode_steps,
         "accuracy": point.accuracy,
-        "steps_text": f"{point.system.total.decode_steps:.1f}",
+        "steps_text": f"{point.performance.total.decode_steps:.1f}",
         "accuracy_text": words.percent(point.accuracy),
         "change_text": f"{change(point.paired)} from exit" if name == WITH else "",
-        "exits_text": words.share(point.system.total.early_exit_share) if name == WITH else "",
+        "exits_text": words.share(point.performance.total.early_exit_share) if name == WITH else "",
     }
 
 
-def curve_rows(curves: Sequence[Curve]) -> list[Row]:
+def curve_rows(curves: Sequence[ConfidenceCurve]) -> list[Row]:
     """Mean confidence (0 to 1) and rows still running by token, a curve a budget."""
     return [
         {
@@ -107,12 +106,12 @@ def entropy_rows(stages: Sequence[StageEntropy]) -> list[Row]:
 
 def redundancy_rows(ranking: Sequence[RankedLayer], stages: Sequence[str]) -> list[Row]:
     """Each sub-layer's redundancy on each stage's prompts, in block order."""
-    ordered = sorted(enumerate(ranking, start=1), key=lambda entry: entry[1].sub_layer)
+    ordered = sorted(enumerate(ranking, start=1), key=lambda entry: entry[1].layer)
     return [
         {
             "stage": stage,
-            "kind": kind_name(ranked.sub_layer),
-            "block": ranked.sub_layer.block,
+            "kind": kind_name(ranked.layer),
+            "block": ranked.layer.block,
             "redundancy": ranked.by_stage[stage],
             "place": f"{place} of {len(ranking)}",
         }

@@ -14,7 +14,7 @@ from litestage.report.examples import StageView, letter, stage_views
 from litestage.report.figures import ATTENTION, FFN
 from litestage.report.page import Card, ExampleView, Figure, Page, Panel, Section, write_page
 from litestage.report.plan_report import machine_facts
-from litestage.results.diagnosis import Diagnosis, Versions
+from litestage.results import Diagnosis, ExampleVersions
 
 BUDGET = Axis("budget", "sub-layers skipped")
 RANKED = 12
@@ -258,7 +258,7 @@ def _examples(diagnosis: Diagnosis) -> Section:
     )
 
 
-def _example(versions: Versions) -> ExampleView:
+def _example(versions: ExampleVersions) -> ExampleView:
     without, ended = versions.without_exit, versions.with_exit
     answers = (without.full_answer, without.plan_answer, ended.plan_answer)
     told = [f"{letter(answer)}{'' if without.gold is None else _verdict(answer, without.gold)}" for answer in answers]

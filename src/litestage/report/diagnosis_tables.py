@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from litestage.report import diagnosis_words, tables, words
 from litestage.report.diagnosis_figures import TOGETHER, change, skipped
 from litestage.report.tabular import Column, Line, Table, Tone
-from litestage.results.diagnosis import ALL, Diagnosis, Point, Sweep
+from litestage.results import Diagnosis, Sweep, SweepPoint
 
 TOLD = "*"
 """Behind a number that differs from full depth's beyond chance."""
@@ -34,7 +34,7 @@ def terminal(diagnosis: Diagnosis) -> RenderableType:
 def accuracies(diagnosis: Diagnosis) -> Table:
     """Percent right, a line a place that skips and a column a budget."""
 
-    def cell(point: Point) -> str:
+    def cell(point: SweepPoint) -> str:
         return f"{point.accuracy:.1f}{TOLD if point.paired.can_tell else ''}"
 
     note = f"{TOLD} differs from full depth beyond chance, on the same {diagnosis.measured_on.used} questions."
@@ -48,14 +48,14 @@ def latencies(diagnosis: Diagnosis) -> Table:
     )
 
 
-def _by_budget(diagnosis: Diagnosis, title: str, cell: Callable[[Point], str], note: str) -> Table:
+def _by_budget(diagnosis: Diagnosis, title: str, cell: Callable[[SweepPoint], str], note: str) -> Table:
     budgets = thinned(diagnosis.budgets, MOST_COLUMNS)
     return Table(
         title=title,
         columns=(Column("Skipping in", right=False), *(Column(str(budget)) for budget in budgets)),
         lines=tuple(
             Line((place(sweep), *(cell(sweep.point(budget)) for budget in budgets)), "strong" if first else "plain")
-            for sweep, first in ((sweep, sweep.stage == ALL) for sweep in diagnosis.sweeps)
+            for sweep, first in ((sweep, sweep.stage is None) for sweep in diagnosis.sweeps)
         ),
         note=note,
     )
@@ -67,7 +67,7 @@ def thinned(budgets: Sequence[int], most: int) -> tuple[int, ...]:
 
 
 def place(sweep: Sweep) -> str:
-    return TOGETHER if sweep.stage == ALL else sweep.stage
+    return TOGETHER if sweep.stage is None else sweep.stage
 
 
 def sweeps(diagnosis: Diagnosis) -> Table:
@@ -91,17 +91,17 @@ def sweeps(diagnosis: Diagnosis) -> Table:
     )
 
 
-def _cells(point: Point, full: Point) -> tuple[str, ...]:
+def _cells(point: SweepPoint, full: SweepPoint) -> tuple[str, ...]:
     return (
         str(point.budget),
         words.seconds(point.seconds),
         words.times(full.seconds / point.seconds),
-        f"{point.system.total.tokens:.1f}",
+        f"{point.performance.total.tokens:.1f}",
         words.percent(point.accuracy),
     )
 
 
-def _tone(point: Point) -> Tone:
+def _tone(point: SweepPoint) -> Tone:
     return "plain" if point.paired.can_tell else "dim"
 
 
@@ -121,12 +121,12 @@ def exits(diagnosis: Diagnosis) -> Table:
             Line(
                 (
                     skipped(before.budget),
-                    f"{before.system.total.decode_steps:.1f}",
-                    f"{after.system.total.decode_steps:.1f}",
+                    f"{before.performance.total.decode_steps:.1f}",
+                    f"{after.performance.total.decode_steps:.1f}",
                     words.percent(before.accuracy),
                     words.percent(after.accuracy),
                     f"{words.signed(after.paired.difference)} ({words.interval(after.paired.low, after.paired.high)})",
-                    words.share(after.system.total.early_exit_share),
+                    words.share(after.performance.total.early_exit_share),
                 )
             )
             for before, after in pairs

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from litestage.report import words
 from litestage.report.diagnosis_figures import change
-from litestage.results.diagnosis import Diagnosis, Point, Sweep
+from litestage.results import Diagnosis, Sweep, SweepPoint
 
 SHARP = 10.0
 """Points: where smaller losses cannot show, up to which budget none shows is no headline."""
@@ -29,7 +29,7 @@ def headline(diagnosis: Diagnosis) -> str:
     n, of = diagnosis.measured_on.used, 2 * diagnosis.model.num_blocks
     if 100 * FEWEST / n > SHARP:
         return f"{n} questions: too few to say how much a stage bears"
-    bears = {sweep.stage: borne(sweep) for sweep in diagnosis.alone}
+    bears = diagnosis.borne
     most, least = max(bears.values()), min(bears.values())
     if most == least == 0:
         return f"Every stage loses accuracy at {diagnosis.budgets[1]} of {of} sub-layers skipped"
@@ -65,7 +65,7 @@ def _losses(diagnosis: Diagnosis) -> str:
     first: dict[int, list[str]] = {}
     for sweep in diagnosis.alone:
         if borne(sweep) < diagnosis.budgets[-1]:
-            first.setdefault(_next(diagnosis, borne(sweep)), []).append(sweep.stage)
+            first.setdefault(_next(diagnosis, borne(sweep)), []).append(sweep.stage or "")
     if not first:
         return f"{start}. No stage alone loses accuracy that so many questions could tell from chance."
     (budget, names), *later = sorted(first.items())
@@ -123,8 +123,8 @@ def _slower(diagnosis: Diagnosis) -> Iterator[str]:
         )
 
 
-def _because(before: Point, after: Point) -> str:
-    tokens = before.system.total.tokens, after.system.total.tokens
+def _because(before: SweepPoint, after: SweepPoint) -> str:
+    tokens = before.performance.total.tokens, after.performance.total.tokens
     return f", as the model writes {tokens[1]:.0f} tokens instead of {tokens[0]:.0f}" if tokens[1] > tokens[0] else ""
 
 
@@ -137,7 +137,7 @@ def _entropy(diagnosis: Diagnosis) -> str:
     told = (
         f"The tokens of {least.name} vary least ({least.written.bits:.2f} bits; {most.written.bits:.2f} in {most.name})"
     )
-    bears = {sweep.stage: borne(sweep) for sweep in diagnosis.alone}
+    bears = diagnosis.borne
     if min(bears.values()) == max(bears.values()):
         return f"{told}, but losses show at the same budget in all stages."
     if bears[least.name] == max(bears.values()):
@@ -150,7 +150,7 @@ def _entropy(diagnosis: Diagnosis) -> str:
 def exit_effect(diagnosis: Diagnosis) -> str:
     """What the rule saves where it saves most, all stages together."""
     saved, point = best_exit(diagnosis)
-    if not any(point.system.total.early_exit_share for point in diagnosis.with_exit):
+    if not any(point.performance.total.early_exit_share for point in diagnosis.with_exit):
         return "The exit rule ends no text at any budget: the model stays sure of what it writes."
     verb = "saves" if saved >= 0 else "adds"
     if not point.paired.percent and not point.paired.baseline_percent:
@@ -165,10 +165,10 @@ def exit_effect(diagnosis: Diagnosis) -> str:
     )
 
 
-def best_exit(diagnosis: Diagnosis) -> tuple[float, Point]:
+def best_exit(diagnosis: Diagnosis) -> tuple[float, SweepPoint]:
     """The largest share of decode steps that exit saves, and the point where it does."""
     saved = [
-        (_saved(before.system.total.decode_steps, after.system.total.decode_steps), after)
+        (_saved(before.performance.total.decode_steps, after.performance.total.decode_steps), after)
         for before, after in zip(diagnosis.together.points, diagnosis.with_exit, strict=True)
     ]
     return max(saved, key=lambda pair: pair[0])

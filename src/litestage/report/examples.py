@@ -8,7 +8,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from litestage.results.results import Example, Generation
+from litestage.results import Example, Generation
 
 
 @dataclass(frozen=True)

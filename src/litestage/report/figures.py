@@ -8,7 +8,7 @@ from litestage.core import SkipSchedule, StagePlan, SubLayer
 from litestage.core.layers import sub_layers
 from litestage.evaluation import Accuracy
 from litestage.report import words
-from litestage.results.results import ExitCheck, Group, Profile, ProfilePoint, RankedLayer, System
+from litestage.results import ExitCheck, Performance, Profile, ProfilePoint, QuestionGroup, RankedLayer
 
 Row = dict[str, str | float | None]
 
@@ -68,7 +68,7 @@ def _seconds_text(point: ProfilePoint) -> str:
 
 def map_rows(stage_plans: Mapping[str, StagePlan], num_blocks: int, ranking: Sequence[RankedLayer]) -> list[Row]:
     """Every sub-layer in every stage: skipped or kept, from which decode step, and its place in the ranking."""
-    places = {ranked.sub_layer: (place, ranked) for place, ranked in enumerate(ranking, start=1)}
+    places = {ranked.layer: (place, ranked) for place, ranked in enumerate(ranking, start=1)}
     return [
         {
             "stage": stage,
@@ -102,7 +102,7 @@ def _place(ranked: tuple[int, RankedLayer] | None, of: int) -> str:
     return f"{ranked[1].redundancy:.4f} (place {ranked[0]} of {of})" if ranked else "not ranked"
 
 
-def time_rows(full: System, plan: System) -> list[Row]:
+def time_rows(full: Performance, plan: Performance) -> list[Row]:
     """Seconds a question by stage, system and phase; ``total`` is stage and system's."""
     return [
         {
@@ -126,7 +126,7 @@ def ranking_rows(ranking: Sequence[RankedLayer], stage_plans: Mapping[str, Stage
     """Redundancy by block and kind, and where the plan skips the sub-layer."""
     rows: list[Row] = []
     for place, ranked in enumerate(ranking, start=1):
-        layer = ranked.sub_layer
+        layer = ranked.layer
         stages = [name for name, plan in stage_plans.items() if first_skip(plan.schedule, layer) is not None]
         rows.append(
             {
@@ -141,7 +141,7 @@ def ranking_rows(ranking: Sequence[RankedLayer], stage_plans: Mapping[str, Stage
     return rows
 
 
-def accuracy_rows(full: System, plan: System, groups: Sequence[Group] = ()) -> list[Row]:
+def accuracy_rows(full: Performance, plan: Performance, groups: Sequence[QuestionGroup] = ()) -> list[Row]:
     """Accuracies with their intervals in percent: all questions first, then the groups."""
     pairs = [("all questions", full.accuracy, plan.accuracy), *((g.name, g.full, g.plan) for g in groups)]
     return [

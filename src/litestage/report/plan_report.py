@@ -10,15 +10,15 @@ from litestage.report import charts, figures, tabular, words
 from litestage.report.charts import Key
 from litestage.report.examples import StageView, letter, stage_views
 from litestage.report.page import Card, ExampleView, Figure, Page, Panel, Section, write_page
-from litestage.results.results import Example, Profile, Provenance, Results, Search
+from litestage.results import Example, PlanResult, PlanSearch, Profile, Provenance
 
 
-def write_report(results: Results, folder: Path) -> Path:
+def write_report(results: PlanResult, folder: Path) -> Path:
     """Write ``report.html`` and ``figures/``; returns the page's path."""
     return write_page(plan_page(results), folder)
 
 
-def plan_page(results: Results) -> Page:
+def plan_page(results: PlanResult) -> Page:
     sections = [
         *([_search(results.search)] if results.search else []),
         _plan(results),
@@ -38,7 +38,7 @@ def plan_page(results: Results) -> Page:
     )
 
 
-def cards(results: Results) -> tuple[Card, ...]:
+def cards(results: PlanResult) -> tuple[Card, ...]:
     """The headline figures."""
     wall, paired, full, plan = results.wall, results.paired, results.full, results.plan
     most = 2 * results.model.num_blocks
@@ -74,7 +74,7 @@ def cards(results: Results) -> tuple[Card, ...]:
     )
 
 
-def _numbers(results: Results) -> Section:
+def _numbers(results: PlanResult) -> Section:
     figure = Figure(
         name="accuracy",
         alt="Accuracy with its 95 % interval at full depth and under the plan",
@@ -91,7 +91,7 @@ def _numbers(results: Results) -> Section:
     )
 
 
-def _search(search: Search) -> Section:
+def _search(search: PlanSearch) -> Section:
     rows = [figures.profile_rows(profile) for profile in search.profiles]
     scale = charts.Scale.of(rows, search.target)
     figure = Figure(
@@ -123,12 +123,12 @@ def _search(search: Search) -> Section:
     return Section("search", "How the budgets were found", lead, figures=(figure,), tables=tables)
 
 
-def _profile_note(profile: Profile, search: Search) -> str:
+def _profile_note(profile: Profile, search: PlanSearch) -> str:
     before = search.order[: search.order.index(profile.stage)]
     return f"{words.listed(before)} at the chosen budget" if before else "the others at full depth"
 
 
-def _time(results: Results) -> Section:
+def _time(results: PlanResult) -> Section:
     rows = figures.time_rows(results.full, results.plan)
     figure = Figure(
         name="time",
@@ -140,7 +140,7 @@ def _time(results: Results) -> Section:
     return Section("time", "Where the time goes", words.prefill(results), (figure,), (tabular.prices(results),))
 
 
-def _plan(results: Results) -> Section:
+def _plan(results: PlanResult) -> Section:
     stages = list(results.stage_plans)
     rows = figures.map_rows(results.stage_plans, results.model.num_blocks, results.ranking)
     figure = Figure(
@@ -162,7 +162,7 @@ def _plan(results: Results) -> Section:
     )
 
 
-def _ranking(results: Results) -> Section:
+def _ranking(results: PlanResult) -> Section:
     rows = figures.ranking_rows(results.ranking, results.stage_plans)
     figure = Figure(
         name="redundancy",
@@ -179,7 +179,7 @@ def _ranking(results: Results) -> Section:
     return Section("redundancy", "How redundant each sub-layer is", figures=(figure,))
 
 
-def _examples(results: Results) -> Section:
+def _examples(results: PlanResult) -> Section:
     return Section(
         "examples",
         "The same questions, answered twice",
@@ -216,7 +216,7 @@ def _remark(view: StageView, num_skipped: Mapping[str, int]) -> str:
     return f"{what}, {tokens[0]} → {tokens[1]} tokens"
 
 
-def facts(results: Results) -> tuple[tuple[str, str], ...]:
+def facts(results: PlanResult) -> tuple[tuple[str, str], ...]:
     """Everything that a reader needs to do it again."""
     came, tested = results.provenance, results.tested_on
     listed = [
@@ -240,7 +240,7 @@ def machine_facts(came: Provenance) -> list[tuple[str, str]]:
     ]
     return [
         ("Hardware", f"{came.hardware} ({came.device}, {came.threads} threads)"),
-        ("Engine", f"{came.numbers}, batch {came.batch_size}, seed {came.seed}"),
+        ("Engine", f"{came.precision}, batch {came.batch_size}, seed {came.seed}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in came.versions.items())),
         *([("Latency model's fit", "; ".join(fits))] if fits else []),
         *(

@@ -9,12 +9,10 @@ from typing import Any
 
 from litestage.core import DataError
 from litestage.report import comparison_report, diagnosis_report, plan_report
-from litestage.results.comparison import Comparison
-from litestage.results.diagnosis import Diagnosis
-from litestage.results.results import RESULTS_FILE, Results
+from litestage.results import RESULTS_FILE, Comparison, Diagnosis, PlanResult
 
 KINDS: dict[str, Callable[[Path], Path]] = {
-    "plan": lambda folder: plan_report.write_report(Results.load(folder), folder),
+    "plan": lambda folder: plan_report.write_report(PlanResult.load(folder), folder),
     "comparison": lambda folder: comparison_report.write_report(Comparison.load(folder), folder),
     "diagnosis": lambda folder: diagnosis_report.write_report(Diagnosis.load(folder), folder),
 }

@@ -1,4 +1,4 @@
-"""Results in the terminal: the tables of a report as rich renderables, made for 80 columns."""
+"""PlanResult in the terminal: the tables of a report as rich renderables, made for 80 columns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from litestage.core import StagePlan, SubLayer
 from litestage.evaluation import StoppedVotes, VoteAccuracy
 from litestage.report import tabular, words
 from litestage.report.figures import ATTENTION, FFN, first_skip
-from litestage.results.results import Provenance, Results, Search, System
+from litestage.results import Performance, PlanResult, PlanSearch, Provenance
 
 STYLES: dict[tabular.Tone, str] = {"plain": "", "strong": "bold", "dim": "dim"}
 SKIPPED_CELL, KEPT_CELL = "■", "·"
 KIND_STYLES = {ATTENTION: "green", FFN: "yellow"}
 
 
-def report(results: Results) -> RenderableType:
+def report(results: PlanResult) -> RenderableType:
     """The whole result: in words, in all, per stage, what is skipped, and the conditions."""
     parts = [
         paragraph(" ".join(words.summary(results))),
@@ -35,18 +35,18 @@ def report(results: Results) -> RenderableType:
     return Group(*parts)
 
 
-def comparison(results: Results) -> RenderableType:
+def comparison(results: PlanResult) -> RenderableType:
     """Full depth against the plan, in all and per stage."""
     return Group(to_rich(tabular.overview(results)), to_rich(tabular.stages(results)))
 
 
-def search_profiles(search: Search) -> RenderableType:
+def search_profiles(search: PlanSearch) -> RenderableType:
     """Every stage's profile in the order of the search, then what became of the exit rule."""
     profiles = [to_rich(tabular.profile(profile, search.target)) for profile in search.profiles]
     return Group(*profiles, *([to_rich(tabular.exit_checks(search))] if search.exit_checks else []))
 
 
-def evaluation(system: System, title: str) -> RenderableType:
+def evaluation(system: Performance, title: str) -> RenderableType:
     """One system alone."""
     return to_rich(tabular.system(system, title))
 
@@ -85,7 +85,7 @@ def provenance_line(came: Provenance) -> RenderableType:
     """The conditions in small print."""
     parts = [
         came.hardware,
-        f"{came.device}, {came.threads} threads, {came.numbers}, batch {came.batch_size}, seed {came.seed}",
+        f"{came.device}, {came.threads} threads, {came.precision}, batch {came.batch_size}, seed {came.seed}",
         ", ".join(f"{name} {version}" for name, version in came.versions.items()),
         came.date,
     ]

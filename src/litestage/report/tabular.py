@@ -10,7 +10,7 @@ from litestage.core import StagePlan, SubLayer
 from litestage.evaluation import Accuracy, StoppedVotes, VoteAccuracy
 from litestage.report import words
 from litestage.report.figures import ATTENTION, FFN, kind_name, state_of, verdict_on
-from litestage.results.results import Profile, ProfilePoint, RankedLayer, Results, Search, StageCost, System
+from litestage.results import Performance, PlanResult, PlanSearch, Profile, ProfilePoint, RankedLayer, StageCost
 
 Tone = Literal["plain", "strong", "dim"]
 NOTHING = "–"
@@ -41,7 +41,7 @@ class Table:
     """Whether a page lets the reader sort its lines by a column."""
 
 
-def overview(results: Results) -> Table:
+def overview(results: PlanResult) -> Table:
     """Full depth against the plan, all stages together."""
     full, plan, wall = results.full, results.plan, results.wall
     change = results.paired
@@ -77,12 +77,12 @@ def overview(results: Results) -> Table:
     )
 
 
-def _with_interval(system: System) -> str:
+def _with_interval(system: Performance) -> str:
     accuracy = system.accuracy
     return f"{words.percent(accuracy.percent)} ({accuracy.low:.1f}–{accuracy.high:.1f})"
 
 
-def stages(results: Results) -> Table:
+def stages(results: PlanResult) -> Table:
     """Each stage under full depth and the plan."""
     pairs = list(zip(results.full.stages, results.plan.stages, strict=True))
     lines = [Line(_stage_cells(before, after, results.num_skipped[before.name])) for before, after in pairs]
@@ -115,7 +115,7 @@ def _stage_cells(before: StageCost, after: StageCost, skipped: int | None) -> tu
     )
 
 
-def system(evaluated: System, title: str) -> Table:
+def system(evaluated: Performance, title: str) -> Table:
     """One system alone, per stage and in all."""
     lines = [Line(_cost_cells(stage)) for stage in evaluated.stages]
     accuracy = evaluated.accuracy
@@ -200,7 +200,7 @@ def _point_line(point: ProfilePoint, chosen: int, compared: bool) -> Line:
     same = NOTHING if point.agreement is None else words.percent(100 * point.agreement)
     cells = (
         str(point.budget),
-        *((point.way or NOTHING, same) if compared else ()),
+        *((point.policy or NOTHING, same) if compared else ()),
         f"{'≤ ' if point.cut_short else ''}{words.percent(point.accuracy)}",
         _latency(point),
         f"{point.measured} of {point.questions}",
@@ -216,7 +216,7 @@ def _latency(point: ProfilePoint) -> str:
     return NOTHING if point.seconds_at_least is None else f"≥ {words.seconds(point.seconds_at_least)}"
 
 
-def exit_checks(search: Search) -> Table:
+def exit_checks(search: PlanSearch) -> Table:
     """What became of the exit rule after the budgets were chosen."""
     return Table(
         title="Exit rule",
@@ -238,7 +238,7 @@ def exit_checks(search: Search) -> Table:
     )
 
 
-def prices(results: Results) -> Table:
+def prices(results: PlanResult) -> Table:
     """What the latency model said against what the clock said."""
     rows = [
         (name, system.total.seconds, system.wall_seconds, system.price_error)
@@ -324,7 +324,7 @@ def ranking(ranked: Sequence[RankedLayer], limit: int | None = None) -> Table:
             *(Column(name) for name in stage_names),
         ),
         lines=tuple(
-            Line((str(place), score.layer, f"{score.redundancy:.4f}", *(f"{v:.4f}" for v in score.by_stage.values())))
+            Line((str(place), str(score.layer), *(f"{v:.4f}" for v in (score.redundancy, *score.by_stage.values()))))
             for place, score in enumerate(shown, start=1)
         ),
         note=f"Mean cosine of what enters and what leaves a sub-layer: high means skip first.{more}",

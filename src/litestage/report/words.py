@@ -1,4 +1,4 @@
-"""Results in words: numbers as people read them, and the sentences at the top of a report."""
+"""PlanResult in words: numbers as people read them, and the sentences at the top of a report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from litestage.core import ExitRule
 from litestage.evaluation import Paired, Speedup
-from litestage.results.results import Results, Search
+from litestage.results import PlanResult, PlanSearch
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -70,7 +70,7 @@ def exit_rule(rule: ExitRule) -> str:
     return f"once the mean confidence of its last {rule.window} tokens falls below {rule.threshold:g}"
 
 
-def headline(results: Results) -> str:
+def headline(results: PlanResult) -> str:
     """The result in one line, for a title."""
     if results.is_full_depth:
         return "Nothing to leave out: the plan is the full model"
@@ -83,7 +83,7 @@ def headline(results: Results) -> str:
     return f"{times(results.wall.speedup)} faster, {points}"
 
 
-def summary(results: Results) -> list[str]:
+def summary(results: PlanResult) -> list[str]:
     """What a reader should take away, honest when the plan is slower or the data cannot tell."""
     sentences = [speed(results.wall, results.is_full_depth), accuracy(results.paired)]
     if results.search:
@@ -117,7 +117,7 @@ def accuracy(paired: Paired) -> str:
     return f"{unsettled} A loss of {number(-paired.low)} points is not ruled out." if paired.low < 0 else unsettled
 
 
-def allowance(paired: Paired, search: Search) -> list[str]:
+def allowance(paired: Paired, search: PlanSearch) -> list[str]:
     """Whether the loss that the search allowed was kept on questions it had not seen."""
     if paired.difference >= -search.max_drop:
         return []
@@ -127,7 +127,7 @@ def allowance(paired: Paired, search: Search) -> list[str]:
     ]
 
 
-def what_is_left_out(results: Results) -> str:
+def what_is_left_out(results: PlanResult) -> str:
     counts = [f"{count or 'none'} in {name}" for name, count in results.num_skipped.items()]
     if not any(results.num_skipped.values()):
         skipped = "It skips no sub-layer"
@@ -140,7 +140,7 @@ def what_is_left_out(results: Results) -> str:
     return f"{skipped}; in {listed(results.exits)} a generation ends {exit_rule(rule)}."
 
 
-def prefill(results: Results) -> str:
+def prefill(results: PlanResult) -> str:
     return (
         f"Prefill, which always runs at full depth, takes {share(results.full.total.prefill_share)} of full depth's "
         f"time and {share(results.plan.total.prefill_share)} of the plan's."

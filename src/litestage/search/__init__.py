@@ -1,8 +1,8 @@
 """Step 2: which budget each stage gets. Strategy alone; whoever calls it measures."""
 
 from litestage.search.cost import Estimate, Spent, estimate_cost
-from litestage.search.greedy import ExitCheck, SearchRecord, search_budgets
-from litestage.search.profile import Point, Profile, Result, budgets, choose, needed_correct
+from litestage.search.greedy import ExitCheck, SearchOutcome, SearchRecord, search_budgets
+from litestage.search.profile import Profile, ProfilePoint, TrialSummary, Verdict, budgets, choose, needed_correct
 from litestage.search.trial import (
     Candidate,
     Measure,
@@ -20,17 +20,19 @@ __all__ = [
     "Estimate",
     "ExitCheck",
     "Measure",
-    "Point",
     "Profile",
-    "Result",
+    "ProfilePoint",
     "Screen",
     "ScreenedPolicy",
     "SearchOptions",
+    "SearchOutcome",
     "SearchRecord",
     "Spent",
     "StageCandidate",
     "Trial",
     "TrialResult",
+    "TrialSummary",
+    "Verdict",
     "budgets",
     "choose",
     "estimate_cost",

@@ -20,7 +20,7 @@ class Spent(Record):
     """What the search did."""
 
     points: int
-    """Settings measured, the full model and the exit checks included."""
+    """Candidates measured, the full model and the exit checks included."""
     questions: int
     """Questions answered in all."""
     questions_saved: int

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from litestage.core.layers import Record
 from litestage.search.cost import Spent
-from litestage.search.profile import Point, Profile, Result, budgets, choose, needed_correct
+from litestage.search.profile import Profile, ProfilePoint, TrialSummary, Verdict, budgets, choose, needed_correct
 from litestage.search.trial import (
     Candidate,
     Measure,
@@ -20,14 +20,14 @@ from litestage.search.trial import (
     SearchOptions,
     Trial,
     TrialResult,
-    one_way,
+    only_policy,
 )
 
 ROUNDING = 1e-9
 """Share of a latency by which sums of the same seconds may differ."""
 
 
-class ExitCheck(Result):
+class ExitCheck(TrialSummary):
     """The whole plan with exit on in some stages."""
 
     exits: tuple[str, ...]
@@ -36,25 +36,38 @@ class ExitCheck(Result):
     kept: bool
     """Whether the search went on from here: of each round the best, whose missing exit was the most harmful."""
 
+    @property
+    def verdict(self) -> Verdict:
+        """One less accurate than the round's best may have ended undecided."""
+        if self.feasible is None:
+            return "less accurate than another, ended early"
+        return "keeps the target" if self.feasible else "misses the target"
 
-class SearchRecord(Record):
+
+class SearchOutcome(Record):
+    """How a plan was found, as far as a reader wants to see it."""
+
+    full: TrialSummary
+    target: float
+    """Percent of right answers to keep: the full model's less ``max_drop``."""
+    order: tuple[str, ...]
+    """Stages as they were searched, the slowest first."""
+    profiles: tuple[Profile, ...]
+    exit_checks: tuple[ExitCheck, ...] = ()
+    result: TrialSummary
+    """What the chosen candidate reached on the questions of the search."""
+    spent: Spent
+
+
+class SearchRecord(SearchOutcome):
     """The outcome of a search, and all that led to it."""
 
     options: SearchOptions
     questions: int
-    full: Result
-    target: float
-    """Percent of right answers to keep: the full model's less ``max_drop``."""
     stage_seconds: dict[str, float]
     """The full model's latency a question, by stage."""
-    order: tuple[str, ...]
-    """Stages as they were searched, the slowest first."""
-    profiles: tuple[Profile, ...]
-    exit_checks: tuple[ExitCheck, ...]
-    setting: Candidate
-    result: Result
-    """What the chosen setting reached on the questions of the search."""
-    spent: Spent
+    candidate: Candidate
+    """What was chosen."""
 
     @property
     def exit_note(self) -> str:
@@ -68,53 +81,53 @@ def search_budgets(
     num_questions: int,
     options: SearchOptions,
     measure: Measure,
-    screen: Screen = one_way,
+    screen: Screen = only_policy,
 ) -> SearchRecord:
     """Search the budget of each of ``stages`` (in task order), then check the exit rule (REFERENCE, section 3).
 
-    Where there are several ways to leave a budget out, ``screen`` picks the one that is measured.
+    Where there are several policies to leave a budget out, ``screen`` picks the one that is measured.
     """
     run = _Run(measure, num_questions, options, screen)
     full = run.ask(Candidate.full_depth(stages), 0, "full")
     target = max(0.0, 100 * full.correct / num_questions - options.max_drop)
     needed = needed_correct(num_questions, target)
     order = tuple(sorted(stages, key=lambda stage: -full.stage_seconds[stage]))
-    setting = Candidate.full_depth(stages, exits=options.search_exit)
+    candidate = Candidate.full_depth(stages, exits=options.search_exit)
     profiles = []
     for stage in order:
-        profiles.append(_profile(run, setting, stage, budgets(num_blocks, options.step), target, needed))
-        chosen = next(point for point in profiles[-1].points if point.budget == profiles[-1].chosen)
-        setting = setting.with_budget(stage, chosen.budget, chosen.way)
+        profiles.append(_profile(run, candidate, stage, budgets(num_blocks, options.step), target, needed))
+        chosen = profiles[-1].chosen_point
+        candidate = candidate.with_budget(stage, chosen.budget, chosen.policy)
     checks: list[ExitCheck] = []
     if options.use_exit:
-        setting, checks = _add_exit(run, setting, needed)
+        candidate, checks = _add_exit(run, candidate, needed)
     return SearchRecord(
         options=options,
         questions=num_questions,
-        full=Result.of(full, needed),
+        full=TrialSummary.of(full, needed),
         target=target,
         stage_seconds=full.stage_seconds,
         order=order,
         profiles=tuple(profiles),
         exit_checks=tuple(checks),
-        setting=setting,
-        result=Result.of(run.ask(setting, needed, "exit"), needed),
+        candidate=candidate,
+        result=TrialSummary.of(run.ask(candidate, needed, "exit"), needed),
         spent=run.spent(sum(profile.left_out for profile in profiles)),
     )
 
 
-def _profile(
-    run: _Run, setting: Candidate, stage: str, candidates: Sequence[int], target: float, needed: int
-) -> Profile:
+def _profile(run: _Run, candidate: Candidate, stage: str, tried: Sequence[int], target: float, needed: int) -> Profile:
     """Measure budgets upward until several in a row miss the target; without a feasible one the budget is 0."""
-    points: list[Point] = []
+    points: list[ProfilePoint] = []
 
-    def point(budget: int, too_slow: float | None = None) -> Point:
+    def point(budget: int, too_slow: float | None = None) -> ProfilePoint:
         screened = run.screen(stage, budget) if budget else ScreenedPolicy()
-        told = run.ask(setting.with_budget(stage, budget, screened.way), needed, "profile", stage, too_slow)
-        return Point.of(told, needed, budget=budget, seconds_at_least=told.seconds_at_least, **screened.model_dump())
+        told = run.ask(candidate.with_budget(stage, budget, screened.policy), needed, "profile", stage, too_slow)
+        return ProfilePoint.of(
+            told, needed, budget=budget, seconds_at_least=told.seconds_at_least, **screened.model_dump()
+        )
 
-    for budget in candidates:
+    for budget in tried:
         if not run.options.exhaustive and _all_miss(points, run.options.patience, point):
             break
         points.append(point(budget, None if run.options.exhaustive else _too_slow(points)))
@@ -123,17 +136,17 @@ def _profile(
         stage=stage,
         points=tuple(points),
         chosen=best.budget if best else 0,
-        left_out=len(candidates) - len(points),
+        left_out=len(tried) - len(points),
     )
 
 
-def _too_slow(points: Sequence[Point]) -> float | None:
+def _too_slow(points: Sequence[ProfilePoint]) -> float | None:
     """Seconds a question above which the next point cannot be the fastest; None while no point keeps the target."""
     best = min((point.seconds for point in points if point.feasible and point.seconds is not None), default=None)
     return None if best is None else best * (1 + ROUNDING)
 
 
-def _all_miss(points: list[Point], patience: int, finish: Callable[[int], Point]) -> bool:
+def _all_miss(points: list[ProfilePoint], patience: int, finish: Callable[[int], ProfilePoint]) -> bool:
     """Whether the last ``patience`` points miss the target.
 
     Points that were too slow to be decided are finished, in place, only when it hangs on them. The newest come first:
@@ -150,31 +163,33 @@ def _all_miss(points: list[Point], patience: int, finish: Callable[[int], Point]
     return True
 
 
-def _add_exit(run: _Run, setting: Candidate, needed: int) -> tuple[Candidate, list[ExitCheck]]:
+def _add_exit(run: _Run, candidate: Candidate, needed: int) -> tuple[Candidate, list[ExitCheck]]:
     """Turn exit on everywhere, then off again stage by stage, the most harmful first, until the target holds.
 
     It always ends with the target kept: without exit the chosen budgets keep it, and full depth does.
     """
-    for stage in setting.budgets:
-        setting = setting.with_exit(stage, True)
-    measurement = run.ask(setting, needed, "exit")
-    checks = [ExitCheck.of(measurement, needed, exits=setting.exits, without=None, kept=True)]
+    for stage in candidate.budgets:
+        candidate = candidate.with_exit(stage, True)
+    measurement = run.ask(candidate, needed, "exit")
+    checks = [ExitCheck.of(measurement, needed, exits=candidate.exits, without=None, kept=True)]
     while measurement.at_most < needed:
-        best, measured = _without_most_harmful(run, setting)
+        best, measured = _without_most_harmful(run, candidate)
         checks += [
             ExitCheck.of(told, needed, exits=tried.exits, without=stage, kept=tried == best)
             for stage, tried, told in measured
         ]
-        setting, measurement = best, next(told for _, tried, told in measured if tried == best)
-    return setting, checks
+        candidate, measurement = best, next(told for _, tried, told in measured if tried == best)
+    return candidate, checks
 
 
-def _without_most_harmful(run: _Run, setting: Candidate) -> tuple[Candidate, list[tuple[str, Candidate, TrialResult]]]:
+def _without_most_harmful(
+    run: _Run, candidate: Candidate
+) -> tuple[Candidate, list[tuple[str, Candidate, TrialResult]]]:
     """Try the plan without each exit in turn; the best of these (ties: the faster) lacks the most harmful one."""
     measured: list[tuple[str, Candidate, TrialResult]] = []
     most = 0
-    for stage in setting.exits:
-        without = setting.with_exit(stage, False)
+    for stage in candidate.exits:
+        without = candidate.with_exit(stage, False)
         measured.append((stage, without, run.ask(without, most, "exit")))
         most = max(most, measured[-1][2].correct)
     whole = [(told.correct, -(told.seconds or 0), tried) for _, tried, told in measured if not told.cut_short]
@@ -182,7 +197,7 @@ def _without_most_harmful(run: _Run, setting: Candidate) -> tuple[Candidate, lis
 
 
 class _Run:
-    """Asks for each setting until it is settled, and keeps what came."""
+    """Asks for each candidate until it is settled, and keeps what came."""
 
     def __init__(self, measure: Measure, num_questions: int, options: SearchOptions, screen: Screen) -> None:
         self.measure = measure
@@ -194,34 +209,34 @@ class _Run:
 
     def ask(
         self,
-        setting: Candidate,
+        candidate: Candidate,
         needed: int,
         purpose: Purpose,
         stage: str | None = None,
         too_slow: float | None = None,
     ) -> TrialResult:
-        """Measure a setting, or recall it; what was cut short for a reason that no longer holds is finished."""
+        """Measure a candidate, or recall it; what was cut short for a reason that no longer holds is finished."""
         if not self.options.end_points_early:
             needed, too_slow = 0, None
-        order = self.order(setting)
-        ask = Trial(setting=setting, needed=needed, too_slow=too_slow, order=order, purpose=purpose, stage=stage)
-        known = self.known.get(setting)
-        return known if known and ask.is_settled_by(known) else self.tell(ask, self.measure(ask))
+        order = self.order(candidate)
+        trial = Trial(candidate=candidate, needed=needed, too_slow=too_slow, order=order, purpose=purpose, stage=stage)
+        known = self.known.get(candidate)
+        return known if known and trial.is_settled_by(known) else self.tell(trial, self.measure(trial))
 
-    def tell(self, ask: Trial, measurement: TrialResult) -> TrialResult:
-        _check(ask, measurement)
-        both = zip(self.outcomes(ask.setting), measurement.outcomes, strict=True)
+    def tell(self, trial: Trial, measurement: TrialResult) -> TrialResult:
+        _check(trial, measurement)
+        both = zip(self.outcomes(trial.candidate), measurement.outcomes, strict=True)
         self.misses.update(i for i, (before, now) in enumerate(both) if before is None and now is False)
-        self.known[ask.setting] = measurement
+        self.known[trial.candidate] = measurement
         return measurement
 
-    def outcomes(self, setting: Candidate) -> tuple[bool | None, ...]:
-        """What is known of a setting so far, by question."""
-        return self.known[setting].outcomes if setting in self.known else (None,) * self.num_questions
+    def outcomes(self, candidate: Candidate) -> tuple[bool | None, ...]:
+        """What is known of a candidate so far, by question."""
+        return self.known[candidate].outcomes if candidate in self.known else (None,) * self.num_questions
 
-    def order(self, setting: Candidate) -> tuple[int, ...]:
-        """Questions by how often they were missed so far, most first, after those that the setting has behind it."""
-        known = self.outcomes(setting)
+    def order(self, candidate: Candidate) -> tuple[int, ...]:
+        """Questions by how often they were missed so far, most first, after those that the candidate has behind it."""
+        known = self.outcomes(candidate)
         return tuple(sorted(range(self.num_questions), key=lambda i: (known[i] is None, -self.misses[i])))
 
     def spent(self, left_out: int) -> Spent:
@@ -233,14 +248,14 @@ class _Run:
         )
 
 
-def _check(ask: Trial, measurement: TrialResult) -> None:
+def _check(trial: Trial, measurement: TrialResult) -> None:
     """The choice is exact only if nothing that could still be chosen is cut short."""
-    if len(measurement.outcomes) != len(ask.order):
-        raise ValueError(f"asked for {len(ask.order)} questions, told of {len(measurement.outcomes)}")
-    if not ask.is_settled_by(measurement):
+    if len(measurement.outcomes) != len(trial.order):
+        raise ValueError(f"asked for {len(trial.order)} questions, told of {len(measurement.outcomes)}")
+    if not trial.is_settled_by(measurement):
         raise ValueError(
-            f"cut short though it could reach {measurement.at_most} right answers of {ask.needed} needed, in "
-            f"{measurement.seconds_at_least} seconds a question or more, where {ask.too_slow} are too many"
+            f"cut short though it could reach {measurement.at_most} right answers of {trial.needed} needed, in "
+            f"{measurement.seconds_at_least} seconds a question or more, where {trial.too_slow} are too many"
         )
     if not measurement.cut_short and measurement.seconds is None:
         raise ValueError("a whole measurement needs its seconds a question")
@@ -265,7 +280,7 @@ def _exit_note(record: SearchRecord) -> str:
 
 def _slower(record: SearchRecord) -> str:
     """Exit can change texts so that they take longer; the search keeps it (REFERENCE, section 3), and says so."""
-    before = next((p.seconds for p in record.profiles[-1].points if p.budget == record.profiles[-1].chosen), None)
+    before = record.profiles[-1].chosen_point.seconds if record.profiles else None
     after = record.result.seconds
     if record.options.search_exit or before is None or after is None or after <= before:
         return ""

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 from litestage.core.layers import Record
 from litestage.search.trial import TINY, TrialResult
 
+Verdict = Literal[
+    "chosen",
+    "keeps the target",
+    "misses the target",
+    "misses the target, ended early",
+    "slower than the best, ended early",
+    "less accurate than another, ended early",
+]
+"""What became of a candidate."""
 
-class Result(Record):
-    """What a setting reached, end to end."""
+
+class TrialSummary(Record):
+    """What a candidate reached, end to end."""
 
     questions: int
     measured: int
@@ -43,26 +53,41 @@ class Result(Record):
         )
 
 
-class Point(Result):
+class ProfilePoint(TrialSummary):
     """One budget of a profile."""
 
     budget: int
-    way: str = ""
+    policy: str = ""
     agreement: float | None = None
-    """Why this way was taken: the share of tokens that it leaves as they were, 0 to 1, where ways were compared."""
+    """Why it was taken: the share of tokens that it leaves as they were, 0 to 1, where policies were compared."""
     seconds_at_least: float | None = None
     """For a point ended early because it was slower than the best."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What these questions say of it, whichever point is chosen in the end."""
+        if self.cut_short:
+            return "misses the target, ended early" if self.feasible is False else "slower than the best, ended early"
+        return "keeps the target" if self.feasible else "misses the target"
 
 
 class Profile(Record):
     """The points of one stage with the stages before it at their chosen budgets and the others at full depth."""
 
     stage: str
-    points: tuple[Point, ...]
+    points: tuple[ProfilePoint, ...]
     chosen: int
     """The chosen budget."""
     left_out: int
     """Budgets not measured, because several in a row before them missed the target."""
+
+    @property
+    def chosen_point(self) -> ProfilePoint:
+        return next(point for point in self.points if point.budget == self.chosen)
+
+    def verdict(self, point: ProfilePoint) -> Verdict:
+        """What became of a budget."""
+        return "chosen" if point.budget == self.chosen else point.verdict
 
 
 def budgets(num_blocks: int, step: int) -> tuple[int, ...]:
@@ -75,7 +100,7 @@ def needed_correct(questions: int, target: float) -> int:
     return max(0, math.ceil(questions * (target - TINY) / 100))
 
 
-def choose(points: Sequence[Point], target: float) -> Point | None:
+def choose(points: Sequence[ProfilePoint], target: float) -> ProfilePoint | None:
     """The fastest point that keeps ``target`` percent; ties go to the smaller budget. None when no point keeps it."""
     timed = [
         (point.seconds, point.budget, point)

@@ -1,4 +1,4 @@
-"""What a search may ask for, and what it is told: settings and measurements, without a tensor."""
+"""What a search may ask for, and what it is told: candidates and measurements, without a tensor."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class StageCandidate(Record):
     stage: str
     budget: int = Field(default=0, ge=0)
     exit: bool = False
-    way: str = ""
+    policy: str = ""
     """Which sub-layers a budget means and what stands in for them, by the name that whoever measures knows it by."""
 
 
 class Candidate(Record):
-    """A budget, a way to leave so much out, and an exit switch for each stage, in task order."""
+    """A budget, a policy to leave so much out, and an exit switch for each stage, in task order."""
 
     stages: tuple[StageCandidate, ...]
 
@@ -83,8 +83,8 @@ class Candidate(Record):
         """Stages that may exit early."""
         return tuple(stage.stage for stage in self.stages if stage.exit)
 
-    def with_budget(self, stage: str, budget: int, way: str = "") -> Candidate:
-        return self._with(stage, budget=budget, way=way if budget else "")
+    def with_budget(self, stage: str, budget: int, policy: str = "") -> Candidate:
+        return self._with(stage, budget=budget, policy=policy if budget else "")
 
     def with_exit(self, stage: str, on: bool) -> Candidate:
         return self._with(stage, exit=on)
@@ -101,7 +101,7 @@ Purpose = Literal["full", "profile", "exit"]
 class Trial(Record):
     """One measurement that the search wants."""
 
-    setting: Candidate
+    candidate: Candidate
     needed: int
     """Right answers below which the measurement may be cut short: see `hopeless`."""
     too_slow: float | None = None
@@ -122,7 +122,7 @@ class Trial(Record):
 
 
 class TrialResult(Record):
-    """What running a setting over the questions showed."""
+    """What running a candidate over the questions showed."""
 
     outcomes: tuple[bool | None, ...]
     """Right or wrong for each question, in question order whatever was asked first; None where it was cut short."""
@@ -161,9 +161,9 @@ Measure = Callable[[Trial], TrialResult]
 
 
 class ScreenedPolicy(Record):
-    """The way chosen for a budget, before anything was decoded with it."""
+    """The policy chosen for a budget, before anything was decoded with it."""
 
-    way: str = ""
+    policy: str = ""
     agreement: float | None = None
     """Share of the full model's tokens, 0 to 1, that stay the likeliest when its texts are teacher-forced."""
 
@@ -172,7 +172,7 @@ Screen = Callable[[str, int], ScreenedPolicy]
 """Called with a stage and a budget."""
 
 
-def one_way(stage: str, budget: int) -> ScreenedPolicy:
+def only_policy(stage: str, budget: int) -> ScreenedPolicy:
     """The screen of a search that has nothing to choose from."""
     return ScreenedPolicy()
 

@@ -1,13 +1,11 @@
 """Rankings (Step 1), compensation, and rules: scores or counts in, skip sets and schedules out."""
 
+from litestage.core import Ranking
 from litestage.skipping.compensation import fit, fit_norm_ratio, gather, load_stands, read_compensation, save_stand
 from litestage.skipping.probe import Effect, Probe, greedy, probe
 from litestage.skipping.ranking import (
-    INDISPENSABLE,
     RANKINGS,
-    Ranking,
     RankingKind,
-    Score,
     block_influence,
     decoded_redundancy,
     rank_by_effect,
@@ -16,13 +14,11 @@ from litestage.skipping.ranking import (
 )
 
 __all__ = [
-    "INDISPENSABLE",
     "RANKINGS",
     "Effect",
     "Probe",
     "Ranking",
     "RankingKind",
-    "Score",
     "block_influence",
     "decoded_redundancy",
     "fit",

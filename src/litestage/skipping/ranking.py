@@ -10,36 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from litestage.core import OptionError, SkipSet, SubLayer, TokenIds
-from litestage.core.layers import Record
+from litestage.core import OptionError, RankedLayer, Ranking, SubLayer, TokenIds
 from litestage.engine import TorchEngine
 from litestage.engine.forcing import NOT_DECODED, Text, scan_decoded
 from litestage.skipping.probe import Effect
-
-
-class Score(Record):
-    """A sub-layer's redundancy: high means skip first."""
-
-    layer: str
-    redundancy: float
-    """A cosine; for probes minus the KL, in nats a token, of leaving it out (greedy: on top of those before)."""
-    by_stage: dict[str, float]
-    agreement: float | None = None
-    """Of the same probe: share of tokens, 0 to 1, that stay the full model's."""
-
-
-class Ranking(Record):
-    """Sub-layers from the most to the least redundant."""
-
-    scores: tuple[Score, ...]
-    inputs: str = ""
-    """A hash of what it was computed from, for whoever keeps it."""
-
-    def skip_set(self, budget: int) -> SkipSet:
-        """The ``budget`` most redundant sub-layers; sets of growing budgets are nested."""
-        if not 0 <= budget <= len(self.scores):
-            raise OptionError(f"A budget of {budget} sub-layers does not fit a model of {len(self.scores)}.")
-        return frozenset(SubLayer.parse(score.layer) for score in self.scores[:budget])
 
 
 def rank_sub_layers(by_stage: Mapping[str, Mapping[SubLayer, float]]) -> Ranking:
@@ -49,8 +23,8 @@ def rank_sub_layers(by_stage: Mapping[str, Mapping[SubLayer, float]]) -> Ranking
     order = sorted(mean, key=lambda layer: (-mean[layer], layer.kind != "attention", layer.block))
     return Ranking(
         scores=tuple(
-            Score(
-                layer=str(layer),
+            RankedLayer(
+                layer=layer,
                 redundancy=mean[layer],
                 by_stage={stage: scores[layer] for stage, scores in by_stage.items()},
             )
@@ -78,15 +52,13 @@ RANKINGS: dict[str, RankingKind] = {
     "greedy_pooled": RankingKind("greedy", "decoded", pooled=True),
 }
 """By name; ``cosine`` is the paper's."""
-INDISPENSABLE = 0.5
-"""Agreement below which a sub-layer must never go: alone it changes every second token."""
 
 
 def rank_by_effect(effects: Sequence[tuple[SubLayer, Effect]], stage: str) -> Ranking:
     """Sub-layers in the order given, with what leaving them out did."""
     return Ranking(
         scores=tuple(
-            Score(layer=str(layer), redundancy=-e.kl, by_stage={stage: -e.kl}, agreement=e.agreement)
+            RankedLayer(layer=layer, redundancy=-e.kl, by_stage={stage: -e.kl}, agreement=e.agreement)
             for layer, e in effects
         )
     )

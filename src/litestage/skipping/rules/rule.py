@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from litestage.core import CompensationKind, OptionError, SkipSchedule
-from litestage.skipping.ranking import Ranking
+from litestage.core import CompensationKind, OptionError, Ranking, SkipSchedule
 
 
 @dataclass(frozen=True)

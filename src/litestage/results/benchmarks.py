@@ -1,0 +1,177 @@
+"""What benchmarks of the engine leave: steps, questions, precisions, searches and memory."""
+
+from __future__ import annotations
+
+from litestage.core import Conditions, Machine
+from litestage.core.layers import Record
+from litestage.evaluation import Accuracy, Paired
+
+OURS = "litestage"
+"""Our engine's name."""
+NOTHING_SKIPPED = "nothing"
+
+
+class Precision(Record):
+    """How weights and cache are kept."""
+
+    dtype: str
+    quantisation: str
+
+    @property
+    def precision(self) -> str:
+        return self.dtype if self.quantisation == "none" else f"{self.quantisation}, {self.dtype} cache"
+
+
+class StepTime(Precision):
+    """A decode step of one engine: median and quartiles of the samples, in milliseconds."""
+
+    engine: str
+    rows: int
+    skipped: str
+    """What is left out, in words."""
+    compensation: str = "none"
+    """What stands in for it."""
+    ms_per_step: float
+    ms_low: float
+    ms_high: float
+    tokens_per_s: float
+    samples: int
+    bound_share: float | None = None
+    """Time to read the step's bytes from memory over the step's time; None for engines that do not tell them."""
+    efficiency: float | None = None
+    """Skip efficiency; None at full depth."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.engine}, {self.precision}"
+
+    @property
+    def ours(self) -> bool:
+        return self.engine == OURS
+
+    @property
+    def full_depth(self) -> bool:
+        return self.skipped == NOTHING_SKIPPED
+
+
+class DecodeBench(Record):
+    """Decode steps, timed in turn on one machine."""
+
+    model: str
+    context: int
+    """Tokens of each row's prompt."""
+    repeats: int
+    bandwidth: float
+    """Gigabytes a second read from memory; on a GPU read and written by a copy."""
+    steps: tuple[StepTime, ...]
+    conditions: Machine | None = None
+
+
+class TurnTime(Record):
+    """A group of questions that a system answered at once."""
+
+    questions: int
+    seconds: float
+    tokens: int
+
+
+class PipelineTime(Record):
+    """A system's work on whole questions."""
+
+    system: str
+    batch_size: int
+    """Rows that decode together."""
+    questions: int
+    seconds: float
+    questions_per_s: float
+    ratio: float
+    """The first system's time over this one's: the median over groups of questions that both answered."""
+    token_ratio: float
+    """The same of seconds a generated token: texts drawn at random differ in length."""
+    same_texts: float
+    """Share of runs whose every text equals the first system's; sampled runs draw differently."""
+    tokens: int
+    """Generated."""
+    turns: tuple[TurnTime, ...] = ()
+
+
+class PipelineBench(Precision):
+    """Whole questions, answered by every system in turn on one machine."""
+
+    model: str
+    task: str
+    shots: int
+    votes: int | None
+    at_once: int | None = None
+    """Questions of a group."""
+    systems: tuple[PipelineTime, ...]
+    conditions: Conditions
+
+
+class PrecisionAccuracy(Precision):
+    """A precision of the model against fp32: answers, and tokens when fp32's own texts are teacher-forced."""
+
+    accuracy: Accuracy
+    paired: Paired
+    agreement: float
+    """Share of tokens, 0 to 1, whose likeliest successor stays fp32's."""
+    kl: float
+    """Mean KL(fp32 || precision) of a token, in nats."""
+    tokens: int
+
+
+class PrecisionBench(Record):
+    """Every precision of a model on the same questions."""
+
+    model: str
+    task: str
+    shots: int
+    forms: tuple[PrecisionAccuracy, ...]
+    conditions: Conditions
+
+
+class SearchTime(Precision):
+    """A whole search in one precision."""
+
+    seconds: float
+    questions: int
+    settings: int
+    """Measured."""
+    answered: int
+    """Questions, over all settings."""
+    percent: float
+    """Of the questions that the plan found answers rightly."""
+    skipped: dict[str, int]
+    """Sub-layers by stage."""
+
+
+class SearchBench(Record):
+    """The same search in every precision."""
+
+    model: str
+    task: str
+    forms: tuple[SearchTime, ...]
+    conditions: Conditions
+
+
+class MemoryBench(Precision):
+    """Resident memory of one process, in megabytes."""
+
+    model: str
+    task: str
+    questions: int
+    """In each round."""
+    imported_mb: float
+    """With torch and transformers imported."""
+    loading_peak_mb: float
+    loaded_mb: float
+    after_rounds_mb: tuple[float, ...]
+    weights_mb: float
+    cache_mb: float
+    """KV cache and kept prefixes, after the last round."""
+    conditions: Conditions
+
+    @property
+    def overhead_mb(self) -> float:
+        """After the last round: what is neither imports nor weights nor cache."""
+        return self.after_rounds_mb[-1] - self.imported_mb - self.weights_mb - self.cache_mb
