@@ -85,6 +85,9 @@ def _built(account: Account, kind: str, settings: dict[str, Any]) -> PretrainedC
         for name, pattern in BIASES.items()
         if hasattr(family(), name)
     }
+    if kind == "phi3":  # which has it beside its rope_parameters, and lets that one count
+        original = settings["rope_parameters"].get("original_max_position_embeddings")
+        settings = settings | ({"original_max_position_embeddings": original} if original else {})
     try:
         return family(**settings | switches)
     except Exception as error:  # transformers checks the settings, in its own ways

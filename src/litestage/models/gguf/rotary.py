@@ -66,7 +66,9 @@ class Rotary:
             )
         factor = self._factor(kind)
         stretch = self._number("rope.scaling.attn_factor", 1.0, "multiplies cosines and sines")
-        original = int(self._number("rope.scaling.original_context_length", self.context, "where scaling begins"))
+        original = int(
+            self._number("rope.scaling.original_context_length", float(self.context), "where scaling begins")
+        )
         if kind == "yarn":
             return {"rope_type": "yarn"} | theta | self._yarn(factor, stretch, original)
         short, long = self._divisors(SHORT), self._divisors(LONG)

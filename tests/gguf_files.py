@@ -1,0 +1,251 @@
+"""Small GGUF files, written from transformers models as llama.cpp's converter writes them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import tiny
+import torch
+from gguf import GGMLQuantizationType, TokenType
+from transformers import PreTrainedModel
+
+ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3"}
+"""Of families whose files are called otherwise."""
+PAIRED = ("llama", "smollm3", "granite")
+"""Architectures whose query and key rows the converter puts side by side in pairs."""
+DESCRIPTION = {
+    "general.type": "model",
+    "general.name": "Tiny Random 1M",
+    "general.basename": "Tiny-Random",
+    "general.size_label": "1M",
+    "general.license": "apache-2.0",
+    "general.base_model.count": 1,
+    "general.base_model.0.name": "Tiny",
+    "general.base_model.0.repo_url": "https://example.org/tiny",
+    "general.languages": ["en"],
+    "general.tags": ["text-generation"],
+    "general.quantization_version": 2,
+    "quantize.imatrix.file": "tiny.dat",
+    "quantize.imatrix.chunks_count": 128,
+}
+"""What files on the hub say beside what is needed."""
+
+
+@dataclass
+class Contents:
+    """Keys and tensors of a file, to be changed before it is written."""
+
+    architecture: str
+    keys: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, tuple[np.ndarray, GGMLQuantizationType]] = field(default_factory=dict)
+
+    def set(self, key: str, value: Any) -> None:
+        """A key of the architecture; None takes it out."""
+        self.put(f"{self.architecture}.{key}", value)
+
+    def put(self, key: str, value: Any) -> None:
+        if value is None:
+            self.keys.pop(key)
+        else:
+            self.keys[key] = value
+
+    def put_tensor(self, name: str, values: Any) -> None:
+        self.tensors[name] = (np.asarray(values, dtype=np.float32), GGMLQuantizationType.F32)
+
+    def write(self, path: Path, **options: Any) -> Path:
+        writer = gguf.GGUFWriter(path, self.architecture, **options)
+        for key, value in self.keys.items():
+            add(writer, key, value)
+        for name, (values, kind) in self.tensors.items():
+            packed = kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16)
+            data = values.astype(np.float16) if kind == GGMLQuantizationType.F16 else values
+            writer.add_tensor(name, data if packed else gguf.quantize(values, kind), raw_dtype=None if packed else kind)
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+
+def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    match value:
+        case bool():
+            writer.add_bool(key, value)
+        case int():
+            writer.add_uint32(key, value)
+        case float():
+            writer.add_float32(key, value)
+        case str():
+            writer.add_string(key, value)
+        case _:
+            writer.add_array(key, value)
+
+
+def contents(model: PreTrainedModel, kind: GGMLQuantizationType = GGMLQuantizationType.F32) -> Contents:
+    """A whole file: description, sizes, vocabulary and tensors of a model."""
+    config = model.config
+    architecture = ARCHITECTURES.get(config.model_type, config.model_type)
+    file = Contents(architecture, dict(DESCRIPTION))
+    file.keys |= {f"{architecture}.{key}": value for key, value in sizes(config).items()}
+    file.keys |= byte_level(tiny.tokenizer(), config)
+    for name, values in tensors(model, architecture).items():
+        whole = values.ndim > 1 and values.shape[-1] % 32 == 0  # llama.cpp falls back where blocks do not fit
+        file.tensors[name] = (values, kind if whole else GGMLQuantizationType.F32)
+    return file
+
+
+def sizes(config: Any) -> dict[str, Any]:
+    """Keys of the architecture, as its class in the converter sets them."""
+    keys = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+    }
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if getattr(config, "head_dim", None) and config.model_type not in ("granite", "phi3"):
+        keys |= {"attention.key_length": head_size, "attention.value_length": head_size}
+    if config.model_type in ("llama", "mistral", "smollm3", "granite"):
+        keys |= {"vocab_size": config.vocab_size, "rope.dimension_count": head_size}
+    return keys | rotation(config, head_size) | FAMILY_KEYS.get(config.model_type, lambda config: {})(config)
+
+
+def rotation(config: Any, head_size: int) -> dict[str, Any]:
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    keys: dict[str, Any] = {} if config.model_type == "gemma2" else {"rope.freq_base": float(rope["rope_theta"])}
+    kind = rope.get("rope_type", "default")
+    if kind in ("linear", "yarn"):
+        keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
+    if kind == "yarn":
+        keys["rope.scaling.original_context_length"] = rope["original_max_position_embeddings"]
+        for name, key in {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}.items():
+            if name in rope:
+                keys[f"rope.scaling.{key}"] = float(rope[name])
+        if "attention_factor" in rope:
+            keys["rope.scaling.yarn_attn_factor"] = float(rope["attention_factor"])
+    return keys
+
+
+def phi3_keys(config: Any) -> dict[str, Any]:
+    rope = config.rope_parameters
+    keys = {
+        "rope.dimension_count": int(config.hidden_size // config.num_attention_heads * rope["partial_rotary_factor"]),
+        "rope.scaling.original_context_length": config.original_max_position_embeddings,
+        "attention.sliding_window": config.sliding_window or 0,
+    }
+    if "long_factor" in rope:
+        original = rope["original_max_position_embeddings"]
+        stretch = math.sqrt(1 + math.log(config.max_position_embeddings / original) / math.log(original))
+        keys |= {"rope.scaling.attn_factor": stretch, "rope.scaling.original_context_length": original}
+    return keys
+
+
+FAMILY_KEYS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "mistral": lambda config: {"attention.sliding_window": config.sliding_window} if config.sliding_window else {},
+    "granite": lambda config: {
+        "attention.scale": config.attention_multiplier,
+        "embedding_scale": config.embedding_multiplier,
+        "residual_scale": config.residual_multiplier,
+        "logit_scale": config.logits_scaling,
+    },
+    "phi3": phi3_keys,
+    "gemma2": lambda config: {
+        "attn_logit_softcapping": config.attn_logit_softcapping,
+        "final_logit_softcapping": config.final_logit_softcapping,
+        "attention.sliding_window": config.sliding_window,
+    },
+    "gemma3_text": lambda config: {
+        "attention.sliding_window": config.sliding_window,
+        "rope.freq_base_swa": float(config.rope_parameters["sliding_attention"]["rope_theta"]),
+    },
+}
+
+
+def tensors(model: PreTrainedModel, architecture: str) -> dict[str, np.ndarray]:
+    """The model's weights under the file's names, as the file has them."""
+    config = model.config
+    key = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    table = gguf.get_tensor_name_map(key, config.num_hidden_layers)
+    made = {}
+    for place, values in model.state_dict().items():
+        if place == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        name = table.get_name(place, try_suffixes=(".weight", ".bias"))
+        values = values.float()
+        if architecture.startswith("gemma") and name.endswith("norm.weight"):
+            values = values + 1
+        if architecture in PAIRED and (".attn_q." in name or ".attn_k." in name):
+            heads = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads
+            values = values.view(heads, 2, -1, *values.shape[1:]).transpose(1, 2).reshape(values.shape)
+        made[name] = values.numpy()
+    return made | rope_tensors(config)
+
+
+def rope_tensors(config: Any) -> dict[str, np.ndarray]:
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "llama3":
+        return {"rope_freqs.weight": np.array(llama3_factors(rope, config.head_dim), dtype=np.float32)}
+    if "long_factor" in rope:
+        kinds = ("long", "short")
+        return {f"rope_factors_{kind}.weight": np.array(rope[f"{kind}_factor"], dtype=np.float32) for kind in kinds}
+    return {}
+
+
+def llama3_factors(rope: Mapping[str, Any], size: int) -> list[float]:
+    """By how much each frequency is divided, by Llama 3's rule: long waves by ``factor``, short ones not."""
+    low, high, original = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
+    factors = []
+    for i in range(0, size, 2):
+        turns = original / (2 * math.pi * rope["rope_theta"] ** (i / size))
+        share = min(max((turns - low) / (high - low), 0.0), 1.0)
+        factors.append(1 / ((1 - share) / rope["factor"] + share))
+    return factors
+
+
+def byte_level(tokenizer: Any, config: Any, pre: str = "gpt-2") -> dict[str, Any]:
+    """The keys of a byte-level BPE vocabulary."""
+    layout = json.loads(tokenizer.backend_tokenizer.to_str())
+    numbers = tokenizer.get_vocab()
+    tokens = sorted(numbers, key=numbers.__getitem__)
+    tokens += [f"[PAD{i}]" for i in range(len(tokens), config.vocab_size)]
+    added = {one["content"]: one["special"] for one in layout["added_tokens"]}
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [token_type(token, i, numbers, added) for i, token in enumerate(tokens)],
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in layout["model"]["merges"]],
+        "tokenizer.ggml.bos_token_id": tokenizer.eos_token_id,
+        "tokenizer.ggml.eos_token_id": tokenizer.eos_token_id,
+        "tokenizer.ggml.padding_token_id": tokenizer.eos_token_id,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+
+
+def token_type(token: str, number: int, numbers: Mapping[str, int], added: Mapping[str, bool]) -> int:
+    if number >= len(numbers):
+        return int(TokenType.UNUSED)
+    if token not in added:
+        return int(TokenType.NORMAL)
+    return int(TokenType.CONTROL if added[token] else TokenType.USER_DEFINED)
+
+
+def rounded(model: PreTrainedModel, kind: GGMLQuantizationType) -> PreTrainedModel:
+    """The model with the weights that a file of a packed type holds."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1 and parameter.shape[-1] % 32 == 0:
+                packed = gguf.quantize(parameter.numpy(), kind)
+                parameter.copy_(torch.from_numpy(gguf.dequantize(packed, kind)))
+    return model
