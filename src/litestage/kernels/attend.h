@@ -1,8 +1,11 @@
 /* Attention of a forward: which tokens go together, and where their keys and values are kept. */
 #pragma once
+#include "attention_by_lanes.h"
 #include "attention_by_tiles.h"
+#include "team.h"
 
-#define MEMBERS 8    /* tokens that share the slots they all see, */
+#define MEMBERS 8    /* tokens that share the slots they all see */
+#define MOST 48      /* tokens of a group, however they attend */
 
 /* Tokens from `first` on; where there are several, the slots [low, high) of `row` are what all of them see there. */
 typedef struct {
@@ -15,9 +18,9 @@ INLINE long end_of(const Shape *s, int64_t position) { return position < s->slot
 INLINE long start_of(const Shape *s, long end) { return s->window && end > s->window ? end - s->window : 0; }
 
 /* Groups of up to `most` tokens: those of one cache row, and those whose rows begin alike: with the first `alike` slots
- * of one of them, the leader. By tiles they are of one row, or all of different ones. */
+ * of one of them, the leader. `apart`: they are of one row, or all of different ones. */
 static long group_tokens(const Shape *s, long tokens, long per_row, const int64_t *positions, const int64_t *rows,
-                         const int64_t *leaders, const int64_t *alike, int most, int tiles, Group *groups) {
+                         const int64_t *leaders, const int64_t *alike, int most, int apart, Group *groups) {
     long found = 0;
     for (long t = 0; t < tokens; found++) {
         const long first = t, row = t / per_row, end = end_of(s, positions[t]);
@@ -27,11 +30,11 @@ static long group_tokens(const Shape *s, long tokens, long per_row, const int64_
             const long other = t / per_row, to = end_of(s, positions[t]), from = start_of(s, to);
             long limit = to < high ? to : high;
             if (rows[other] != rows[row]) {
-                if (!leaders || leaders[other] != leaders[row] || (tiles && within)) break;
+                if (!leaders || leaders[other] != leaders[row] || (apart && within)) break;
                 if (alike[other] < limit) limit = alike[other];
                 if (alike[row] < limit) limit = alike[row];
-                if (tiles && rows[other] == rows[(t - 1) / per_row]) break;
-            } else if (tiles && across) break;
+                if (apart && rows[other] == rows[(t - 1) / per_row]) break;
+            } else if (apart && across) break;
             if (limit <= (from > low ? from : low)) break;
             low = from > low ? from : low;
             high = limit;
@@ -72,64 +75,92 @@ static int stretches_of(const Group *group, const Query *queries, Stretch *stret
 
 #endif
 
-/* Turn queries and keys in `states` [tokens, heads + 2 kv_heads, size] by tables of all positions, keep keys and values in the cache's block
- * [rows, slots, 2, kv_heads, size], and attend: y [tokens, heads, size]. `per_row` tokens follow each other in a row. */
+typedef struct {
+    Shape s;
+    float *states, *y;
+    long per_row, count;
+    const int64_t *positions, *rows;
+    const float *cos, *sin, *norm;
+    float eps;
+    void *cache;
+    const Group *groups;
+    int unit, tiles; /* unit: query heads that go together */
+} Attention;
+
+/* Turn a token's queries and keys, and keep its keys and values. */
+static void turn_token(const void *job, long t) {
+    const Attention *a = job;
+    const Shape *s = &a->s;
+    const int size = s->size, all = s->heads + 2 * s->kv_heads;
+    float *state = a->states + t * all * size;
+    const long at = a->positions[t] < s->slots ? a->positions[t] : s->slots - 1, width = 2L * s->kv_heads * size;
+    for (int h = 0; h < s->heads + s->kv_heads; h++)
+        turn(state + h * size, a->norm ? a->norm + h * size : 0, a->eps, a->cos ? a->cos + at * size : 0,
+             a->sin + at * size, size);
+    store(a->cache, (a->rows[t / a->per_row] * s->slots + at) * width, s->narrow, width, state + s->heads * size);
+}
+
+/* What `unit` heads of a group's tokens make of what they see. The last groups, which may see the most, come first. */
+static void attend_group(const void *job, long u) {
+    const Attention *a = job;
+    const Shape *s = &a->s;
+    const int units = s->heads / a->unit, all = s->heads + 2 * s->kv_heads;
+    const Group group = a->groups[a->count - 1 - u / units];
+    const int head = u % units * a->unit, kv = head / (s->heads / s->kv_heads);
+    Query queries[MOST];
+    size_t needed = 0;
+    for (int n = 0; n < group.many; n++) {
+        const long t = group.first + n, to = end_of(s, a->positions[t]), from = start_of(s, to);
+        const long stride = (to - from + KEYS + 7) / 8 * 8;
+        float *y = a->y + (t * s->heads + head) * s->size;
+        queries[n] = (Query){a->states + (t * all + head) * s->size, 0, y, from, to, stride, a->rows[t / a->per_row]};
+        needed += a->unit * stride;
+    }
+#if TILES
+    if (a->tiles) {
+        Stretch stretches[2 * MOST + 1];
+        const int several = stretches_of(&group, queries, stretches);
+        set_tiles(BF16, BLOCK);
+        attend_by_tiles(s, queries, group.many, a->unit, a->cache, kv, stretches, several);
+        leave_tiles();
+        return;
+    }
+#endif
+#if WIDE
+    if (side_by_side(queries, group.many, a->unit)) {
+        attend_side_by_side(s, queries, group.many, a->unit, a->cache, kv);
+        return;
+    }
+#endif
+    float *scores = reserve((needed + CHUNK * s->size) * sizeof(float));
+    for (int n = 0; n < group.many; n++) {
+        memset(queries[n].y, 0, a->unit * s->size * sizeof(float));
+        queries[n].scores = scores;
+        scores += a->unit * queries[n].stride;
+    }
+    attend(s, queries, group.many, a->unit, a->cache, kv, group.row, group.low, group.high, scores);
+}
+
+/* Turn queries and keys in `states` [tokens, heads + 2 kv_heads, size] by tables of all positions, keep keys and values in
+ * the cache's block [rows, slots, 2, kv_heads, size], and attend: y [tokens, heads, size]. `per_row` tokens follow each
+ * other in a row. */
 void litestage_attend(float *states, long tokens, long per_row, const int64_t *positions, const int64_t *rows,
                       const int64_t *leaders, const int64_t *alike, const float *cos, const float *sin,
                       const float *norm, float eps, void *cache, int heads, int kv_heads, int size, int window,
                       float scale, float cap, int narrow, long slots, float *y) {
-    const Shape s = {heads, kv_heads, size, window, scale, cap, narrow, slots};
-    const int all = heads + 2 * kv_heads, shared = heads / kv_heads;
-    const int tiles = narrow && size % GROUP == 0 && shared <= BLOCK && by_tiles(BF16, tokens);
-    const long width = 2L * kv_heads * size;
+    Attention a = {{heads, kv_heads, size, window, scale, cap, narrow, slots}, states, y, per_row, 0, positions, rows,
+                   cos, sin, norm, eps, cache};
+    const int shared = heads / kv_heads;
+    a.tiles = narrow && size % GROUP == 0 && shared <= BLOCK && by_tiles(BF16, tokens);
     /* one query head at a time where there are few, so that all cores have work */
-    const int unit = tiles || tokens * kv_heads >= 8 ? shared : 1, units = heads / unit;
-    const int members = tiles ? TOGETHER * (BLOCK / shared) : MEMBERS;
-    const long share = unit == 1 ? 1 : tokens * units / (2 * omp_get_max_threads());
+    a.unit = a.tiles || tokens * kv_heads >= 8 ? shared : 1;
+    const int most = a.tiles ? TOGETHER * (BLOCK / shared) : WIDE && shared < MOST ? MOST / shared : MEMBERS;
+    const long share = a.unit == 1 ? 1 : tokens * (heads / a.unit) / (2 * threads());
     Group *groups = malloc(tokens * sizeof(Group));
-    const long count = group_tokens(&s, tokens, per_row, positions, rows, leaders, alike,
-                                    share < 1 ? 1 : share < members ? share : members, tiles, groups);
-#pragma omp parallel
-    {
-#pragma omp for schedule(static)
-        for (long t = 0; t < tokens; t++) {
-            float *state = states + t * all * size;
-            const long at = positions[t] < slots ? positions[t] : slots - 1;
-            for (int h = 0; h < heads + kv_heads; h++)
-                turn(state + h * size, norm ? norm + h * size : 0, eps, cos ? cos + at * size : 0, sin + at * size, size);
-            store(cache, (rows[t / per_row] * slots + at) * width, narrow, 2 * kv_heads * size, state + heads * size);
-        }
-        if (tiles) set_tiles(BF16, BLOCK);
-#pragma omp for schedule(dynamic)
-        for (long u = 0; u < count * units; u++) {
-            const Group group = groups[u / units];
-            const int head = u % units * unit;
-            Query queries[TOGETHER * BLOCK];
-            size_t needed = 0;
-            for (int n = 0; n < group.many; n++) {
-                const long t = group.first + n, to = end_of(&s, positions[t]), from = start_of(&s, to);
-                const long stride = (to - from + KEYS + 7) / 8 * 8, place = (t * heads + head) * size;
-                queries[n] = (Query){states + (t * all + head) * size, 0, y + place, from, to, stride, rows[t / per_row]};
-                memset(y + place, 0, unit * size * sizeof(float));
-                needed += unit * stride;
-            }
-            const int kv = head / shared;
-#if TILES
-            if (tiles) {
-                Stretch stretches[2 * TOGETHER * BLOCK + 1];
-                const int several = stretches_of(&group, queries, stretches);
-                attend_by_tiles(&s, queries, group.many, unit, cache, kv, stretches, several);
-                continue;
-            }
-#endif
-            float *scores = reserve((needed + CHUNK * size) * sizeof(float));
-            for (int n = 0; n < group.many; n++) {
-                queries[n].scores = scores;
-                scores += unit * queries[n].stride;
-            }
-            attend(&s, queries, group.many, unit, cache, kv, group.row, group.low, group.high, scores);
-        }
-        if (tiles) leave_tiles();
-    }
+    a.count = group_tokens(&a.s, tokens, per_row, positions, rows, leaders, alike,
+                           share < 1 ? 1 : share < most ? share : most, a.tiles || WIDE, groups);
+    a.groups = groups;
+    share_out(turn_token, &a, tokens, 4);
+    share_out(attend_group, &a, a.count * (heads / a.unit), 1);
     free(groups);
 }

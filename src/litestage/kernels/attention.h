@@ -1,6 +1,5 @@
 /* Attention over the cache, on any processor. */
 #pragma once
-#include <omp.h>
 #include "numbers.h"
 
 #define SHARING 3    /* query heads that share widened keys and values */

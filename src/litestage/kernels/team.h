@@ -2,6 +2,8 @@
 #pragma once
 #include <omp.h>
 
+static int threads(void) { return omp_get_max_threads(); }
+
 typedef void Work(const void *job, long unit);
 
 /* Do units [0, count) of a job, `grain` of them at a time. */

@@ -1,0 +1,187 @@
+/* Attention of many tokens of one cache row: 16 queries side by side in a vector, so that a key or value is read once for
+ * all of them. Each query's sums are taken in the order of `attend`, to the same bits. */
+#pragma once
+#include "attention.h"
+
+#define SIDE 16      /* queries of a vector */
+#define VECTORS_OF 3 /* vectors of queries that share keys and values */
+#define SLICE 48     /* slots at a time */
+#define TRIPLE 3     /* keys that share queries */
+#define COLUMNS 24   /* numbers of a value that share a weight */
+
+#if WIDE
+
+/* SIDE queries, and what they work with. */
+typedef struct {
+    float *q;          /* [size, SIDE] */
+    float *scores;     /* [slots, SIDE], then their weights */
+    float *sums;       /* [size, SIDE] */
+    __m512i lengths;   /* slots that each sees */
+    __m512 most, inverse;
+    long least, length; /* slots that all see, and that any sees */
+} Side;
+
+INLINE __mmask16 seeing(const Side *side, long t) {
+    return _mm512_cmpgt_epi32_mask(side->lengths, _mm512_set1_epi32(t));
+}
+
+/* As `exp_of`. */
+INLINE __m512 exp_of_side(__m512 x) {
+    const __m512 whole = _mm512_set1_ps(12582912.0f);
+    x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.0f)), _mm512_set1_ps(88.0f));
+    const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), whole), whole);
+    const __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f),
+                                     _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693359375f), x));
+    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(1.98756915e-4f), _mm512_set1_ps(1.39819995e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.33345191e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.16657959e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.66666655e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.00000012e-1f));
+    const __m512i power = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
+    p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.0f));
+    return _mm512_mul_ps(p, _mm512_castsi512_ps(power));
+}
+
+/* As `sum_of`. */
+INLINE __m512 sum_of_sides(const __m512 *x) {
+    const __m512 even = _mm512_add_ps(_mm512_add_ps(x[0], x[4]), _mm512_add_ps(x[2], x[6]));
+    return _mm512_add_ps(even, _mm512_add_ps(_mm512_add_ps(x[1], x[5]), _mm512_add_ps(x[3], x[7])));
+}
+
+/* Scores of `count` keys, `width` numbers apart. */
+INLINE void score_side(const Shape *s, const float *q, int count, const float *keys, long width, float *scores) {
+    __m512 dot[TRIPLE][8];
+    for (int k = 0; k < count; k++)
+        for (int j = 0; j < 8; j++) dot[k][j] = _mm512_setzero_ps();
+    for (int i = 0; i < s->size; i += 8)
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) {
+            const __m512 numbers = _mm512_load_ps(q + (i + j) * SIDE);
+            for (int k = 0; k < count; k++)
+                dot[k][j] = _mm512_fmadd_ps(numbers, _mm512_set1_ps(keys[k * width + i + j]), dot[k][j]);
+        }
+    for (int k = 0; k < count; k++)
+        _mm512_store_ps(scores + k * SIDE, _mm512_mul_ps(sum_of_sides(dot[k]), _mm512_set1_ps(s->scale)));
+}
+
+/* Scores of the slots [from, to), whose keys begin at `keys`. */
+static void score_slots(const Shape *s, Side *side, const float *keys, long width, long from, long to) {
+    long t = from;
+    if (to > side->length) to = side->length;
+    for (; t + TRIPLE <= to; t += TRIPLE, keys += TRIPLE * width)
+        score_side(s, side->q, TRIPLE, keys, width, side->scores + t * SIDE);
+    for (; t < to; t++, keys += width) score_side(s, side->q, 1, keys, width, side->scores + t * SIDE);
+}
+
+/* Scores to weights, before they are divided by their sum; zero for what a query does not see. */
+static void weigh_side(const Shape *s, Side *side) {
+    __m512 most = _mm512_set1_ps(-INFINITY), sum[8];
+    for (int j = 0; j < 8; j++) sum[j] = _mm512_setzero_ps();
+    for (long n = 0; n < side->length * SIDE && s->cap > 0; n++)
+        side->scores[n] = tanhf(side->scores[n] / s->cap) * s->cap;
+    for (long t = 0; t < side->length; t++)
+        most = _mm512_mask_max_ps(most, seeing(side, t), most, _mm512_load_ps(side->scores + t * SIDE));
+    for (long t = 0; t < side->length; t += 8)
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) {
+            float *scores = side->scores + (t + j) * SIDE; /* up to 7 beyond are spare */
+            const __m512 weight = exp_of_side(_mm512_sub_ps(_mm512_load_ps(scores), most));
+            const __m512 seen = _mm512_maskz_mov_ps(seeing(side, t + j), weight);
+            sum[j] = _mm512_add_ps(sum[j], seen);
+            _mm512_store_ps(scores, seen);
+        }
+    side->inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), sum_of_sides(sum));
+}
+
+/* Add weighted values to `count` numbers of each sum. What a query does not see may be no number. */
+INLINE void mix_side(const Side *side, int count, const float *values, long width, long from, long to, float *sums) {
+    __m512 sum[COLUMNS];
+    const long whole = to < side->least ? to : side->least > from ? side->least : from;
+    for (int i = 0; i < count; i++) sum[i] = _mm512_load_ps(sums + i * SIDE);
+    for (long t = from; t < whole; t++, values += width) {
+        const __m512 weight = _mm512_mul_ps(_mm512_load_ps(side->scores + t * SIDE), side->inverse);
+        for (int i = 0; i < count; i++) sum[i] = _mm512_fmadd_ps(weight, _mm512_set1_ps(values[i]), sum[i]);
+    }
+    for (long t = whole; t < to; t++, values += width) {
+        const __m512 weight = _mm512_mul_ps(_mm512_load_ps(side->scores + t * SIDE), side->inverse);
+        const __mmask16 seen = seeing(side, t);
+        for (int i = 0; i < count; i++)
+            sum[i] = _mm512_mask3_fmadd_ps(weight, _mm512_set1_ps(values[i]), sum[i], seen);
+    }
+    for (int i = 0; i < count; i++) _mm512_store_ps(sums + i * SIDE, sum[i]);
+}
+
+static void mix_slots(const Shape *s, const Side *side, const float *values, long width, long from, long to) {
+    int i = 0;
+    if (to > side->length) to = side->length;
+    if (to <= from) return;
+    for (; i + COLUMNS <= s->size; i += COLUMNS)
+        mix_side(side, COLUMNS, values + i, width, from, to, side->sums + i * SIDE);
+    if (s->size - i == 16) mix_side(side, 16, values + i, width, from, to, side->sums + i * SIDE);
+    else if (s->size > i) mix_side(side, 8, values + i, width, from, to, side->sums + i * SIDE);
+}
+
+/* Whether it is worth it: tokens of one row that see it from the same slot on. */
+static int side_by_side(const Query *queries, int many, int count) {
+    if (many * count < SIDE / 2 || many * count > VECTORS_OF * SIDE) return 0;
+    for (int n = 1; n < many; n++)
+        if (queries[n].row != queries->row || queries[n].from != queries->from) return 0;
+    return 1;
+}
+
+static long longest(const Query *queries, int many) {
+    long most = 0;
+    for (int n = 0; n < many; n++)
+        if (queries[n].to - queries[n].from > most) most = queries[n].to - queries[n].from;
+    return most;
+}
+
+/* Queries into their vectors. */
+static void arrange(const Shape *s, const Query *queries, int many, int count, float *place, Side *sides, long slots) {
+    for (int v = 0, n = 0; v * SIDE < many * count; v++) {
+        Side *side = sides + v;
+        int32_t lengths[SIDE];
+        *side = (Side){place, place + 2L * s->size * SIDE, place + (long)s->size * SIDE, .least = slots, .length = 0};
+        place += (2L * s->size + slots + 8) * SIDE;
+        memset(side->sums, 0, s->size * SIDE * sizeof(float));
+        for (int lane = 0; lane < SIDE; lane++, n++) { /* where there is none, the last one again */
+            const int m = n < many * count ? n : many * count - 1;
+            const Query *query = queries + m / count;
+            const float *q = query->q + (long)(m % count) * s->size;
+            for (int i = 0; i < s->size; i++) side->q[i * SIDE + lane] = q[i];
+            lengths[lane] = query->to - query->from;
+            if (lengths[lane] < side->least) side->least = lengths[lane];
+            if (lengths[lane] > side->length) side->length = lengths[lane];
+        }
+        side->lengths = _mm512_loadu_si512(lengths);
+    }
+}
+
+/* What tokens of one row make of what they see, by `count` heads of one KV head. */
+static void attend_side_by_side(const Shape *s, const Query *queries, int many, int count, const void *cache, int kv) {
+    const int vectors = (many * count + SIDE - 1) / SIDE;
+    const long from = queries->from, slots = longest(queries, many);
+    const size_t room = (2L * s->size + slots + 8) * SIDE * vectors;
+    float *place = reserve((room + SLICE * s->size) * sizeof(float)), *copy = place + room;
+    Side sides[VECTORS_OF];
+    arrange(s, queries, many, count, place, sides, slots);
+    for (int values = 0; values < 2; values++) {
+        for (long at = 0, to; at < slots; at = to) {
+            to = at + SLICE < slots ? at + SLICE : slots;
+            Slots seen = in_cache(s, cache, queries->row, kv, values, from + at);
+            if (seen.narrow) seen = copied(s, seen, to - at, copy);
+            const float *numbers = (const float *)seen.memory + seen.at;
+            for (int v = 0; v < vectors; v++) {
+                if (values) mix_slots(s, sides + v, numbers, seen.width, at, to);
+                else score_slots(s, sides + v, numbers, seen.width, at, to);
+            }
+        }
+        for (int v = 0; v < vectors && !values; v++) weigh_side(s, sides + v);
+    }
+    for (int n = 0; n < many * count; n++) {
+        float *y = queries[n / count].y + (long)(n % count) * s->size;
+        for (int i = 0; i < s->size; i++) y[i] = sides[n / SIDE].sums[i * SIDE + n % SIDE];
+    }
+}
+
+#endif
