@@ -10,7 +10,7 @@ import tiny
 import torch
 from tokenizers import AddedToken
 
-from litestage.core import Completion, ModelError, OptionError, Request, SkipSchedule, StagePlan
+from litestage.core import Chat, Completion, ModelError, OptionError, Request, SkipSchedule, StagePlan
 from litestage.engine import TorchEngine
 
 PROMPT = tiny.prompt(10)
@@ -126,7 +126,7 @@ def test_encode() -> None:
     text = "A candle gives light.\nRecall:"
     assert DECODE(engine.encode(text)) == text
     with pytest.raises(ModelError, match="chat template, and tiny-llama has none"):
-        engine.encode(text, chat=True)
+        engine.encode(text, chat=Chat())
     chatty = tiny.tokenizer_with_chat()
     engine = TorchEngine(replace(tiny.loaded("llama"), tokenizer=chatty))
-    assert DECODE(engine.encode("Why?", chat=True)) == "user: Why?\nassistant:"
+    assert DECODE(engine.encode("Why?", chat=Chat())) == "user: Why?\nassistant:"

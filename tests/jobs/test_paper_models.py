@@ -14,6 +14,7 @@ from litestage.jobs import Options, Session, search
 from litestage.jobs.compare import Sizes, compare_methods
 from litestage.jobs.finetune import FinetuneOptions, train
 from litestage.models import load_model
+from litestage.models.prompts import PromptEncoder
 from litestage.search import SearchOptions
 from litestage.tasks import load_questions, load_task
 from litestage.training.packing import examples_of, texts_of
@@ -112,7 +113,8 @@ def test_targets_are_what_the_tokenizer_makes_of_prompt_and_target_together(name
     tokenizer = llama_tokenizer() if name == "tinyllama-1.1b" else qwen_tokenizer()
     question = load_questions(TASK, "train", limit=1)[0]
     pairs = list(texts_of(TASK, question))
-    for (prompt, target), example in zip(pairs, examples_of(TASK, question, tokenizer), strict=True):
+    encoder = PromptEncoder(tokenizer, name, len(tokenizer), (tokenizer.eos_token_id,))
+    for (prompt, target), example in zip(pairs, examples_of(TASK, question, encoder), strict=True):
         assert list(example.prompt) == tokenizer(prompt)["input_ids"]
         assert [*example.prompt, *example.target[:-1]] == tokenizer(f"{prompt} {target}")["input_ids"]
         assert example.target[-1] == tokenizer.eos_token_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from litestage.models.prompts import PromptEncoder
 from litestage.tasks import Question, Task, load_questions, load_task
 from litestage.training.initialise import train_tokenizer
 from litestage.training.packing import texts_of
@@ -25,6 +26,11 @@ def questions(task: Task) -> list[Question]:
 def tokenizer(task: Task, questions: list[Question]) -> PreTrainedTokenizerFast:
     texts = (text for question in questions for pair in texts_of(task, question) for text in pair)
     return train_tokenizer(texts, vocab_size=700, max_length=512)
+
+
+@pytest.fixture(scope="session")
+def encoder(tokenizer: PreTrainedTokenizerFast) -> PromptEncoder:
+    return PromptEncoder(tokenizer, "tiny", len(tokenizer), (tokenizer.eos_token_id,))
 
 
 @pytest.fixture(scope="session")

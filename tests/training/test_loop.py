@@ -80,7 +80,7 @@ def test_a_short_training_learns_the_targets_and_where_they_end(fresh, tokenizer
     assert losses[-1] < 0.05
     model, loaded = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     for question in few:
-        for example in examples_of(task, question, loaded):
+        for example in examples_of(task, question, prompt_encoder(model, loaded, "tiny")):
             ids = torch.tensor([example.prompt])
             out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=60, do_sample=False)
             assert tuple(out[0, ids.shape[1] :].tolist()) == example.target

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from litestage.core import DataError
+from litestage.models.prompts import PromptEncoder
 from litestage.tasks import Question, Task
 from litestage.training.initialise import new_model
 from litestage.training.loop import target_logits, target_loss
@@ -36,8 +37,8 @@ def separate_logits(model: PreTrainedModel, examples: list[Example]) -> torch.Te
 
 
 @pytest.fixture(scope="module")
-def batches(task: Task, questions: list[Question], tokenizer: PreTrainedTokenizerFast) -> list[list[Example]]:
-    return [examples_of(task, question, tokenizer) for question in questions[:3]]
+def batches(task: Task, questions: list[Question], encoder: PromptEncoder) -> list[list[Example]]:
+    return [examples_of(task, question, encoder) for question in questions[:3]]
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
@@ -125,9 +126,9 @@ def test_rows_of_a_batch_do_not_see_their_padding(rows: list[list[Example]]) -> 
     assert len(batch.source) == sum(len(packed.source) for packed in packs)
 
 
-def test_prompt_and_target_are_encoded_as_generation_meets_them(task, questions, tokenizer) -> None:
+def test_prompt_and_target_are_encoded_as_generation_meets_them(task, questions, tokenizer, encoder) -> None:
     for question in questions[:8]:
-        pairs, examples = list(texts_of(task, question)), examples_of(task, question, tokenizer)
+        pairs, examples = list(texts_of(task, question)), examples_of(task, question, encoder)
         assert [e.stage for e in examples] == [0, 1, 1, 1, 1, 2]
         for (prompt, target), example in zip(pairs, examples, strict=True):
             assert list(example.prompt) == tokenizer(prompt)["input_ids"]
@@ -144,7 +145,7 @@ def test_later_prompts_hold_the_gold_texts_of_earlier_stages(task: Task, questio
     assert all(text in summary for text in gold)
 
 
-def test_a_question_without_a_target_is_named(task: Task, questions: list[Question], tokenizer) -> None:
+def test_a_question_without_a_target_is_named(task: Task, questions: list[Question], encoder) -> None:
     bare = questions[0].model_copy(update={"targets": {"recall": "Saws cut."}})
     with pytest.raises(DataError, match=rf"{bare.id} has 0 targets for stage analysis, which asks 4 prompts"):
-        examples_of(task, bare, tokenizer)
+        examples_of(task, bare, encoder)

@@ -26,7 +26,7 @@ from litestage.core.plan import (
     StagePlan,
 )
 from litestage.core.ranking import RankedLayer, Ranking
-from litestage.core.request import GREEDY, NO_ROOM, Completion, Counts, FinishReason, Request, Sampling
+from litestage.core.request import GREEDY, NO_ROOM, Chat, Completion, Counts, FinishReason, Request, Sampling
 from litestage.core.rows import Decode, Prefill, Row, passes
 from litestage.core.trace import StageTrace, Trace
 
@@ -37,6 +37,7 @@ __all__ = [
     "GREEDY",
     "NO_ROOM",
     "Certificate",
+    "Chat",
     "Compensation",
     "CompensationKind",
     "Completion",

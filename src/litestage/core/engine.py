@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from litestage.core.plan import ModelIdentity
-from litestage.core.request import Completion, Request
+from litestage.core.request import Chat, Completion, Request
 
 TokenIds = tuple[int, ...]
 OnToken = Callable[[int, int], None]
@@ -25,10 +25,10 @@ class Engine(Protocol):
         """Most tokens of a prompt and its completion together."""
         ...
 
-    def encode(self, text: str, chat: bool = False) -> TokenIds:
+    def encode(self, text: str, chat: Chat | None = None) -> TokenIds:
         """Token ids of a prompt, with the tokenizer's own special tokens in front where it has them.
 
-        With ``chat`` the text is a user's turn in the model's chat template.
+        With ``chat`` the text is a user's turn in the model's chat template, which writes those itself.
         """
         ...
 
@@ -70,7 +70,7 @@ class EngineAround:
     def eos_id(self) -> int:
         return self.engine.eos_id
 
-    def encode(self, text: str, chat: bool = False) -> TokenIds:
+    def encode(self, text: str, chat: Chat | None = None) -> TokenIds:
         return self.engine.encode(text, chat)
 
     def decode(self, token_ids: Sequence[int]) -> str:

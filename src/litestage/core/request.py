@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -31,6 +32,19 @@ class Sampling(Record):
 
 
 GREEDY = Sampling()
+
+
+class Chat(Record):
+    """How a prompt becomes a turn of the user in the model's own chat template."""
+
+    template: str | None = None
+    """Which of several templates; None takes the default one."""
+    system: str = ""
+    """What the system's turn in front says; there is none without."""
+    arguments: tuple[tuple[str, str | int | float | bool], ...] = ()
+    """What the template is given besides, such as ``enable_thinking``."""
+    date: datetime.date | None = None
+    """The day it is, for templates that ask."""
 
 
 class Request(Record):

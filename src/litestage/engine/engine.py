@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from litestage.core import (
+    Chat,
     Completion,
-    ModelError,
     ModelIdentity,
     OnToken,
     OptionError,
@@ -89,7 +89,7 @@ class TorchEngine:
         """Most tokens of a prompt and its completion together."""
         return self.model.decoder.shape.max_positions
 
-    def encode(self, text: str, chat: bool = False) -> TokenIds:
+    def encode(self, text: str, chat: Chat | None = None) -> TokenIds:
         """Token ids of a prompt; with ``chat`` as a user's turn in the model's chat template."""
         return self._encode(text, chat)
 
@@ -232,13 +232,8 @@ class TorchEngine:
         return self.decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
 
 
-def _encoded(model: LoadedModel, text: str, chat: bool) -> TokenIds:
-    if not chat:
-        return tuple(model.tokenizer(text)["input_ids"])
-    if not model.tokenizer.chat_template:
-        raise ModelError(f"The task asks for a chat template, and {model.identity.id} has none.")
-    turn = [{"role": "user", "content": text}]
-    return tuple(model.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False))
+def _encoded(model: LoadedModel, text: str, chat: Chat | None) -> TokenIds:
+    return model.prompts.encode([text], chat)[0]
 
 
 def _weighted(visit: Visit, weight: int) -> Observer | None:

@@ -268,7 +268,7 @@ def _fit(session: Session, baseline: Baseline, out: Path) -> Compensation:
 
 def _scores(session: Session, baseline: Baseline) -> Scores:
     """What the rules look at, from full-depth prefills of the dev questions' prompts."""
-    engine, chat = session.engine, session.task.chat_template
+    engine, chat = session.engine, session.task.chat
     prompts = [
         engine.encode(prompt, chat)
         for trace in baseline.full[:INFLUENCE_QUESTIONS]

@@ -23,6 +23,7 @@ from litestage.jobs.healing import Healed
 from litestage.jobs.progress import SILENT, Progress
 from litestage.models import from_transformers, load_model, load_transformers, pick_device
 from litestage.models.load import with_adapter
+from litestage.models.prompts import prompt_encoder
 from litestage.pipeline import run
 from litestage.report.training import write_training_figure
 from litestage.tasks import Question, Task, load_questions, load_task, trainable
@@ -99,7 +100,7 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
             "it learns. Give --data a folder with a train.jsonl and a dev.jsonl of its own, or --validation 0."
         )
     model, tokenizer = _prepare(recipe, options, task, questions)
-    _check_fits(task, dev, tokenizer, causal_model(model).config.max_position_embeddings)
+    _check_fits(task, dev, causal_model(model), tokenizer)
     healed = None
     if options.heals:
         healed = Healed.load(options.plan, options.skip, engine_of(model, tokenizer, options.name), task)
@@ -218,11 +219,14 @@ def _prepare(
     return model.to(crew().device if several else pick_device(options.device)), tokenizer
 
 
-def _check_fits(task: Task, dev: Sequence[Question], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+def _check_fits(
+    task: Task, dev: Sequence[Question], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Raise `DataError` for a dev question that the model could not read: long training should not end there."""
-    first = task.stages[0]
+    first, context = task.stages[0], model.config.max_position_embeddings
+    encoder = prompt_encoder(model, tokenizer, model.name_or_path or "the model")
     for question in dev:
-        longest = max(len(tokenizer(prompt)["input_ids"]) for prompt in task.prompts(first, question, {}))
+        longest = max(map(len, encoder.encode(task.prompts(first, question, {}), task.chat)))
         if longest >= context:
             raise DataError(
                 f"Dev question {question.id}: its {first.name} prompt has {longest} tokens, but the model reads "

@@ -273,7 +273,7 @@ class Policies:
 def stage_texts(session: Session, traces: Sequence[Trace], index: int) -> list[Text]:
     """What a stage wrote, behind its prompts, in question order."""
     return [
-        Text(session.engine.encode(prompt, session.task.chat_template), completion.token_ids)
+        Text(session.engine.encode(prompt, session.task.chat), completion.token_ids)
         for trace in traces
         for prompt, completion in zip(
             prompts_run(trace.stages[index]),

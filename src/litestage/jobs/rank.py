@@ -48,7 +48,7 @@ def stage_prompts(
 ) -> tuple[list[TokenIds], list[TokenIds]]:
     """The stage's prompts as token ids, and the beginnings that several of them share."""
     encoded = [
-        [session.engine.encode(prompt, session.task.chat_template) for prompt in prompts_run(trace.stages[index])]
+        [session.engine.encode(prompt, session.task.chat) for prompt in prompts_run(trace.stages[index])]
         for trace in traces
     ]
     shared = [ids[0][: trace.stages[index].shared_tokens] for trace, ids in zip(traces, encoded, strict=True) if ids]
@@ -86,7 +86,7 @@ def fit_compensation(session: Session, kind: str, traces: Sequence[Trace]) -> Co
     if kind == "none":
         return StagePlan().compensation
     prompts = [prompt for trace in traces[:ADASKIP_PROMPTS] for stage in trace.stages for prompt in prompts_run(stage)]
-    ids = [session.engine.encode(prompt, session.task.chat_template) for prompt in prompts[:ADASKIP_PROMPTS]]
+    ids = [session.engine.encode(prompt, session.task.chat) for prompt in prompts[:ADASKIP_PROMPTS]]
     compensation, stand = fit_norm_ratio(session.engine, ids)
     session.engine.stands[compensation.content or ""] = stand
     return compensation

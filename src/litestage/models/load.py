@@ -32,6 +32,7 @@ from litestage.models.convert import PLAIN, check_family, check_supported, finge
 from litestage.models.decoder import Decoder, LowRank
 from litestage.models.gguf import is_gguf, load_gguf
 from litestage.models.packed import Packing, choose_packing
+from litestage.models.prompts import PromptEncoder, eos_ids
 
 NEEDED = {
     "configuration": ("config.json",),
@@ -57,6 +58,10 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     tuned_for: tuple[str, ...] = ()
     """Tasks that the model or its adapter was trained on: they need no worked examples in their prompts."""
+
+    @cached_property
+    def prompts(self) -> PromptEncoder:
+        return PromptEncoder(self.tokenizer, self.identity.id, self.decoder.embedding.shape[0], self.eos_ids)
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:
@@ -92,7 +97,7 @@ def from_transformers(
     """Take a transformers model over; it is unusable afterwards, because its weights move into the decoder."""
     check_supported(model.config)
     identity = ModelIdentity(id=label, fingerprint=fingerprint(model), num_blocks=model.config.num_hidden_layers)
-    eos = _eos_ids(model, tokenizer)
+    eos = eos_ids(model, tokenizer)
     return LoadedModel(to_decoder(model, pick_device(device), packing), tokenizer, identity, eos, tuned_for)
 
 
@@ -282,17 +287,6 @@ def _why_not(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".") + "."
-
-
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """All token ids that end a generation; the tokenizer's own first, since that one replaces a token on exit."""
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    several = configured if isinstance(configured, list) else [configured]
-    ids = dict.fromkeys([tokenizer.eos_token_id, *several])
-    found = tuple(int(i) for i in ids if i is not None)
-    if not found:
-        raise ModelError("The model names no end-of-sequence token, so a generation could not end by itself.")
-    return found
 
 
 __all__ = [

@@ -56,7 +56,7 @@ def encode_prompts(
     nor have those behind it, for which there is no ``room``.
     """
     prompts = tuple(task.prompts(stage, question, texts))
-    ids = tuple(engine.encode(prompt, task.chat_template) for prompt in prompts)
+    ids = tuple(engine.encode(prompt, task.chat) for prompt in prompts)
     longest = max(map(len, ids))
     if longest >= engine.max_context and not texts:
         raise DataError(
@@ -77,7 +77,7 @@ def header_of(engine: Engine, task: Task, stage: Stage) -> TokenIds:
 
     The last token may merge with what follows, so the header is what two different questions share.
     """
-    if not task.shots or task.chat_template:
+    if not task.shots or task.chat:
         return ()
     ids = engine.encode(task.header(stage))
     header = common_prefix([ids, engine.encode(task.header(stage) + "Which")])
@@ -93,4 +93,4 @@ def common_prefix(ids: Sequence[TokenIds]) -> TokenIds:
 def _continued(task: Task, stage: Stage) -> bool:
     """Whether a later stage's prompt starts with this one's."""
     later = task.stages[task.stages.index(stage) + 1 :]
-    return not task.shots and not task.chat_template and any(s.prompt.startswith(stage.prompt) for s in later)
+    return not task.shots and not task.chat and any(s.prompt.startswith(stage.prompt) for s in later)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,15 @@ from pydantic import Field, field_validator, model_validator
 from litestage.core.errors import OptionError
 from litestage.core.layers import Record
 from litestage.core.plan import content_hash
-from litestage.core.request import GREEDY, Sampling
+from litestage.core.request import GREEDY, Chat, Sampling
 from litestage.core.wording import did_you_mean
 from litestage.tasks.question import LETTERS, Question
 
 BRANCH_FIELDS = frozenset({"letter", "choice"})
 QUESTION_FIELDS = frozenset({"question", "choices"})
 ANSWER_FIELDS = frozenset({"answer", "answer_letter"})
+SINCE = ("chat_template_kwargs", "system_prompt", "date")
+"""Fields that tasks did not always have: where one is not used, fingerprints are what they were."""
 _LABEL = re.compile(r"\s*|[^{}]*:\s*")
 
 
@@ -93,7 +96,14 @@ class Task(Record):
     """Worked examples at hand for models that were not trained on the task; `with_shots` shows some of them."""
     shots: tuple[Question, ...] = ()
     """The worked examples in front of every prompt."""
-    chat_template: bool = False
+    chat_template: bool | Annotated[str, Field(min_length=1)] = False
+    """Whether prompts are a user's turn in the model's chat template; a name takes that one of several."""
+    chat_template_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """What the chat template is given besides, such as ``enable_thinking``."""
+    system_prompt: str = ""
+    """What the system's turn in front of a prompt says."""
+    date: datetime.date | None = None
+    """The day that a chat template is told when it asks."""
     target_rules: dict[str, TargetRule] = Field(default_factory=dict)
     """By stage: training targets for questions that have none."""
 
@@ -107,6 +117,24 @@ class Task(Record):
         if groups != 1:
             raise ValueError(f"{pattern!r} must have one group, around the answer's letter, but has {groups}")
         return pattern
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _written_date(cls, value: object) -> object:
+        """TOML and YAML have dates of their own; one in quotes is meant as well."""
+        if isinstance(value, str):
+            try:
+                return datetime.date.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"{value!r} is not a day, which is written 2026-01-31") from None
+        return value
+
+    @model_validator(mode="after")
+    def _template_is_asked_for(self) -> Task:
+        given = [name for name in ("chat_template_kwargs", "system_prompt", "date") if getattr(self, name)]
+        if given and not self.chat_template:
+            raise ValueError(f"{given[0]} is for a chat template, and the task asks for none: add chat_template = true")
+        return self
 
     @model_validator(mode="after")
     def _known_fields(self) -> Task:
@@ -158,8 +186,21 @@ class Task(Record):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that shapes prompts and answers."""
+        unused = {name for name in SINCE if not getattr(self, name)}
         return content_hash(
-            self.model_dump(mode="json", exclude={"description", "questions", "examples", "target_rules"})
+            self.model_dump(mode="json", exclude={"description", "questions", "examples", "target_rules"} | unused)
+        )
+
+    @property
+    def chat(self) -> Chat | None:
+        """How prompts become turns of the model's chat template; None where they do not."""
+        if not self.chat_template:
+            return None
+        return Chat(
+            template=self.chat_template if isinstance(self.chat_template, str) else None,
+            system=self.system_prompt,
+            arguments=tuple(sorted(self.chat_template_kwargs.items())),
+            date=self.date,
         )
 
     def stage(self, name: str) -> Stage:

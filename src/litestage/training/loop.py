@@ -27,6 +27,7 @@ from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.core.wording import problem
 from litestage.models.convert import fingerprint
+from litestage.models.prompts import prompt_encoder
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 from litestage.training.checkpoint import CHECKPOINT, damaged, load, load_trainable, save, trainable
@@ -172,7 +173,8 @@ class _Trainer:
         self.model, self.recipe, self.out, self.fingerprint = model, recipe, out, fingerprint
         self.causal, self.healing, self.validation = causal_model(model), healing, validation
         skipping = tuple(healing.stages) if healing else ()
-        self.order = make_order(recipe, task, questions, tokenizer, _longest(self.causal.config), skipping)
+        self.encoder = prompt_encoder(self.causal, tokenizer, self.causal.name_or_path or "the model")
+        self.order = make_order(recipe, task, questions, self.encoder, _longest(self.causal.config), skipping)
         self.steps = recipe.steps or max(1, round((recipe.epochs or 0) * self.order.steps_per_epoch))
         self.last = min(self.steps, recipe.stop_after or self.steps)
         self.device = next(model.parameters()).device
@@ -237,7 +239,7 @@ class _Trainer:
         if not self.crew.is_main_process:
             return report
         self.model.eval().to(getattr(torch, self.recipe.save_dtype))
-        _save_whole(self.out, self.model, tokenizer)
+        _save_whole(self.out, self.model, tokenizer, self.encoder.ends[0])
         write_text(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         return report
@@ -392,6 +394,7 @@ def _fingerprint(
             "start": fingerprint(causal_model(model)),  # what lies under a name may be another model meanwhile
             "weights": {name: list(weight.shape) for name, weight in trainable(model).items()},
             "vocabulary": tokenizer.get_vocab(),
+            **({"chat_template": tokenizer.chat_template} if task.chat else {}),
             "task": task.fingerprint,
             "questions": [question.model_dump(mode="json") for question in questions],
             "recipe": recipe.model_dump(mode="json"),
@@ -406,7 +409,7 @@ def _diverged(what: str) -> LitestageError:
     )
 
 
-def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end: int) -> None:
     """A model with its tokenizer, or an adapter with the token that it learnt to end texts with.
 
     Everything is written beside first: a full disk or a kill leaves no file in ``out`` that is half there.
@@ -415,7 +418,7 @@ def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     try:
         if isinstance(model, PeftModel):
             model.save_pretrained(saving, save_embedding_layers=False)  # else peft asks the hub about the vocabulary
-            GenerationConfig(eos_token_id=int(tokenizer.eos_token_id)).save_pretrained(saving)
+            GenerationConfig(eos_token_id=end).save_pretrained(saving)
         else:
             model.save_pretrained(saving)
             tokenizer.save_pretrained(saving)

@@ -9,9 +9,8 @@ from itertools import groupby
 from math import ceil
 from typing import Protocol, TypeVar
 
-from transformers import PreTrainedTokenizerBase
-
 from litestage.core.errors import DataError, OptionError
+from litestage.models.prompts import PromptEncoder
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 from litestage.training.packing import Example, Packed, examples_of, pack
@@ -35,7 +34,7 @@ def make_order(
     recipe: TrainingRecipe,
     task: Task,
     questions: Sequence[Question],
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: PromptEncoder,
     context: int,
     skipping: Collection[int] = (),
 ) -> Order:
@@ -45,7 +44,7 @@ def make_order(
     """
     if not questions:
         raise DataError("There are no questions to train on. Check --data, --split and --limit.")
-    encoded = [_fitting(examples_of(task, question, tokenizer), question, context) for question in questions]
+    encoded = [_fitting(examples_of(task, question, encoder), question, context) for question in questions]
     if recipe.order == "cycles":
         return Cycles(encoded, recipe.batch_size, recipe.interval, recipe.seed, skipping)
     return PackedOrder(encoded, recipe.batch_size, recipe.seed, _rarer(recipe, task), _fewer(recipe, task), skipping)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from litestage.core.errors import DataError
+from litestage.models.prompts import PromptEncoder
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 
@@ -73,24 +73,13 @@ def texts_of(task: Task, question: Question) -> Iterator[tuple[str, str]]:
         yield prompt, target
 
 
-def examples_of(task: Task, question: Question, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+def examples_of(task: Task, question: Question, encoder: PromptEncoder) -> list[Example]:
     """The question's examples: prompts as they are encoded when the model generates, targets as what follows them."""
     stages, prompts, targets = zip(*_teacher_forced(task, question), strict=True)
-    continuations = [" " + target.strip() for target in targets]
-    heads = tokenizer(list(prompts))["input_ids"]
-    wholes = tokenizer([prompt + more for prompt, more in zip(prompts, continuations, strict=True)])["input_ids"]
-    tails = tokenizer(continuations, add_special_tokens=False)["input_ids"]
-    end = int(tokenizer.eos_token_id)
     return [
-        Example(stage, tuple(head), (*_continuation(head, whole, tail), end))
-        for stage, head, whole, tail in zip(stages, heads, wholes, tails, strict=True)
+        Example(stage, *taught)
+        for stage, taught in zip(stages, encoder.teach(prompts, targets, task.chat), strict=True)
     ]
-
-
-def _continuation(head: Sequence[int], whole: Sequence[int], tail: Sequence[int]) -> Sequence[int]:
-    """A target's ids after its prompt, from both encoded together: a tokenizer of Llama's kind puts one space too many
-    before a text of its own. Where the two merge at the seam, the target encoded alone."""
-    return whole[len(head) :] if list(whole[: len(head)]) == list(head) else tail
 
 
 def pack(examples: Sequence[Example], skipping: Collection[int] = ()) -> Packed:
