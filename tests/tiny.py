@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,13 @@ def new_model(family: str, seed: int = 0, **other: Any) -> PreTrainedModel:
 def transformers_model(family: str, seed: int = 0) -> PreTrainedModel:
     """A fresh copy of a random model in fp32; norms and biases are random too, so that none can be forgotten."""
     return deepcopy(_source(family, seed))
+
+
+def saved(place: Path, family: str = "llama") -> Path:
+    """A model folder as transformers saves it."""
+    transformers_model(family).save_pretrained(place)
+    tokenizer().save_pretrained(place)
+    return place
 
 
 @cache

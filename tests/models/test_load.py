@@ -183,29 +183,35 @@ def with_old_buffer(folder: Path) -> None:
 
 
 GPTQ = {"quant_method": "gptq", "bits": 4}
-CONFIG, TOKENIZER, WEIGHTS = (
-    f"{what} of model '.*' could not be read: .* Give a folder, a .gguf file"
-    for what in ("config", "tokenizer", "weights")
-)
+TOKENIZER = "tokenizer of model '.*' could not be read: .* Give a folder, a .gguf file"
 BROKEN = {
     "no config": (lambda f: (f / "config.json").unlink(), r"folder '.*' has no configuration \(config.json\)"),
     "fewer layers": (
         lambda f: with_config(f, num_hidden_layers=3),
-        r"hold model.layers.3.* \(9 such in all\), for",
+        r"holds the tensor model.layers.3.*config.json has no place for it.*8 more",
     ),
-    "broken config": (lambda f: (f / "config.json").write_text("{"), CONFIG),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "config.json is not JSON"),
     "unheard-of family": (
         lambda f: with_config(f, model_type="octopus"),
         "family 'octopus' is not supported. Supported: gemma2,",
     ),
     "other family": (lambda f: with_config(f, model_type="gpt2"), "family 'gpt2' is not supported. Supported: gemma2,"),
-    "quantised": (lambda f: with_config(f, quantization_config=GPTQ), "stored quantised: packed numbers"),
+    "quantised": (
+        lambda f: with_config(f, quantization_config=GPTQ),
+        "key quantization_config: the weights are stored quantised",
+    ),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer \(tokenizer.json or"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), TOKENIZER),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no weights \(\*.safetensors or"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no weights \(model\*.safetensors or"),
     "half the weights": (lambda f: cut_short(f / "model.safetensors"), "/model.safetensors is cut short or damaged"),
-    "a missing weight": (without_weight, r"lack lm_head.weight \(2 missing in all\), which would be random"),
-    "another size": (lambda f: with_config(f, intermediate_size=64), WEIGHTS),
+    "a missing weight": (
+        without_weight,
+        r"lacks the tensor model.layers.1.mlp.up_proj.weight: it would be random.* 1 more",
+    ),
+    "another size": (
+        lambda f: with_config(f, intermediate_size=64),
+        "its size is 32 x 48, but by config.json it should be 32 x 64",
+    ),
 }
 
 

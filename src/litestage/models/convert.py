@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,9 +27,11 @@ from litestage.models.decoder import (
     Shape,
 )
 from litestage.models.families import FAMILIES, Family
+from litestage.models.families.keys import PARTIAL, ROPE_TYPES
 from litestage.models.packed import Packing
 
 PLAIN = Packing()
+FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def check_supported(config: Any) -> Family:
@@ -58,6 +61,7 @@ def check_supported(config: Any) -> Family:
         )
     check_family(kind)
     _check_rotary(config)
+    _check_layers(FAMILIES[kind], config)
     return FAMILIES[kind]
 
 
@@ -70,15 +74,38 @@ def check_family(kind: str) -> None:
         )
 
 
+def _check_layers(family: Family, config: Any) -> None:
+    types = set(_read(family, config, "layer_types") or ())
+    if others := sorted(types - {FULL, SLIDING}):
+        raise ModelError(f"layer_types names {others[0]}; only {FULL} and {SLIDING} are supported.")
+    if SLIDING in types and _read(family, config, "sliding_window") is None:
+        raise ModelError(f"layer_types names {SLIDING}, but there is no sliding_window that says how far it sees.")
+
+
 def _check_rotary(config: Any) -> None:
-    rope = getattr(config, "rope_parameters", None) or {}
-    by_layer_type = [one for one in rope.values() if isinstance(one, Mapping)]
-    for one in by_layer_type or [rope]:
+    for one in _ropes(config):
         if (kind := one.get("rope_type", "default")) == "dynamic":
             raise ModelError(
                 f"{config.model_type} with {kind} rotary scaling turns a token differently as the text grows; "
                 "only tables that depend on the position alone are supported."
             )
+        if kind not in ROPE_TYPES:
+            raise ModelError(
+                f"{config.model_type} has rotary scaling of the kind {kind!r}, which is not supported. "
+                f"Supported: {', '.join(ROPE_TYPES)}."
+            )
+        turned = one.get("partial_rotary_factor") or 1.0
+        if kind != "default" and turned != 1.0 and PARTIAL not in FAMILIES[config.model_type].reads:
+            raise ModelError(
+                f"{config.model_type} with {kind} rotary scaling has partial_rotary_factor {turned}, but its "
+                "implementation turns whole heads. Take that key out of config.json."
+            )
+
+
+def _ropes(config: Any) -> list[Mapping[str, Any]]:
+    """The rotary parameters of a config: one record, or one for each layer type."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return [one for one in rope.values() if isinstance(one, Mapping)] or [rope]
 
 
 LAYOUT = (
@@ -134,7 +161,7 @@ def to_decoder(model: PreTrainedModel, device: torch.device, packing: Packing = 
     embedding = packing.pack(Projection(body.embed_tokens.weight.detach().to(device)), packing.head_kind)
     head = model.lm_head
     tied = head.weight is body.embed_tokens.weight and head.bias is None
-    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    activation = _read(family, config, "hidden_activation") or config.hidden_act
     return Decoder(
         shape,
         embedding,
@@ -149,9 +176,9 @@ def to_decoder(model: PreTrainedModel, device: torch.device, packing: Packing = 
 
 
 def _shape(family: Family, config: Any) -> Shape:
-    """Sizes and constants of a config, whichever of them it has."""
-    get: Callable[[str], Any] = lambda name: getattr(config, name, None)  # noqa: E731
-    head_size = get("head_dim") or config.hidden_size // config.num_attention_heads
+    """Sizes and constants of a config, whichever of them the family reads."""
+    get = partial(_read, family, config)
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     before_attention, logits = get("query_pre_attn_scalar"), get("logits_scaling")
     return Shape(
         heads=config.num_attention_heads,
@@ -174,6 +201,11 @@ def _positions(config: Any) -> int:
     if rope.get("rope_type") != "longrope" or rope["short_factor"] == rope["long_factor"]:
         return int(config.max_position_embeddings)
     return int(rope["original_max_position_embeddings"])
+
+
+def _read(family: Family, config: Any, name: str) -> Any:
+    """A setting of the config, or None for a family whose implementation does not read it."""
+    return getattr(config, name, None) if name in family.reads else None
 
 
 def _block(
@@ -199,11 +231,13 @@ def _block(
     over_all_heads = query_norm is not None and len(query_norm) != shape.head_size
     attention = Attention(
         norm=norm(family.attention_norm),
-        qkv=packing.pack(_turned_fully(_fuse([get(path) for path in family.qkv], device), config, shape)),
+        qkv=packing.pack(
+            _turned_fully(_fuse([get(path) for path in family.qkv], device), _turned_dims(family, config, shape), shape)
+        ),
         out=linear(family.output),
         head_norm=None if over_all_heads else _head_norm(shape, query_norm, key_norm),
-        window=_window(config, index),
-        rotary=_rotary_name(config, index),
+        window=_window(family, config, index),
+        rotary=_rotary_name(family, config, index),
         whole_norm=_both(query_norm, key_norm) if over_all_heads else None,
         post_norm=norm(family.attention_post_norm),
     )
@@ -260,9 +294,9 @@ def _head_norm(shape: Shape, query: Tensor | None, key: Tensor | None) -> Tensor
     return torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)])
 
 
-def _rotary_name(config: Any, block: int) -> str | None:
+def _rotary_name(family: Family, config: Any, block: int) -> str | None:
     """Which rotary tables a block uses: one for all, one a layer type, or none where ``no_rope_layers`` has a 0."""
-    turns = getattr(config, "no_rope_layers", None)
+    turns = _read(family, config, "no_rope_layers")
     if turns is not None and not turns[block]:
         return None
     return str(config.layer_types[block]) if _is_by_layer_type(config) else ""
@@ -273,20 +307,18 @@ def _is_by_layer_type(config: Any) -> bool:
     return bool(set(getattr(config, "rope_parameters", None) or ()) & set(getattr(config, "layer_types", None) or ()))
 
 
-def _turned_dims(config: Any, head_size: int) -> int:
+def _turned_dims(family: Family, config: Any, shape: Shape) -> int:
     """Dimensions of a head that are turned; the rest of it carries no position."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    share = rope.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0
-    return int(head_size * share)
+    share = _ropes(config)[0].get(PARTIAL) or 1.0 if PARTIAL in family.reads else 1.0
+    return int(shape.head_size * share)
 
 
-def _turned_fully(qkv: Projection, config: Any, shape: Shape) -> Projection:
+def _turned_fully(qkv: Projection, turned: int, shape: Shape) -> Projection:
     """Queries and keys with each head's dimensions in another order, the same for both, where a part of it is turned.
 
     A dimension and its partner then lie half a head apart, as in a head that is turned as a whole. Scores stay the
     same.
     """
-    turned = _turned_dims(config, shape.head_size)
     if turned == shape.head_size:
         return qkv
     order = _head_order(turned, shape.head_size)
@@ -308,11 +340,11 @@ def _head_order(turned: int, head_size: int) -> list[int]:
     return [*range(half), *rest[:some], *range(half, turned), *rest[some:]]
 
 
-def _window(config: Any, block: int) -> int | None:
+def _window(family: Family, config: Any, block: int) -> int | None:
     """The block's sliding window: some families name a type for each layer, others one window for all."""
-    window: int | None = getattr(config, "sliding_window", None)
-    types = getattr(config, "layer_types", None)
-    return window if types is None or types[block] == "sliding_attention" else None
+    window: int | None = _read(family, config, "sliding_window")
+    types = _read(family, config, "layer_types")
+    return window if types is None or types[block] == SLIDING else None
 
 
 def _rotary(blocks: Sequence[Block], module: Any, shape: Shape, dtype: torch.dtype, device: torch.device) -> Rotary:
@@ -323,8 +355,8 @@ def _rotary(blocks: Sequence[Block], module: Any, shape: Shape, dtype: torch.dty
 
     def maker(*layer_type: str) -> Callable[[int], tuple[Tensor, Tensor]]:
         def tables(positions: int) -> tuple[Tensor, Tensor]:
+            at = torch.arange(positions).clamp(max=shape.max_positions - 1)
             with torch.inference_mode():
-                at = torch.arange(positions).clamp(max=shape.max_positions - 1)
                 cos, sin = module(torch.zeros(1, dtype=dtype), at[None], *layer_type)
             size = shape.head_size
             return _whole_head(cos[0], 1.0, size).to(device), _whole_head(sin[0], 0.0, size).to(device)

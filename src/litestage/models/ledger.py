@@ -9,7 +9,8 @@ from typing import Literal
 from litestage.core import ModelError
 
 Kind = Literal["tensor", "key"]
-Verdict = Literal["used", "harmless", "refused"]
+Verdict = Literal["used", "harmless", "refused", "missing"]
+"""Missing is what a file ought to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,14 @@ class Ledger:
         return (entry for entry in self.entries if entry.verdict == verdict)
 
     def check(self) -> None:
-        """Raise `ModelError` naming the first refused entry, and how many more there are."""
-        refused = list(self.of("refused"))
-        if not refused:
+        """Raise `ModelError` naming the first entry that is refused or missing, and how many more there are."""
+        wrong = [*self.of("refused"), *self.of("missing")]
+        if not wrong:
             return
-        first, others = refused[0], len(refused) - 1
+        first, others = wrong[0], len(wrong) - 1
+        verb = "lacks" if first.verdict == "missing" else "holds"
         raise ModelError(
-            f"{self.source} holds the {first.kind} {first.name}: {first.why} Without it another model would run. "
-            + (f"There are {others} more of this kind. " if others else "")
+            f"{self.source} {verb} the {first.kind} {first.name}: {first.why} So another model would run. "
+            + (f"There {'is 1' if others == 1 else f'are {others}'} more of this kind. " if others else "")
             + f"`litestage models check {self.source}` lists all that was read."
         )

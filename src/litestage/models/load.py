@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
@@ -30,20 +30,25 @@ from litestage.core.plan import content_hash
 from litestage.models import catalog
 from litestage.models.convert import PLAIN, check_family, check_supported, fingerprint, to_decoder
 from litestage.models.decoder import Decoder, LowRank
+from litestage.models.families import FAMILIES
+from litestage.models.folder import (
+    DERIVED,
+    NEEDED,
+    check_holds,
+    config_ledger,
+    folder_ledger,
+    read_json,
+)
 from litestage.models.gguf import is_gguf, load_gguf
 from litestage.models.packed import Packing, choose_packing
 from litestage.models.prompts import PromptEncoder, eos_ids
 
-NEEDED = {
-    "configuration": ("config.json",),
-    "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json"),
-    "weights": ("*.safetensors", "*.bin"),
-}
-"""What a model folder must hold, and the files that may be it."""
 ADAPTER_FILES = (("adapter_config.json",), ("adapter_model.safetensors", "adapter_model.bin"))
 """What an adapter's folder must hold: one of each."""
-DERIVED = ("rotary_emb.inv_freq",)
-"""Tensors of older files that are computed from the config."""
+NO_CODE = {"trust_remote_code": False}
+"""Code that comes with a model is never run, and nobody is asked whether it may."""
+DESCRIBING = ("*.json", "*.txt", "*.jinja", "tokenizer.model")
+"""Files of a hub's repository that say what the model is."""
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -116,17 +121,30 @@ def load_transformers(
 
 
 def _load_folder(place: Path, name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """From a folder, or from the hub where there is none."""
+    """From a folder, or from the hub where there is none; checked before weights are read."""
     if place.is_file():
         raise ModelError(f"Model {name!r} is one file of a model. Give the folder that holds it and its config.json.")
-    _check_holds(name, place, "configuration")
-    config = _read("config", name, _config, str(place))
-    check_supported(config)
-    _check_unquantised(config, name)
-    _check_holds(name, place, "tokenizer")
-    _check_holds(name, place, "weights")
-    tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, str(place))
-    return _read_weights(name, str(place), dtype=dtype), tokenizer
+    from_hub = not place.is_dir()
+    folder = _fetch(name, DESCRIBING) if from_hub else place
+    config = read_config(name, folder)
+    check_holds(name, folder, "tokenizer")
+    if from_hub:
+        _fetch_weights(name)
+    check_holds(name, folder, "weights")
+    folder_ledger(name, folder, config).check()
+    tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, folder, **NO_CODE)
+    return _read_weights(name, folder, dtype=dtype, **NO_CODE), tokenizer
+
+
+def _fetch(name: str, files: Sequence[str]) -> Path:
+    """The folder into which files of a hub's repository are fetched, unless they lie there."""
+    return Path(_read("files", name, snapshot_download, name, allow_patterns=list(files)))
+
+
+def _fetch_weights(name: str) -> None:
+    for kind in NEEDED["weights"]:
+        if any(_fetch(name, [kind]).glob(kind)):
+            return
 
 
 def _end_as_learnt(model: PreTrainedModel, adapter: Path) -> None:
@@ -183,24 +201,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _check_holds(name: str, folder: Path, what: str) -> None:
-    """Name what a model folder lacks, before transformers says it in its own words (hub ids have no folder)."""
-    if not folder.is_dir():
-        return
-    if not any(any(folder.glob(pattern)) for pattern in NEEDED[what]):
-        raise ModelError(
-            f"Model folder {name!r} has no {what} ({' or '.join(NEEDED[what])}), so no model can be read from it. "
-            "Copy the whole folder, or give another --model."
-        )
-    for file in sorted(folder.glob("*.safetensors")) if what == "weights" else ():
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} is cut short or damaged ({error}). Copy or fetch it again.") from None
-
-
-def _read(what: str, name: str, reader: Any, place: str, **options: Any) -> Any:
+def _read(what: str, name: str, reader: Any, place: Path | str, **options: Any) -> Any:
     try:
         return reader(place, **options)
     except ModelError:
@@ -217,12 +218,19 @@ def _read(what: str, name: str, reader: Any, place: str, **options: Any) -> Any:
         ) from error
 
 
-def _config(place: str) -> Any:
-    """A model's config; a family that transformers does not know either is named before it blames its version."""
-    kind = PretrainedConfig.get_config_dict(place)[0].get("model_type")
+def read_config(name: str, place: Path) -> PretrainedConfig:
+    """A model's config, of a supported family. What transformers would say of an unknown one in its own words, or
+    obey unseen, is named before it reads it."""
+    check_holds(name, place, "configuration")
+    content = read_json(place / "config.json")
+    kind = content.get("model_type")
     if kind is not None and kind not in CONFIG_MAPPING:
         check_family(kind)
-    return AutoConfig.from_pretrained(place)
+    if kind in FAMILIES:
+        config_ledger(name, content).check()
+    config: PretrainedConfig = _read("config", name, AutoConfig.from_pretrained, place, **NO_CODE)
+    check_supported(config)
+    return config
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -232,15 +240,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _check_unquantised(config: PretrainedConfig, name: str) -> None:
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(
-            f"The weights of model {name!r} are stored quantised: packed numbers would be taken for weights. "
-            "Use the unquantised model or a GGUF file, which is unpacked as it is read."
-        )
-
-
-def _read_weights(name: str, place: str, **options: Any) -> PreTrainedModel:
+def _read_weights(name: str, place: Path, **options: Any) -> PreTrainedModel:
     """transformers fills weights that a file lacks with random numbers, and drops those that the config has no place
     for; here both are errors."""
     model: PreTrainedModel

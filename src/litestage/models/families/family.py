@@ -14,6 +14,8 @@ class Family:
     """
 
     model_type: str
+    reads: frozenset[str] = frozenset()
+    """Keys of ``config.json`` that transformers' implementation reads, beside those that all families read."""
     attention_norm: str | None = "input_layernorm"
     attention_post_norm: str | None = None
     qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")

@@ -6,8 +6,21 @@ stream. Skipping it leaves out all three.
 
 from litestage.models.families.family import Family
 
+READS = frozenset(
+    {
+        "hidden_activation",
+        "attention_bias",
+        "query_pre_attn_scalar",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "sliding_window",
+        "layer_types",
+    }
+)
+
 FAMILY = Family(
     "gemma2",
+    reads=READS,
     attention_post_norm="post_attention_layernorm",
     ffn_norm="pre_feedforward_layernorm",
     ffn_post_norm="post_feedforward_layernorm",

@@ -5,4 +5,17 @@ A sub-layer is norm, body and ``residual_multiplier``: skipping it adds nothing.
 
 from litestage.models.families.family import Family
 
-FAMILY = Family("granite")
+FAMILY = Family(
+    "granite",
+    reads=frozenset(
+        {
+            "hidden_act",
+            "attention_bias",
+            "mlp_bias",
+            "embedding_multiplier",
+            "attention_multiplier",
+            "residual_multiplier",
+            "logits_scaling",
+        }
+    ),
+)

@@ -2,4 +2,4 @@
 
 from litestage.models.families.family import Family
 
-FAMILY = Family("llama")
+FAMILY = Family("llama", reads=frozenset({"hidden_act", "attention_bias", "mlp_bias"}))

@@ -2,4 +2,4 @@
 
 from litestage.models.families.family import Family
 
-FAMILY = Family("mistral")
+FAMILY = Family("mistral", reads=frozenset({"hidden_act", "sliding_window"}))

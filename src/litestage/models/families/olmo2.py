@@ -8,6 +8,7 @@ from litestage.models.families.family import Family
 
 FAMILY = Family(
     "olmo2",
+    reads=frozenset({"hidden_act", "attention_bias"}),
     attention_norm=None,
     attention_post_norm="post_attention_layernorm",
     query_norm="self_attn.q_norm",

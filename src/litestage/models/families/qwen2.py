@@ -2,4 +2,6 @@
 
 from litestage.models.families.family import Family
 
-FAMILY = Family("qwen2")
+WINDOW = frozenset({"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"})
+
+FAMILY = Family("qwen2", reads=WINDOW | {"hidden_act"})
