@@ -24,8 +24,8 @@ from litestage.benchmarks.pipeline import _warm_up as warm_up_systems
 from litestage.cli.main import app
 from litestage.core import Decode, Machine, OptionError, Prefill, Request, Sampling, StagePlan
 from litestage.engine import TorchEngine, clock
-from litestage.jobs import Options, Session
 from litestage.jobs.progress import SILENT, Silent
+from litestage.jobs.session import load
 from litestage.models import load_transformers
 from litestage.models.catalog import cache_folder
 from litestage.pipeline import run
@@ -236,7 +236,7 @@ def test_all_systems_write_the_same_texts(tmp_path: Path) -> None:
 
 def test_what_warms_up_keeps_nothing_of_its_prompts() -> None:
     """A question that warmed up a system takes it the forwards that it takes one that is new."""
-    workbench = Session(Options())
+    workbench = load()
     (question,) = workbench.questions("test", 1)
 
     def held_and_run(system: System) -> tuple[int, list[Prefill | Decode]]:
@@ -267,7 +267,7 @@ def test_votes_are_drawn_by_all_systems() -> None:
 
 def test_a_peers_text_ends_where_its_row_did() -> None:
     """Not with what `generate` fills up a batch with, until its last row has ended."""
-    bench = Session(Options())
+    bench = load()
     model, _ = load_transformers("everyday")
     peer = peers.TransformersEngine(model, bench.engine, 8)
     (question,) = bench.questions("test", 1)

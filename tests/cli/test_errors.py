@@ -236,9 +236,9 @@ def test_an_adapter_of_another_model_is_refused(litestage: Run) -> None:
 
 
 def test_a_plan_that_lacks_a_stage_is_refused(litestage: Run, tmp_path: Path) -> None:
-    from litestage.jobs import Options, Session
+    from litestage.jobs.session import load
 
-    plan = Session(Options()).full_plan()
+    plan = load().full_plan()
     del plan.stages["analysis"]
     plan.save_pretrained(tmp_path)
     code, _, err = litestage("evaluate", "--plan", str(tmp_path), "--limit", "2")

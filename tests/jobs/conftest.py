@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from litestage.jobs import Options, Session
+from litestage.jobs.session import Session, load
 from litestage.models.catalog import EMBEDDED, embedded_folder
 
 
 @pytest.fixture(scope="session")
 def session() -> Session:
     """The embedded model on its own questions."""
-    return Session(Options())
+    return load()
 
 
 @pytest.fixture(scope="session")

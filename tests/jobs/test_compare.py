@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ from litestage.core import (
     sub_layers,
 )
 from litestage.engine import CachedEngine
-from litestage.jobs import Options, Session
-from litestage.jobs.compare import Sizes, _splits, compare_methods, duels, mean_skipped
+from litestage.jobs.compare import amounts, compare, duels, mean_skipped, splits
 from litestage.jobs.methods import cap_for, full_depth, token_cap
+from litestage.jobs.options import CompareOptions
+from litestage.jobs.session import Session, load
 from litestage.report import comparison_tables, comparison_words
 from litestage.report.comparison_report import comparison_page, write_report
 from litestage.report.page import to_html
 from litestage.report.rebuild import rebuild
 from litestage.results import Amount, Comparison, MethodResult
-from litestage.search import SearchOptions
 from litestage.skipping.rules import RULES
 
-SIZES = Sizes(search=6, test=6, wall=2, blocks=(1, 5), max_drops=(20.0, 40.0))
+OPTIONS = CompareOptions(search_limit=6, wall=2, blocks=(1, 5), max_drops=(20.0, 40.0), step=8)
+TESTED = 6
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def comparison(session: Session, out: Path) -> Comparison:
-    return compare_methods(session, out, sizes=SIZES, options=SearchOptions(step=8))
+    found = compare(session.at(out), OPTIONS, limit=TESTED)
+    write_report(found, out)
+    return found
 
 
 def test_every_method_ablation_and_control_is_there(comparison: Comparison) -> None:
@@ -72,7 +76,7 @@ def test_it_resumes_without_decoding_and_tells_the_same(
         raise AssertionError("something was decoded again")
 
     monkeypatch.setattr(CachedEngine, "_generate", refuse)
-    again = compare_methods(session, out, sizes=SIZES, options=SearchOptions(step=8))
+    again = compare(session.at(out), OPTIONS, limit=TESTED)
     assert again.results == comparison.results
     assert Comparison.load(out).results == comparison.results
 
@@ -122,13 +126,13 @@ def test_what_is_worth_it_is_timed_and_held_against_its_price(
 ) -> None:
     floor = 0.9999 * sorted(system.speedup for system in comparison.results)[5]
     monkeypatch.setattr("litestage.jobs.compare.WORTH_TIMING", floor)
-    again = compare_methods(session, out, sizes=SIZES, options=SearchOptions(step=8))
+    again = compare(session.at(out), OPTIONS, limit=TESTED)
     comparison.save(out)
     slow = {system.name for system in again.results[1:] if system.speedup < floor}
     assert slow
     assert all((system.wall is None) == (system.name in slow) for system in again.results)
     assert all((system.performance.price_error is None) == (system.name in slow) for system in again.results)
-    assert all(system.wall and system.wall.n == SIZES.wall for system in again.results if system.name not in slow)
+    assert all(system.wall and system.wall.n == OPTIONS.wall for system in again.results if system.name not in slow)
     assert "were not timed" in comparison_tables.systems(again).note
     assert rebuild(out)
 
@@ -137,19 +141,20 @@ def test_plans_that_were_found_are_compared_without_a_search(
     session: Session, out: Path, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("litestage.jobs.compare.search", None)
-    sizes = Sizes(search=4, test=6, wall=2, blocks=(1,))
+    session, given = session.at(tmp_path), str(out / "plan-20")
+    some = CompareOptions(search_limit=4, wall=2, blocks=(1,))
     with pytest.raises(OptionError, match=r"--methods leaves out\. Add litestage"):
-        compare_methods(session, tmp_path, methods=["adaskip"], plans=[out / "plan-20"], sizes=sizes)
+        compare(session, replace(some, methods=("adaskip",), plans=(given,)))
     with pytest.raises(OptionError, match=r"--plans names .*plan-20 twice\. Leave one out"):
-        compare_methods(session, tmp_path, plans=[out / "plan-20", out / "plan-20"], sizes=sizes)
+        replace(some, plans=(given, given))
     shutil.copytree(out / "plan-20", tmp_path / "again")
     with pytest.raises(
         OptionError, match=r"may lose 20 points, as another one does, and plans are told apart by those"
     ):
-        compare_methods(session, tmp_path, plans=[out / "plan-20", tmp_path / "again"], sizes=sizes)
-    found = compare_methods(session, tmp_path, methods=["litestage"], plans=[out / "plan-20"], sizes=sizes)
+        compare(session, replace(some, plans=(given, str(tmp_path / "again"))))
+    found = compare(session, replace(some, methods=("litestage",), plans=(given,)), limit=TESTED)
     assert found.method("litestage-20").answers == comparison.method("litestage-20").answers
-    assert found.searched_on.used == SIZES.search, "what the plan was searched on"
+    assert found.searched_on.used == OPTIONS.search_limit, "what the plan was searched on"
     write_report(found, tmp_path)  # with one amount of each method no line joins any
     assert 'height="Infinity"' not in (tmp_path / "figures" / "ablations.svg").read_text()
 
@@ -162,11 +167,11 @@ def test_results_that_name_a_system_that_is_not_there_are_refused(comparison: Co
 
 
 def test_dev_is_compared_on_what_the_search_leaves(session: Session) -> None:
-    dev, tested = _splits(session, "dev", 6, {})
+    dev, tested = splits(session, "dev", 6, {})
     assert (dev, tested) == (session.questions("dev"), session.questions("dev")[6:])
-    assert _splits(session, "train", None, {})[1] == session.questions("train")
+    assert splits(session, "train", None, {})[1] == session.questions("train")
     with pytest.raises(OptionError, match="none are left to compare on"):
-        _splits(session, "dev", None, {})
+        splits(session, "dev", None, {})
 
 
 def test_plans_are_not_compared_on_what_they_were_tuned_on(session: Session) -> None:
@@ -175,10 +180,10 @@ def test_plans_are_not_compared_on_what_they_were_tuned_on(session: Session) -> 
         drop: plan.model_copy(update={"evidence": {"split": split, "n": n}})
         for drop, split, n in ((1.0, "dev", 9), (3.0, "dev", 7), (5.0, "train", 20))
     }
-    assert _splits(session, "dev", 6, plans)[1] == session.questions("dev")[9:]
-    assert _splits(session, "test", 6, plans)[1] == session.questions("test")
+    assert splits(session, "dev", 6, plans)[1] == session.questions("dev")[9:]
+    assert splits(session, "test", 6, plans)[1] == session.questions("test")
     with pytest.raises(OptionError, match="--plans were searched on train questions, so --split train would flatter"):
-        _splits(session, "train", 6, plans)
+        splits(session, "train", 6, plans)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
@@ -217,9 +222,8 @@ def test_other_methods_alone_make_a_page_too(comparison: Comparison, tmp_path: P
 def test_budgets_reach_what_the_plans_skip(session: Session) -> None:
     deep = StagePlan(schedule=SkipSchedule.fixed(sub_layers(12)[:17]))
     plan = session.plan(dict.fromkeys(session.task.stage_names, deep))
-    assert Sizes().amounts([session.full_plan()], 12) == (1, 2, 3, 4)
-    assert Sizes().amounts([session.full_plan(), plan], 12) == (3, 5, 7, 9)
-    assert Sizes(blocks=(2,)).amounts([plan], 12) == (2,)
+    assert amounts([session.full_plan()]) == (1, 2, 3, 4)
+    assert amounts([session.full_plan(), plan]) == (3, 5, 7, 9)
 
 
 def made_up(name: str, kind: str, speedup: float, wrong: int, comparison: Comparison) -> MethodResult:
@@ -232,10 +236,10 @@ def made_up(name: str, kind: str, speedup: float, wrong: int, comparison: Compar
             "method": name.split("-")[0],
             "title": name,
             "kind": kind,
-            "amount": Amount(number=1, unit="block") if kind == "rule" else None,
             "requested": "1 block",
             "speedup": speedup,
             "skipped": dict.fromkeys(full.skipped, 2.0),
+            "amount": Amount(number=1, unit="block") if kind == "rule" else None,
             "performance": full.performance.model_copy(update={"accuracy": accuracy}),
         }
     )
@@ -284,10 +288,9 @@ def test_the_claim_is_judged_by_what_the_questions_tell(
 
 
 @pytest.mark.parametrize(
-    ("sizes", "says"),
+    ("changes", "says"),
     [
-        ({"search": 0}, "--search-limit 0 is too few"),
-        ({"test": -1}, "--limit -1 is too few"),
+        ({"search_limit": 0}, "--search-limit 0 is too"),
         ({"wall": 1}, "--wall 1 is too few to compare anything. Choose 2 or more"),
         ({"blocks": (13,)}, "--blocks 13: the model has 12 blocks to skip"),
         ({"max_drops": (1.0, float("nan"))}, "--max-drops nan cannot be points of accuracy to lose"),
@@ -296,29 +299,29 @@ def test_the_claim_is_judged_by_what_the_questions_tell(
     ],
 )
 def test_sizes_that_compare_nothing_are_refused_at_once(
-    session: Session, tmp_path: Path, sizes: dict[str, Any], says: str
+    session: Session, tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(OptionError, match=says):
-        compare_methods(session, tmp_path, sizes=Sizes(**sizes))
+        compare(session.at(tmp_path), CompareOptions(**changes))
     assert not any(tmp_path.iterdir())
 
 
 def test_folders_and_questions_that_a_comparison_refuses(session: Session, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"kind": "diagnosis"}')
     with pytest.raises(OptionError, match="is of another job and would be spoilt by this comparison"):
-        compare_methods(session, tmp_path)
+        compare(session.at(tmp_path))
     one = tmp_path / "one.jsonl"
     one.write_text('{"id": "1", "question": "Is it?", "choices": ["a", "b"], "answer": 0}\n')
-    same = Session(Options(data=str(one)))
+    same = load(data=one, out=tmp_path / "out")
     with pytest.raises(OptionError, match="1 questions are in dev and in test, such as 1"):
-        compare_methods(same, tmp_path / "out")
+        compare(same)
     assert not same.may_show_texts
     assert session.may_show_texts
 
 
 def test_an_unknown_method_is_refused(session: Session, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"--methods 'adaskp' is not known. Did you mean adaskip\? Choose all"):
-        compare_methods(session, tmp_path, methods=["adaskp"])
+        compare(session.at(tmp_path), CompareOptions(methods=("adaskp",)))
 
 
 def lengths(*decoded: int) -> list[Trace]:

@@ -15,17 +15,18 @@ from torch import Tensor
 
 from litestage.core import ExitRule, OptionError, Request, Trace
 from litestage.evaluation import LatencyModel
-from litestage.jobs import Options, Session
-from litestage.jobs.diagnose import Depths, bits_of, diagnose, measure, some_of, texts
+from litestage.jobs.diagnose import bits_of, budgets_of, diagnose, some_of, texts
+from litestage.jobs.options import DiagnoseOptions, PlanOptions
 from litestage.jobs.progress import Silent
-from litestage.jobs.session import plan_by_hand
+from litestage.jobs.session import Session, load
 from litestage.pipeline import run
 from litestage.report import diagnosis_tables
+from litestage.report.diagnosis_report import write_report
 from litestage.results import Diagnosis
 
 LIMIT = 4
-DEPTHS = Depths(step=8, up_to=16)
 RULE = ExitRule(window=3, threshold=0.9)
+OPTIONS = DiagnoseOptions(step=8, budgets_up_to=16, exit=RULE)
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +36,19 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def diagnosis(session: Session, out: Path) -> Diagnosis:
-    return diagnose(session, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
+    found = diagnose(session.at(out), OPTIONS, session.questions("dev", LIMIT))
+    write_report(found, out)
+    return found
 
 
 def fresh(
-    session: Session, diagnosis: Diagnosis, where: str | None, budget: int, exit_rule: str | None = None
+    session: Session, diagnosis: Diagnosis, where: str | None, budget: int, exit_rule: ExitRule | None = None
 ) -> list[Trace]:
     """The same setting without any cache."""
     layers = ",".join(str(ranked.layer) for ranked in diagnosis.ranking[:budget])
     stages = session.task.stage_names if where is None else (where,)
-    plan = plan_by_hand(
-        session.full_plan(), session.task, [f"{name}={layers}" for name in stages] if budget else [], exit_rule
-    )
+    skips = tuple(f"{name}={layers}" for name in stages) if budget else ()
+    plan = session.chosen_plan(PlanOptions(skip=skips, exit=exit_rule))
     return run(session.engine, session.task, session.questions("dev", LIMIT), plan)
 
 
@@ -66,7 +68,7 @@ def test_every_sweep_and_exit_point_is_that_of_a_fresh_run(session: Session, dia
         assert (point.accuracy, point.performance.total.decode_steps) == pytest.approx((right(traces), steps(traces)))
         assert point.paired.baseline_percent == pytest.approx(diagnosis.full.accuracy.percent)
     with_exit = diagnosis.with_exit[2]
-    traces = fresh(session, diagnosis, None, 16, "3,0.9")
+    traces = fresh(session, diagnosis, None, 16, RULE)
     assert with_exit.performance.total.early_exit_share > 0
     assert (with_exit.accuracy, with_exit.performance.total.decode_steps) == pytest.approx(
         (right(traces), steps(traces))
@@ -138,14 +140,14 @@ def test_the_same_command_again_decodes_nothing(
     session: Session, out: Path, diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session.engine, "generate", None)
-    assert told(measure(session, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)) == told(diagnosis)
+    assert told(diagnose(session.at(out), OPTIONS, session.questions("dev", LIMIT))) == told(diagnosis)
 
 
 def test_entropies_come_back_where_only_their_texts_were_kept(
     session: Session, out: Path, diagnosis: Diagnosis
 ) -> None:
     (out / "entropies.json").unlink()
-    again = measure(session, out, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
+    again = diagnose(session.at(out), OPTIONS, session.questions("dev", LIMIT))
     assert again.entropy == diagnosis.entropy
 
 
@@ -161,25 +163,25 @@ def test_a_killed_diagnosis_goes_on(session: Session, out: Path, diagnosis: Diag
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        diagnose(session, tmp_path, limit=LIMIT, depths=DEPTHS, exit_rule=RULE, progress=Killed())
+        diagnose(load(out=tmp_path, progress=Killed()), OPTIONS, session.questions("dev", LIMIT))
     assert not (tmp_path / "results.json").exists()
-    assert told(measure(session, tmp_path, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)) == told(diagnosis)
+    assert told(diagnose(session.at(tmp_path), OPTIONS, session.questions("dev", LIMIT))) == told(diagnosis)
 
 
 def test_questions_that_are_not_ours_are_not_printed(
     session: Session, out: Path, diagnosis: Diagnosis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same questions, but from a file: nobody knows whose they are."""
-    latency = LatencyModel.model_validate_json((out / "latency.json").read_bytes())
-    monkeypatch.setattr("litestage.jobs.diagnose.latency_model", lambda *_: latency)
+    cost = LatencyModel.model_validate(json.loads((out / "latency.json").read_bytes())["content"])
+    monkeypatch.setattr("litestage.jobs.diagnose.cost_model", lambda *_: cost)
     data = tmp_path / "data"
     data.mkdir()
     asked = [
         q.model_dump(mode="json", include={"id", "question", "choices", "answer"}) for q in session.questions("dev", 2)
     ]
     (data / "dev.jsonl").write_text("\n".join(map(json.dumps, asked)))
-    other = Session(Options(data=str(data)))
-    theirs = measure(other, tmp_path / "out", depths=Depths(step=12, up_to=12, stage="summary"))
+    other = load(data=data, out=tmp_path / "out")
+    theirs = diagnose(other, DiagnoseOptions(step=12, budgets_up_to=12, stage="summary"))
     assert theirs.looked_at == "summary"
     assert diagnosis.examples
     assert not theirs.examples
@@ -188,17 +190,19 @@ def test_questions_that_are_not_ours_are_not_printed(
 
 
 @pytest.mark.parametrize(
-    ("depths", "said"),
+    ("changes", "said"),
     [
-        (Depths(step=0), "--step 0"),
-        (Depths(step=9, up_to=8), "No budget lies between --step 9 and --budgets-up-to 8"),
-        (Depths(up_to=25), "the model has 24 sub-layers"),
-        (Depths(stage="recal"), "recal"),
+        ({"step": 0}, "--step 0"),
+        ({"step": 9, "budgets_up_to": 8}, "No budget lies between --step 9 and --budgets-up-to 8"),
+        ({"budgets_up_to": 25}, "the model has 24 sub-layers"),
+        ({"stage": "recal"}, "recal"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(session: Session, tmp_path: Path, depths: Depths, said: str) -> None:
+def test_mistakes_are_told_before_anything_runs(
+    session: Session, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(OptionError, match=said):
-        diagnose(session, tmp_path, depths=depths)
+        diagnose(session.at(tmp_path), DiagnoseOptions(**changes))
     assert not any(tmp_path.iterdir())
 
 
@@ -210,7 +214,7 @@ def test_what_was_kept_and_damaged_is_made_again(
     for name in ("entropies.json", "ranking.json", "latency.json"):
         path = copy / name
         path.write_bytes(path.read_bytes()[:40])
-    again = diagnose(session, copy, limit=LIMIT, depths=DEPTHS, exit_rule=RULE)
+    again = diagnose(session.at(copy), OPTIONS, session.questions("dev", LIMIT))
     assert [sweep.stage for sweep in again.sweeps] == [sweep.stage for sweep in diagnosis.sweeps]
     assert again.entropy == diagnosis.entropy
     assert again.ranking == diagnosis.ranking
@@ -220,19 +224,19 @@ def test_what_was_kept_and_damaged_is_made_again(
 def test_results_that_cannot_be_read_are_told(session: Session, tmp_path: Path, content: str) -> None:
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(OptionError, match=r"results\.json cannot be read"):
-        diagnose(session, tmp_path)
+        diagnose(session.at(tmp_path))
 
 
 def test_the_results_of_another_job_are_not_overwritten(session: Session, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"kind": "plan"}')
     with pytest.raises(OptionError, match="another job"):
-        diagnose(session, tmp_path)
+        diagnose(session.at(tmp_path))
 
 
 def test_default_budgets_stay_few() -> None:
-    assert Depths().budgets(12) == (0, 4, 8, 12, 16, 20)
-    assert Depths().budgets(30) == (0, 4, 8, 12, 16, 20, 24)
-    assert Depths(step=2, up_to=5).budgets(12) == (0, 2, 4)
+    assert budgets_of(DiagnoseOptions(), 12) == (0, 4, 8, 12, 16, 20)
+    assert budgets_of(DiagnoseOptions(), 30) == (0, 4, 8, 12, 16, 20, 24)
+    assert budgets_of(DiagnoseOptions(step=2, budgets_up_to=5), 12) == (0, 2, 4)
     assert some_of((0, 4, 8, 12, 16, 20), 4) == [0, 8, 12, 20]
     assert some_of((0, 4), 4) == [0, 4]
 

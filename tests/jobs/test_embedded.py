@@ -11,7 +11,7 @@ import pytest
 from litestage.core import Completion, Engine, OnToken, Request, TokenIds
 from litestage.core.engine import EngineAround
 from litestage.evaluation import score
-from litestage.jobs import Session
+from litestage.jobs.session import Session
 from litestage.models.catalog import embedded_folder
 from litestage.pipeline import run
 

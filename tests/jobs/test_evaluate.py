@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from litestage.core import Decode, Prefill, Trace
-from litestage.evaluation import VoteStop
-from litestage.jobs import Session, evaluate
+from litestage.jobs.evaluate import evaluate
+from litestage.jobs.options import EvaluateOptions
+from litestage.jobs.session import Session
 
 Run = Callable[..., tuple[int, str, str]]
 VOTES = 4
@@ -33,13 +35,15 @@ def decoded(traces: Iterable[Trace]) -> int:
     return sum(done.counts.decoded for trace in traces for stage in trace.stages for done in stage.completions)
 
 
-@pytest.mark.parametrize("stop", [None, VoteStop(kind="decided", votes=VOTES)], ids=["all votes", "until decided"])
-def test_the_clock_times_the_votes_that_were_drawn(session: Session, tmp_path: Path, stop: VoteStop | None) -> None:
+@pytest.mark.parametrize("kind", [None, "decided"], ids=["all votes", "until decided"])
+def test_the_clock_times_the_votes_that_were_drawn(session: Session, tmp_path: Path, kind: str | None) -> None:
     """And no greedy run: the timed forwards decode what the answers took, once more of the question that warms up."""
-    questions, plan = session.questions("test", 2), session.full_plan()
-    evaluate(session, questions, plan, tmp_path, votes=VOTES, stop=stop)
+    questions, session = session.questions("test", 2), session.at(tmp_path)
+    options = EvaluateOptions(votes=VOTES, votes_stop=kind)
+    stop = options.stop
+    evaluate(session, None, questions, options)
     with heard(session) as forwards:  # the answers are kept, so only timed runs reach the engine
-        found = evaluate(session, questions, plan, tmp_path, votes=VOTES, stop=stop, latency="wall")
+        found = evaluate(session, None, questions, replace(options, latency="wall"))
     assert found.wall_seconds is not None
     rows = [work.rows for work in forwards if isinstance(work, Decode)]
     first = [trace for trace in found.questions if trace.question_id == questions[0].id]

@@ -30,10 +30,11 @@ from litestage.core import (
     StagePlan,
     SubLayer,
 )
-from litestage.jobs import Options, Session
-from litestage.jobs.finetune import FinetuneOptions, generated_validation, train
+from litestage.jobs.finetune import finetune, generated_validation
 from litestage.jobs.healing import Healed
+from litestage.jobs.options import TrainingOptions
 from litestage.jobs.policies import Policies, Policy
+from litestage.jobs.session import Session, load
 from litestage.models.catalog import EMBEDDED, embedded_folder
 from litestage.pipeline import run
 from litestage.tasks import load_questions, load_task
@@ -130,7 +131,7 @@ def test_two_processes_learn_what_one_does(litestage: Run, model: Path, lora: Pa
 
 def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: Path, tmp_path: Path) -> None:
     out = tmp_path / "adapter"
-    report = train(FinetuneOptions(str(lora), str(model), limit=8, validation=0, epochs=1), out)
+    report = finetune(TrainingOptions(recipe=str(lora), model=str(model), limit=8, validation=0, epochs=1), out)
     assert {file.name for file in out.iterdir()} <= {
         "adapter_config.json",
         "generation_config.json",
@@ -142,10 +143,10 @@ def test_an_adapter_is_small_and_loads_where_its_model_does(model: Path, lora: P
     }
     assert report.trained_parameters < 0.2 * report.parameters
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
-    session = Session(Options(model=str(model), adapter=str(out)))
+    session = load(model=str(model), adapter=str(out))
     assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] in session.engine.model.eos_ids
     assert session.task.shots == (), "a model trained on the task needs no worked examples"
-    assert session.engine.identity.fingerprint != Session(Options(model=str(model))).engine.identity.fingerprint
+    assert session.engine.identity.fingerprint != load(model=str(model)).engine.identity.fingerprint
 
 
 def test_the_card_counts_the_dev_questions_that_there_are(model: Path, lora: Path, tmp_path: Path) -> None:
@@ -159,16 +160,16 @@ def test_the_card_counts_the_dev_questions_that_there_are(model: Path, lora: Pat
 
     write("train", 0, 8)
     write("dev", 0, 3)
-    options = FinetuneOptions(str(lora), str(model), data=str(data), validation=250, epochs=1)
-    report = train(options, out)
+    options = TrainingOptions(recipe=str(lora), model=str(model), data=str(data), validation=250, epochs=1)
+    report = finetune(options, out)
     assert report.validation_questions == 3
     card = (out / "README.md").read_text()
     assert " %; 3 questions, greedy" in card.replace(f" (step {report.best_step})", "")
-    assert train(replace(options, validation=3), out) == report, "the same questions"
+    assert finetune(replace(options, validation=3), out) == report, "the same questions"
     write("dev", 1, 4)
     for changed in (options, replace(options, validation=2), replace(options, validation=0)):
         with pytest.raises(OptionError, match=r"holds a finished run .*those of --validation count too"):
-            train(changed, out)
+            finetune(changed, out)
     assert (out / "README.md").read_text() == card
 
 
@@ -176,10 +177,12 @@ def test_all_weights_learn_without_lora(model: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "full.toml"
     recipe.write_text(FULL)
     out = tmp_path / "model"
-    report = train(FinetuneOptions(str(recipe), str(model), limit=8, validation=0, epochs=1, order="cycles"), out)
+    report = finetune(
+        TrainingOptions(recipe=str(recipe), model=str(model), limit=8, validation=0, epochs=1, order="cycles"), out
+    )
     assert report.trained_parameters == report.parameters
     assert report.recipe.order == "cycles"
-    assert Session(Options(model=str(out))).task.shots == ()
+    assert load(model=str(out)).task.shots == ()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_all_weights_learn_without_lora(model: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_trained(change: dict[str, object], says: str, model: Path, tmp_path: Path) -> None:
     options = {"recipe": "lora", "model": str(model), "validation": 0} | change
     with pytest.raises(Exception, match=says) as error:
-        train(FinetuneOptions(**options), tmp_path / "out")
+        finetune(TrainingOptions(**options), tmp_path / "out")
     assert isinstance(error.value, LitestageError)
 
 
@@ -205,23 +208,26 @@ def test_questions_without_any_text_to_learn(model: Path, tmp_path: Path) -> Non
     data = tmp_path / "train.jsonl"
     data.write_text(json.dumps({"id": "1", "question": "Is it?", "choices": ["a", "b"], "answer": 0}) + "\n")
     with pytest.raises(DataError, match="None of the 1 training questions says what every stage should write"):
-        train(FinetuneOptions("lora", str(model), "three_stage", str(tmp_path), validation=0), tmp_path / "out")
+        finetune(
+            TrainingOptions(recipe="lora", model=str(model), task="three_stage", data=str(tmp_path), validation=0),
+            tmp_path / "out",
+        )
 
 
 def test_modules_that_the_model_lacks(model: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(LORA.replace("alpha = 8", 'alpha = 8\nmodules = ["w_proj"]'))
     with pytest.raises(OptionError, match="The recipe's adapter does not fit"):
-        train(FinetuneOptions(str(recipe), str(model), limit=8, validation=0), tmp_path / "out")
+        finetune(TrainingOptions(recipe=str(recipe), model=str(model), limit=8, validation=0), tmp_path / "out")
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plan of the embedded model's that costs it much: half of its sub-layers, one kind of stand-in."""
     folder = tmp_path_factory.mktemp("plan")
-    session = Session(Options(model=EMBEDDED))
+    session = load(model=EMBEDDED)
     traces = run(session.engine, session.task, session.questions("dev", 4), session.full_plan())
-    policies = Policies(session, traces, [Policy("cosine", "mean")], folder)
+    policies = Policies(session.at(folder), traces, [Policy("cosine", "mean")])
     skipped = SkipSchedule.fixed(policies.skip_set("recall", 12, policies.policies[0]))
     recall = StagePlan(schedule=skipped, compensation=policies.compensation("recall", "mean"))
     analysis = StagePlan(schedule=skipped, exit=ExitRule())
@@ -237,15 +243,15 @@ HEALING = LORA.replace("epochs = 4\nbatch_size = 4", "steps = 12\nbatch_size = 8
 def test_healing_teaches_a_model_to_live_with_its_plan(plan: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "healing.toml", tmp_path / "healed"
     recipe.write_text(HEALING)
-    options = FinetuneOptions(str(recipe), EMBEDDED, plan=str(plan), limit=200, validation=24)
-    report = train(options, out)
-    before = Session(Options(model=EMBEDDED))
+    options = TrainingOptions(recipe=str(recipe), model=EMBEDDED, plan=str(plan), limit=200, validation=24)
+    report = finetune(options, out)
+    before = load(model=EMBEDDED)
     questions = before.questions("dev", 24)
 
     def right(session: Session, folder: Path) -> int:
         return sum(trace.correct for trace in run(session.engine, session.task, questions, session.load_plan(folder)))
 
-    healed = Session(Options(model=EMBEDDED, adapter=str(out)))
+    healed = load(model=EMBEDDED, adapter=str(out))
     assert right(healed, out) > right(before, plan) + 2
     assert report.best_accuracy == pytest.approx(100 * right(healed, out) / 24), "validation decodes with the plan"
     assert report.curve[-1].loss < 1
@@ -263,8 +269,8 @@ def test_a_set_by_hand_is_healed_as_well(tmp_path: Path) -> None:
     recipe, out = tmp_path / "healing.toml", tmp_path / "healed"
     recipe.write_text(HEALING)
     by_hand = ("recall=3.attention,7.ffn", "summary=5.ffn")
-    train(FinetuneOptions(str(recipe), EMBEDDED, skip=by_hand, limit=16, validation=0, epochs=1), out)
-    kept = Session(Options(model=EMBEDDED, adapter=str(out))).load_plan(out)
+    finetune(TrainingOptions(recipe=str(recipe), model=EMBEDDED, skip=by_hand, limit=16, validation=0, epochs=1), out)
+    kept = load(model=EMBEDDED, adapter=str(out)).load_plan(out)
     assert {name: sorted(map(str, stage.schedule.at(0))) for name, stage in kept.stages.items()} == {
         "recall": ["3.attention", "7.ffn"],
         "analysis": [],
@@ -275,8 +281,8 @@ def test_a_set_by_hand_is_healed_as_well(tmp_path: Path) -> None:
 
 def test_accuracies_with_another_exit_rule_are_not_compared(plan: Path) -> None:
     """Training alone does not depend on it."""
-    session = Session(Options(model=EMBEDDED))
-    healed = Healed.load(str(plan), (), session.engine, session.task)
+    session = load(model=EMBEDDED)
+    healed = Healed.load(TrainingOptions(plan=str(plan)), session.engine, session.task)
     patient = {name: stage.model_copy(update={"exit": None}) for name, stage in healed.plan.stages.items()}
     other = replace(healed, plan=healed.plan.model_copy(update={"stages": patient}))
     assert healed.healing == other.healing
@@ -292,18 +298,18 @@ def test_an_adapter_learns_on(plan: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "lora.toml"
     recipe.write_text(LORA)
     first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other"
-    some = FinetuneOptions(str(recipe), EMBEDDED, limit=16, validation=0, epochs=1)
-    train(some, first)
-    train(replace(some, adapter=str(first)), second)
+    some = TrainingOptions(recipe=str(recipe), model=EMBEDDED, limit=16, validation=0, epochs=1)
+    finetune(some, first)
+    finetune(replace(some, adapter=str(first)), second)
     weights = [load_file(folder / "adapter_model.safetensors") for folder in (first, second)]
     assert weights[0].keys() == weights[1].keys()
     moved = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
     assert 0 < moved < 0.2, "it goes on from where it was"
-    train(replace(some, adapter=str(first)), second)
+    finetune(replace(some, adapter=str(first)), second)
     with pytest.raises(OptionError, match="holds a finished run with another"):
-        train(replace(some, adapter=str(second)), second)
+        finetune(replace(some, adapter=str(second)), second)
     with pytest.raises(PlanError, match="its sub-layers would be the wrong ones"):
-        train(replace(some, adapter=str(first), plan=str(plan)), other)
+        finetune(replace(some, adapter=str(first), plan=str(plan)), other)
 
 
 def test_a_run_on_another_model_of_the_same_name_is_not_taken_up(tmp_path: Path) -> None:
@@ -311,14 +317,14 @@ def test_a_run_on_another_model_of_the_same_name_is_not_taken_up(tmp_path: Path)
     recipe, base, out = tmp_path / "lora.toml", tmp_path / "base", tmp_path / "out"
     recipe.write_text(LORA)
     shutil.copytree(embedded_folder() / EMBEDDED, base)
-    some = FinetuneOptions(str(recipe), str(base), limit=8, validation=0, epochs=1)
-    report = train(some, out)
-    assert train(some, out) == report, "the same model: finished already"
+    some = TrainingOptions(recipe=str(recipe), model=str(base), limit=8, validation=0, epochs=1)
+    report = finetune(some, out)
+    assert finetune(some, out) == report, "the same model: finished already"
     weights = load_file(base / "model.safetensors")
     name = next(name for name in weights if name.endswith("down_proj.weight"))
     save_file(weights | {name: -3 * weights[name]}, base / "model.safetensors", {"format": "pt"})
     with pytest.raises(OptionError, match="holds a finished run with another"):
-        train(some, out)
+        finetune(some, out)
 
 
 def test_questions_that_are_learnt_do_not_judge(tmp_path: Path) -> None:
@@ -327,20 +333,20 @@ def test_questions_that_are_learnt_do_not_judge(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
     whole = (question.model_dump(mode="json", exclude={"targets"}) | question.targets for question in questions)
     path.write_text("".join(json.dumps(question) + "\n" for question in whole))
-    some = FinetuneOptions("lora", EMBEDDED, data=str(path), limit=4, validation=2)
+    some = TrainingOptions(recipe="lora", model=EMBEDDED, data=str(path), limit=4, validation=2)
     with pytest.raises(OptionError, match=r"2 questions are in dev and in train.* or --validation 0"):
-        train(some, tmp_path / "out")
+        finetune(some, tmp_path / "out")
 
 
 def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "full.toml", tmp_path / "out"
     recipe.write_text(FULL)
-    some = FinetuneOptions("lora", EMBEDDED, limit=8, validation=0)
-    session = Session(Options(model=EMBEDDED))
+    some = TrainingOptions(recipe="lora", model=EMBEDDED, limit=8, validation=0)
+    session = load(model=EMBEDDED)
     session.full_plan().save_pretrained(tmp_path / "nothing")
     growing = SkipSchedule(segments=(Segment(), Segment(first_step=4, skipped=frozenset([SubLayer(3, "ffn")]))))
     session.plan({"recall": StagePlan(schedule=growing)}).save_pretrained(tmp_path / "growing")
-    shown = Session(Options(model=EMBEDDED, shots=1))
+    shown = load(model=EMBEDDED, shots=1)
     evidence = {"conditions": shown.conditions.model_dump()}
     shown.plan({}).model_copy(update={"evidence": evidence}).save_pretrained(tmp_path / "shown")
     for change, says in (
@@ -356,4 +362,4 @@ def test_what_cannot_be_healed(plan: Path, tmp_path: Path) -> None:
         ({"adapter": "obka"}, "No adapter is called 'obka'"),
     ):
         with pytest.raises(LitestageError, match=says):
-            train(replace(some, **change), out)
+            finetune(replace(some, **change), out)

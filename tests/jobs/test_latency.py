@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litestage.core import Decode, Prefill, StageTrace, Trace
-from litestage.evaluation import VoteStop, fit
-from litestage.jobs import Session
-from litestage.jobs.latency import decode_sizes, prefill_sizes, wall_clock
+from litestage.evaluation import fit
+from litestage.jobs.options import EvaluateOptions
+from litestage.jobs.session import Session
+from litestage.jobs.timing import decode_sizes, prefill_sizes, wall_clock
 from litestage.tasks import Task
 
 MakeStage = Callable[..., StageTrace]
@@ -81,6 +82,7 @@ def with_task(session: Session, task: Task) -> Session:
 
 def test_a_time_is_taken_up_for_the_same_work_alone(session: Session, tmp_path: Path) -> None:
     """Same ids and plans, but other threads, limits, prompts, wording or votes: timed anew, and kept beside."""
+    session = session.at(tmp_path)
     short = session.task.with_limits(dict.fromkeys(session.task.stage_names, 2))
     (question,) = session.questions("dev", 1)
     same: dict[str, Any] = {
@@ -96,14 +98,14 @@ def test_a_time_is_taken_up_for_the_same_work_alone(session: Session, tmp_path: 
         {"session": with_task(session, short.model_copy(update={"stages": (reworded, *short.stages[1:])}))},
         {"tasks": {"full": short.without("analysis")}},
         {"questions": [question.model_copy(update={"question": question.question + "?"})]},
-        {"votes": 2},
-        {"stop": VoteStop(kind="decided", votes=2)},
-        {"stop": VoteStop(kind="likely", votes=2)},
+        {"voting": EvaluateOptions(votes=2)},
+        {"voting": EvaluateOptions(votes=2, votes_stop="decided")},
+        {"voting": EvaluateOptions(votes=2, votes_stop="likely")},
     ]
-    first = wall_clock(**same, out=tmp_path)
-    assert wall_clock(**same, out=tmp_path) == first
+    first = wall_clock(**same)
+    assert wall_clock(**same) == first
     for number, other in enumerate(others, start=2):
-        wall_clock(**same | other, out=tmp_path)
+        wall_clock(**same | other)
         assert len(list(tmp_path.glob("wall-*.json"))) == number, other
 
 

@@ -10,12 +10,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from litestage.jobs import Options, Session, search
-from litestage.jobs.compare import Sizes, compare_methods
-from litestage.jobs.finetune import FinetuneOptions, train
+from litestage.jobs.compare import compare
+from litestage.jobs.finetune import finetune
+from litestage.jobs.options import CompareOptions, SearchSettings, TrainingOptions
+from litestage.jobs.search import search
+from litestage.jobs.session import load
 from litestage.models import load_model
 from litestage.models.prompts import PromptEncoder
-from litestage.search import SearchOptions
 from litestage.tasks import load_questions, load_task
 from litestage.training.packing import examples_of, texts_of
 
@@ -93,18 +94,17 @@ def tiny(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", ["tinyllama-1.1b", "qwen2.5-0.5b"])
 def test_finetune_search_and_compare(name: str, tmp_path: Path) -> None:
     base, tuned = tiny(name, tmp_path / "base"), tmp_path / "tuned"
-    report = train(FinetuneOptions(name, str(base), limit=16, validation=4, epochs=1), tuned)
+    report = finetune(TrainingOptions(recipe=name, model=str(base), limit=16, validation=4, epochs=1), tuned)
     assert report.recipe.order == "cycles"
     assert report.trained_parameters == report.parameters
-    session = Session(Options(model=str(tuned)))
+    session = load(model=str(tuned))
     session.task = session.task.with_limits(dict.fromkeys(TASK.stage_names, 6))  # a random model rambles
-    options = SearchOptions(step=4)
-    found = search(session, session.questions("dev", 4), tmp_path / "plan", options)
+    found = search(session.at(tmp_path / "plan"), SearchSettings(step=4), session.questions("dev", 4))
     assert set(found.plan.stages) == set(TASK.stage_names)
-    sizes = Sizes(search=4, test=4, wall=2, blocks=(1,), max_drops=(5.0,))
-    compared = compare_methods(
-        session, tmp_path / "compare", methods=("litestage", "adaskip"), sizes=sizes, options=options
+    options = CompareOptions(
+        methods=("litestage", "adaskip"), search_limit=4, wall=2, blocks=(1,), max_drops=(5.0,), step=4
     )
+    compared = compare(session.at(tmp_path / "compare"), options, limit=4)
     assert {"litestage", "adaskip"} <= {system.method for system in compared.systems}
 
 

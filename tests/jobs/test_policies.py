@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from litestage.core import OptionError, PlanError
 from litestage.engine.forcing import Text
-from litestage.jobs import Options, Session, evaluate, search
-from litestage.jobs.policies import PAPER, PRESETS, Policies, Policy, policies_of, stage_texts
+from litestage.jobs.evaluate import evaluate
+from litestage.jobs.options import RankOptions, SearchSettings
+from litestage.jobs.policies import PAPER, PRESETS, Policies, Policy, drawn, policies_of, stage_texts
 from litestage.jobs.progress import Silent
-from litestage.jobs.rankings import compare_rankings
-from litestage.jobs.search import lay_baseline
+from litestage.jobs.rankings import rank
+from litestage.jobs.search import lay_baseline, search
+from litestage.jobs.session import Session, load
 from litestage.results import Rankings
-from litestage.search import SearchOptions
 from litestage.skipping import RANKINGS, Probe
 
 Run = Callable[..., tuple[int, str, str]]
@@ -24,9 +26,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def prepared(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Policies:
-    out = tmp_path_factory.mktemp("policies")
-    baseline = lay_baseline(session, session.questions("dev", 8), out)
-    return Policies(session, baseline.full, policies_of(list(RANKINGS), ["none", "mean", "lowrank:4"]), out)
+    session = session.at(tmp_path_factory.mktemp("policies"))
+    baseline = lay_baseline(session, session.questions("dev", 8))
+    return Policies(session, baseline.full, policies_of(list(RANKINGS), ["none", "mean", "lowrank:4"]))
 
 
 def test_every_ranking_orders_every_sub_layer(prepared: Policies) -> None:
@@ -46,13 +48,13 @@ def test_pooled_rankings_are_one_for_all_stages_and_the_others_are_not(prepared:
 
 
 def test_the_best_way_is_the_one_that_changes_the_fewest_tokens(prepared: Policies) -> None:
-    few = Policies(prepared.session, prepared.traces, policies_of(["cosine", "probe"], ["none", "mean"]), prepared.out)
+    few = Policies(prepared.session, prepared.traces, policies_of(["cosine", "probe"], ["none", "mean"]))
     policy, effect = few.best("analysis", 8)
     effects = {one: few.effect("analysis", 8, one) for one in few.policies}
     assert effect == effects[policy]
     assert effect.agreement == max(one.agreement for one in effects.values())
     assert effect.agreement > prepared.effect("analysis", 8, PAPER).agreement
-    assert Policies(prepared.session, prepared.traces, [PAPER]).best("analysis", 8) == (PAPER, None)
+    assert Policies(prepared.session.at(None), prepared.traces, [PAPER]).best("analysis", 8) == (PAPER, None)
 
 
 def test_sets_are_judged_on_questions_that_nothing_was_fitted_on(prepared: Policies) -> None:
@@ -69,17 +71,16 @@ def test_sets_are_judged_on_questions_that_nothing_was_fitted_on(prepared: Polic
 def test_texts_of_a_stage_that_fans_out_are_those_of_all_its_choices(prepared: Policies, session: Session) -> None:
     """A quarter of them is not one choice's; none comes twice, and they stay in question order."""
     everything = stage_texts(session, prepared.traces[1::2], 1)
-    some = prepared._texts("judge", "analysis", len(everything) // 4)
-    at = [everything.index(text) for text in some]
+    at = [everything.index(text) for text in drawn(everything, len(everything) // 4)]
     assert at == sorted(set(at))
     assert len({i % 4 for i in at}) > 1
-    assert prepared._texts("judge", "analysis", 1000) == everything
+    assert drawn(everything, 1000) == everything
 
 
 def test_nothing_is_fitted_on_what_is_judged(prepared: Policies) -> None:
     """By hand: rankings and stand-ins of the calibrating half alone are the same in every policy."""
     half = [trace for trace in prepared.traces[::2] for _ in range(2)]  # every other one is one of them
-    alone = Policies(prepared.session, half, prepared.policies)
+    alone = Policies(prepared.session.at(None), half, prepared.policies)
     for name in RANKINGS:
         orders = [[s.layer for s in one.ranking("recall", Policy(name)).scores] for one in (prepared, alone)]
         assert orders[0] == orders[1], name
@@ -94,39 +95,44 @@ def test_a_stage_without_room_in_the_calibrating_half_is_named(prepared: Policie
         *others, last = traces[i].stages
         none = last.model_copy(update={"prompt_tokens": (0,) * len(last.prompts), "completions": ()})
         traces[i] = traces[i].model_copy(update={"stages": (*others, none)})
-    policies = Policies(prepared.session, traces, policies_of(["cosine", "cosine_by_stage"], ["none"]))
+    policies = Policies(prepared.session.at(None), traces, policies_of(["cosine", "cosine_by_stage"], ["none"]))
     for policy in policies.policies:
         with pytest.raises(OptionError, match="No prompt of stage summary fits the 512 tokens"):
             policies.ranking("summary", policy)
 
 
-def test_what_was_prepared_for_other_texts_is_not_taken_up(prepared: Policies, tmp_path: Path) -> None:
+def test_what_was_prepared_for_other_texts_is_not_taken_up(
+    prepared: Policies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prompts may well be the same: those of a last stage say nothing of what it writes."""
-    shutil.copytree(prepared.out or "", tmp_path, dirs_exist_ok=True)
-    assert Policies(prepared.session, prepared.traces, prepared.policies, tmp_path)._kept.rankings
+    prepared.ranking("recall", Policy("probe"))
+    kept = (prepared.session.folder.path or Path()) / "policies.json"
+    (tmp_path / "policies.json").write_bytes(kept.read_bytes())
+    session = prepared.session.at(tmp_path)
+    monkeypatch.setattr("litestage.jobs.policies.probe", None)
+    assert Policies(session, prepared.traces, [PAPER]).ranking("recall", Policy("probe"))
     *others, last = prepared.traces
     completion = last.stages[-1].completions[0]
     longer = completion.model_copy(update={"token_ids": (*completion.token_ids, 5)})
     stage = last.stages[-1].model_copy(update={"completions": (longer, *last.stages[-1].completions[1:])})
     changed = last.model_copy(update={"stages": (*last.stages[:-1], stage)})
-    assert not Policies(prepared.session, [*others, changed], prepared.policies, tmp_path)._kept.rankings
+    with pytest.raises(TypeError):  # it is probed again
+        Policies(session, [*others, changed], [PAPER]).ranking("recall", Policy("probe"))
 
 
 def test_stand_ins_that_were_lost_are_fitted_again(prepared: Policies, tmp_path: Path) -> None:
     before = prepared.compensation("recall", "mean")
-    shutil.copytree(prepared.out or "", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(prepared.session.folder.path or "", tmp_path, dirs_exist_ok=True)
     (tmp_path / f"compensation-{(before.content or '')[:16]}.safetensors").unlink()
-    assert (
-        Policies(prepared.session, prepared.traces, prepared.policies, tmp_path).compensation("recall", "mean")
-        == before
-    )
+    again = Policies(prepared.session.at(tmp_path), prepared.traces, prepared.policies)
+    assert again.compensation("recall", "mean") == before
 
 
 def test_what_was_prepared_is_taken_up_again(prepared: Policies, monkeypatch: pytest.MonkeyPatch) -> None:
     before = prepared.effect("recall", 4, Policy("greedy", "mean"))
     compensation = prepared.compensation("recall", "mean")
-    fresh = Session(Options())
-    again = Policies(fresh, prepared.traces, prepared.policies, prepared.out)
+    fresh = load(out=prepared.session.folder.path)
+    again = Policies(fresh, prepared.traces, prepared.policies)
     monkeypatch.setattr("litestage.jobs.policies.greedy", None)
     monkeypatch.setattr("litestage.jobs.policies.fit", None)
     monkeypatch.setattr("litestage.jobs.policies.Probe", None)
@@ -137,22 +143,24 @@ def test_what_was_prepared_is_taken_up_again(prepared: Policies, monkeypatch: py
 
 def test_a_search_chooses_ways_and_its_plan_runs_elsewhere(session: Session, tmp_path: Path) -> None:
     questions = session.questions("dev", 12)
-    policies = policies_of(["cosine", "probe"], ["none", "mean"])
-    found = search(session, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), policies=policies)
+    session = session.at(tmp_path)
+    paper = SearchSettings(max_drop=10, step=6, no_exit=True)
+    settings = replace(paper, ranking=("cosine", "probe"), compensation=("none", "mean"))
+    found = search(session, settings, questions)
     points = [point for profile in found.record.profiles for point in profile.points if point.budget]
-    assert all(point.agreement is not None and point.policy in map(str, policies) for point in points)
-    again = search(session, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False), policies=policies)
+    assert all(point.agreement is not None and point.policy in map(str, settings.policies) for point in points)
+    again = search(session, settings, questions)
     assert (again.plan.stages, again.record.profiles) == (found.plan.stages, found.record.profiles)
-    other = Session(Options())
-    evaluation = evaluate(other, questions, other.load_plan(tmp_path), tmp_path / "check")
+    other = load(out=tmp_path / "check")
+    evaluation = evaluate(other, other.load_plan(tmp_path), questions)
     assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
     with pytest.raises(OptionError, match="its policies is"):
-        search(session, questions, tmp_path, SearchOptions(max_drop=10, step=6, use_exit=False))
+        search(session, paper, questions)
     compensated = [stage for stage in found.plan.stages.values() if stage.compensation.content]
     if compensated:
         (tmp_path / f"compensation-{(compensated[0].compensation.content or '')[:16]}.safetensors").unlink()
         with pytest.raises(PlanError, match="is missing"):
-            Session(Options()).load_plan(tmp_path)
+            load().load_plan(tmp_path)
 
 
 def test_names_that_are_not_known_are_refused() -> None:
@@ -185,11 +193,11 @@ def test_rank_shows_and_draws_the_rankings_side_by_side(litestage: Run, tmp_path
 
 def test_one_question_cannot_be_fitted_on_and_judge(session: Session, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="Give 2 or more: half are fitted on, half judged"):
-        compare_rankings(session, session.questions("dev", 1), [PAPER], tmp_path)
+        rank(session.at(tmp_path), questions=session.questions("dev", 1))
 
 
 def test_rank_counts_no_part_of_its_work_further_than_it_goes(session: Session, tmp_path: Path) -> None:
-    """Work that another part starts on its policy would be counted as that part's own."""
+    """Work that another part starts on its way would be counted as that part's own."""
     parts: list[list[int]] = []
 
     class Counting(Silent):
@@ -199,8 +207,8 @@ def test_rank_counts_no_part_of_its_work_further_than_it_goes(session: Session, 
         def advance(self, steps: int = 1, note: str = "") -> None:
             parts[-1][0] += steps
 
-    policies = policies_of(["cosine", "greedy"], ["none", "affine"])
-    compare_rankings(session, session.questions("dev", 4), policies, tmp_path, step=12, progress=Counting())
+    options = RankOptions(ranking=("cosine", "greedy"), compensation=("none", "affine"), step=12)
+    rank(load(out=tmp_path, progress=Counting()), options, session.questions("dev", 4))
     assert len(parts) == 2 + 3 * 4, "answers, the cosine; of each stage stand-ins, two removals and what is judged"
     assert all(done <= total for done, total in parts)
     assert sum(done == total for done, total in parts) >= len(parts) - 6, "greedy removal ends early"
@@ -208,14 +216,16 @@ def test_rank_counts_no_part_of_its_work_further_than_it_goes(session: Session, 
 
 def test_rank_answers_the_questions_that_nothing_was_fitted_on(session: Session, tmp_path: Path) -> None:
     """By hand: the plan that leaves the budget out of every stage, evaluated on every other question."""
-    questions, policies = session.questions("dev", 12), policies_of(["cosine", "probe"], ["mean"])
-    found = compare_rankings(session, questions, policies, tmp_path, step=12, answers=True)
-    assert [(one.ranking, one.compensation) for one in found.answers] == list(policies)
+    questions, session = session.questions("dev", 12), session.at(tmp_path)
+    options = RankOptions(ranking=("cosine", "probe"), compensation=("mean",), step=12, answers=True)
+    found = rank(session, options, questions)
+    assert [(one.ranking, one.compensation) for one in found.answers] == list(options.policies)
     for one in found.answers:
         assert [point.budget for point in one.points] == list(range(12, 12 * len(one.points) + 1, 12))
         assert all(point.against_full.high >= 0 for point in one.points[:-1])
         assert one.points[-1].against_full.high < 0 or one.points[-1].budget == 24
-    prepared = Policies(session, lay_baseline(session, questions, tmp_path).full, policies, tmp_path)
-    plan = session.plan({stage: prepared.stage_plan(stage, 12, policies[1]) for stage in session.task.stage_names})
-    by_hand = evaluate(session, questions[1::2], plan, tmp_path / "by-hand")
+    prepared = Policies(session, lay_baseline(session, questions).full, options.policies)
+    policy = options.policies[1]
+    plan = session.plan({stage: prepared.stage_plan(stage, 12, policy) for stage in session.task.stage_names})
+    by_hand = evaluate(session.at(tmp_path / "by-hand"), plan, questions[1::2])
     assert found.answers[1].points[0].accuracy == by_hand.interval

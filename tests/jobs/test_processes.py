@@ -18,16 +18,15 @@ from litestage.core.layers import SubLayer
 from litestage.engine import TorchEngine
 from litestage.engine import processes as workers
 from litestage.engine.processes import ParallelEngine
-from litestage.jobs import Options, Session
 from litestage.jobs.rank import fit_compensation
-from litestage.jobs.session import load_engine
+from litestage.jobs.session import Session, load, load_engine
 from litestage.pipeline import run
 
 
 @pytest.fixture
 def both(session: Session) -> Iterator[ParallelEngine]:
     """Two processes, both ready."""
-    engine = ParallelEngine(session.engine, partial(load_engine, session.options), 1)
+    engine = ParallelEngine(session.engine, partial(load_engine, session.model, 32), 1)
     yield wait_for_all(engine)
     engine.close()
 
@@ -122,13 +121,13 @@ def test_a_worker_that_dies_is_told(session: Session, both: ParallelEngine) -> N
 def test_how_many_processes_there_are(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     assert session.workers == 1, "a script that is not told starts none"
-    assert session.cached(tmp_path).engine is session.engine
-    small = Session(Options(workers=None))
+    assert session.at(tmp_path).stored.engine is session.engine
+    small = load(workers=None)
     assert small.workers == 2
-    assert isinstance(small.cached(tmp_path).engine, ParallelEngine)
-    assert small.cached(tmp_path).engine is small.cached(tmp_path).engine
+    assert isinstance(small.stored.engine, ParallelEngine)
+    assert small.at(tmp_path).stored.engine is small.stored.engine
     monkeypatch.setattr("litestage.jobs.session.NARROW", 8)
-    assert Session(Options(workers=None)).workers == 1
+    assert load(workers=None).workers == 1
 
 
 def test_a_call_with_too_little_for_all_starts_nothing(session: Session) -> None:
@@ -139,7 +138,7 @@ def test_a_call_with_too_little_for_all_starts_nothing(session: Session) -> None
 def test_times_are_taken_without_a_process_that_is_still_loading(session: Session, both: ParallelEngine) -> None:
     both.settle()
     assert len(multiprocessing.active_children()) == 1, "one that waits disturbs nobody"
-    loading = ParallelEngine(session.engine, partial(load_engine, session.options), 1)
+    loading = ParallelEngine(session.engine, partial(load_engine, session.model, 32), 1)
     assert len(loading.generate([_request(session)] * 2)) == 2
     assert len(multiprocessing.active_children()) == 2
     loading.settle()

@@ -10,25 +10,27 @@ import pytest
 
 from litestage.core import ExitRule, OptionError, Plan, PlanError
 from litestage.evaluation import price
-from litestage.jobs import Options, Session, evaluate, search
-from litestage.jobs.answer import ask, read_question
-from litestage.jobs.diagnose import measure
-from litestage.jobs.finetune import FinetuneOptions, train
-from litestage.jobs.latency import wall_clock
-from litestage.jobs.policies import PAPER, Policies, Policy
-from litestage.jobs.progress import SILENT
-from litestage.jobs.quickstart import Sizes, quickstart
-from litestage.jobs.search import _Measure as Measure
-from litestage.jobs.search import lay_baseline
-from litestage.jobs.session import plan_by_hand
+from litestage.jobs.answer import answer
+from litestage.jobs.diagnose import diagnose
+from litestage.jobs.evaluate import evaluate
+from litestage.jobs.finetune import finetune
+from litestage.jobs.options import PlanOptions, QuickstartOptions, SearchSettings, TrainingOptions
+from litestage.jobs.policies import Policies
+from litestage.jobs.quickstart import quickstart
+from litestage.jobs.search import Trials, lay_baseline, search
+from litestage.jobs.session import Session, load
+from litestage.jobs.timing import wall_clock
+from litestage.report import write_report
 from litestage.results import PlanResult
-from litestage.search import Candidate, SearchOptions, Trial
+from litestage.search import Candidate, Trial
 
 
 @pytest.fixture(scope="module")
 def out(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart")
-    quickstart(session, folder, SearchOptions(max_drop=10, step=6), Sizes(search=16, test=16, wall=2))
+    sizes = QuickstartOptions(search_limit=16, wall=2)
+    results = quickstart(session.at(folder), SearchSettings(max_drop=10, step=6), sizes, limit=16)
+    write_report(results, folder)
     return folder
 
 
@@ -55,9 +57,13 @@ def test_its_figures_are_those_of_its_traces(session: Session, out: Path) -> Non
 
 def test_the_plan_runs_where_it_belongs_alone(session: Session, out: Path) -> None:
     plan = session.load_plan(out)
-    question = read_question("Which of these can float? (A) a cork (B) a stone (C) a key (D) a fork", [])
     heard: dict[tuple[str, int], str] = {}
-    trace = ask(session, question, plan, on_text=lambda stage, branch, text: heard.__setitem__((stage, branch), text))
+    trace = answer(
+        session,
+        "Which of these can float? (A) a cork (B) a stone (C) a key (D) a fork",
+        plan,
+        on_text=lambda stage, branch, text: heard.__setitem__((stage, branch), text),
+    )
     assert {stage for stage, _ in heard} == set(session.task.stage_names)
     assert heard["summary", 0] == trace.stages[2].completions[0].text
     other = plan.model_copy(update={"task_fingerprint": "0" * 64})
@@ -67,40 +73,39 @@ def test_the_plan_runs_where_it_belongs_alone(session: Session, out: Path) -> No
 
 def test_a_folder_with_another_search_is_refused(session: Session, out: Path) -> None:
     with pytest.raises(OptionError, match=r"holds another search \(its max_drop is 10.0, now 3.0\)"):
-        search(session, session.questions("dev", 16), out, SearchOptions(max_drop=3, step=6))
+        search(session.at(out), SearchSettings(max_drop=3, step=6), session.questions("dev", 16))
 
 
 def test_wall_latency_and_norm_ratio_search_to_the_end(session: Session, tmp_path: Path) -> None:
-    options = SearchOptions(max_drop=100, step=20)
-    found = search(
-        session, session.questions("dev", 3), tmp_path, options,
-        exit_rule=ExitRule(window=4, threshold=0.4), policies=[Policy("cosine", "norm_ratio")], latency="wall",
-    )  # fmt: skip
+    settings = SearchSettings(
+        max_drop=100,
+        step=20,
+        exit=ExitRule(window=4, threshold=0.4),
+        compensation=("norm_ratio",),
+        latency="wall",
+    )
+    session = session.at(tmp_path)
+    found = search(session, settings, session.questions("dev", 3))
     assert found.plan.evidence["latency"] == "wall"
     assert sum(found.record.stage_seconds.values()) == pytest.approx(found.record.full.seconds, rel=0.1)
-    kept = wall_clock(
-        session, {"plan": session.full_plan()}, session.questions("dev", 3), out=tmp_path,
-        threads=found.latency.threads,
-    )  # fmt: skip
+    threads = found.cost.threads
+    kept = wall_clock(session, {"plan": session.full_plan()}, session.questions("dev", 3), threads)
     for stage, seconds in found.record.stage_seconds.items():
         assert seconds == pytest.approx(sum(sample.stage_seconds[stage] for sample in kept) / 3)
-    again = Session(session.options)
-    plan = again.load_plan(tmp_path)
-    evaluation = evaluate(again, again.questions("dev", 3), plan, tmp_path / "check")
+    again = load(out=tmp_path / "check")
+    evaluation = evaluate(again, again.load_plan(tmp_path), again.questions("dev", 3))
     assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
 
 
 def test_a_setting_slower_than_the_best_is_not_run_to_its_end(tmp_path: Path) -> None:
-    session = Session(Options(batch_size=16))
-    questions = session.questions("dev", 16)
-    baseline = lay_baseline(session, questions, tmp_path)
-    seconds = price(baseline.latency, baseline.full, session.full_plan()).seconds
-    measure = Measure(
-        session, baseline, questions, ExitRule(), Policies(session, baseline.full, [PAPER]), "priced", tmp_path, SILENT
-    )
+    session = load(batch_size=16, out=tmp_path)
+    questions, settings = session.questions("dev", 16), SearchSettings()
+    baseline = lay_baseline(session, questions)
+    seconds = price(baseline.cost, baseline.full, session.full_plan()).seconds
+    trials = Trials(session, baseline, questions, settings, Policies(session, baseline.full, settings.policies))
     order = tuple(reversed(range(16)))
-    ask = Trial(setting=Candidate.full_depth(session.task.stage_names), needed=0, order=order, purpose="profile")
-    told = measure(ask.model_copy(update={"too_slow": seconds / 8}))
+    trial = Trial(candidate=Candidate.full_depth(session.task.stage_names), needed=0, order=order, purpose="profile")
+    told = trials.run(trial.model_copy(update={"too_slow": seconds / 8}))
     assert told.cut_short
     assert told.outcomes == (None,) * (16 - told.measured) + tuple(
         t.correct for t in baseline.full[16 - told.measured :]
@@ -108,11 +113,11 @@ def test_a_setting_slower_than_the_best_is_not_run_to_its_end(tmp_path: Path) ->
     assert told.seconds is None
     assert told.seconds_at_least is not None
     assert seconds / 8 < told.seconds_at_least < seconds
-    assert measure(ask.model_copy(update={"too_slow": 2 * seconds})).seconds == pytest.approx(seconds)
-    one_row = replace(measure, session=Session(Options(batch_size=1)))
-    assert one_row(ask.model_copy(update={"too_slow": seconds / 8})).cut_short
-    by_clock = replace(measure, latency="wall", questions=questions[:2])
-    told = by_clock(ask.model_copy(update={"too_slow": seconds / 8, "order": (1, 0)}))
+    assert trials.run(trial.model_copy(update={"too_slow": 2 * seconds})).seconds == pytest.approx(seconds)
+    one_row = replace(trials, session=load(batch_size=1))
+    assert one_row.run(trial.model_copy(update={"too_slow": seconds / 8})).cut_short
+    by_clock = replace(trials, settings=SearchSettings(latency="wall"), questions=questions[:2])
+    told = by_clock.run(trial.model_copy(update={"too_slow": seconds / 8, "order": (1, 0)}))
     assert not told.cut_short
     assert told.seconds is not None
 
@@ -121,36 +126,35 @@ def test_the_number_of_processes_does_not_change_what_a_search_records(tmp_path:
     """Where one has answered, two have nothing left to decode: a larger group would ask for more."""
     found = []
     for workers in (1, 2):
-        session = Session(Options(batch_size=4, workers=workers))
-        asked = SearchOptions(max_drop=0, step=10, patience=1, use_exit=False)
-        found.append(search(session, session.questions("dev", 8), tmp_path, asked))
+        session = load(batch_size=4, workers=workers, out=tmp_path)
+        found.append(search(session, SearchSettings(max_drop=0, step=10, no_exit=True), session.questions("dev", 8)))
     assert found[0].record.spent.questions_saved > 0
     assert found[1].record == found[0].record
     assert found[1].plan == found[0].plan
 
 
 def test_a_skip_set_by_hand_is_what_runs(session: Session) -> None:
-    plan = plan_by_hand(session.full_plan(), session.task, ["recall=7.attention, 9.ffn"], "5,0.5")
+    plan = session.chosen_plan(PlanOptions(skip=("recall=7.attention, 9.ffn",), exit=ExitRule()))
     assert [str(layer) for layer in sorted(plan.stage("recall").schedule.at(0))] == ["7.attention", "9.ffn"]
     assert plan.stage("summary").exit == ExitRule(window=5, threshold=0.5)
     for skips, words in (
-        (["recal=7.ffn"], "recal"),
-        (["recall=7.mlp"], "7.mlp"),
-        (["recall"], "write a stage"),
-        (["recall=99.ffn"], "99.ffn"),
+        (("recal=7.ffn",), "recal"),
+        (("recall=7.mlp",), "7.mlp"),
+        (("recall",), "write a stage"),
+        (("recall=99.ffn",), "99.ffn"),
     ):
         with pytest.raises(OptionError, match=words):
-            plan_by_hand(session.full_plan(), session.task, skips)
+            session.chosen_plan(PlanOptions(skip=skips))
 
 
 def test_a_search_keeps_its_folder_to_itself(session: Session, out: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
-        evaluate(session, session.questions("dev", 2), session.full_plan(), out)
+        evaluate(session.at(out), None, session.questions("dev", 2))
     with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
-        measure(session, out, limit=2)
+        diagnose(session.at(out), questions=session.questions("dev", 2))
     with pytest.raises(OptionError, match=r"holds a search.* Choose another --out"):
-        train(FinetuneOptions(recipe="lora", model="everyday", plan=str(out)), out)
+        finetune(TrainingOptions(model="everyday", plan=str(out)), out)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
@@ -164,7 +168,7 @@ def test_a_search_leaves_the_folders_of_other_jobs_alone(session: Session, tmp_p
         folder.mkdir()
         (folder / file).write_text('{"kind": "diagnosis"}')
         with pytest.raises(OptionError, match=says):
-            search(session, session.questions("dev", 2), folder, SearchOptions())
+            search(session.at(folder), SearchSettings(), session.questions("dev", 2))
         assert [path.name for path in folder.iterdir()] == [file]
     with pytest.raises(OptionError, match="spoilt by this evaluation"):
-        evaluate(session, session.questions("dev", 2), session.full_plan(), tmp_path / "results")
+        evaluate(session.at(tmp_path / "results"), None, session.questions("dev", 2))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from litestage.jobs.latency import LATENCY_FILE
 from litestage.jobs.session import COMPLETIONS
+from litestage.jobs.timing import LATENCY_FILE
 
 Run = Callable[..., tuple[int, str, str]]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}

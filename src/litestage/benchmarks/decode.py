@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from litestage.benchmarks.options import DecodeBenchOptions
 from litestage.benchmarks.peers import LLAMA_CPP, TRANSFORMERS, VLLM, LlamaCpp, Steps, Vllm, transformers_steps
 from litestage.core import (
     Compensation,
@@ -97,23 +98,17 @@ def left_out(num_blocks: int, compensations: Sequence[str]) -> Iterator[tuple[st
 
 
 def bench_decode(
-    model: str,
-    rows: Sequence[int],
-    context: int,
-    repeats: int,
-    peers: Sequence[str],
-    compensations: Sequence[str],
-    device: torch.device,
-    progress: Progress,
+    model: str, options: DecodeBenchOptions, peers: Sequence[str], device: torch.device, progress: Progress
 ) -> DecodeBench:
-    """Time decode steps of every subject in turn, ``repeats`` times over."""
+    """Time decode steps of every subject in turn, beside so many peers, ``repeats`` times over."""
+    rows, context, repeats = options.rows, options.context, options.repeats
     forms = forms_on(device, progress)
     progress.start("loading engines")
     source, tokenizer = load_transformers(model)
     steps = GPU_STEPS if works_behind(device) else STEPS
     engines = {form: _engine(in_form(source, tokenizer, *form, device), max(rows), context + steps) for form in forms}
     subjects = [
-        *(one for form, engine in engines.items() for one in _ours(*form, engine, rows, context, compensations)),
+        *(one for form, engine in engines.items() for one in _ours(*form, engine, rows, context, options.compensation)),
         *_peers(peers, model, source, tokenizer, rows, context, device),
     ]
     gigabytes = bandwidth(device)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from litestage.benchmarks.options import MemoryBenchOptions
 from litestage.core import OptionError
+from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions
 from litestage.jobs.progress import Progress
-from litestage.jobs.session import Options, Session
+from litestage.jobs.session import Session
 from litestage.models.decoder import Decoder
 from litestage.pipeline import run
 from litestage.results import MemoryBench
@@ -18,16 +20,21 @@ MB = 1e6
 
 
 def bench_memory(
-    options: Options, split: str, limit: int | None, times: int, at_once: int, progress: Progress
+    model: ModelOptions,
+    data: DataOptions,
+    decoding: DecodingOptions,
+    options: MemoryBenchOptions,
+    progress: Progress,
 ) -> MemoryBench:
     """Resident memory after importing, loading and each round of the questions; for a process that did nothing else."""
     imported = resident()
-    session = Session(options)
+    session = Session(model, data, decoding)
     loaded, peak = resident(), resident("VmHWM")
-    questions: list[Question] = session.questions(split, limit)
-    progress.start("answering", times * len(questions))
+    questions: list[Question] = session.questions()
+    at_once = options.at_once
+    progress.start("answering", options.rounds * len(questions))
     after: list[float] = []
-    for _ in range(times):
+    for _ in range(options.rounds):
         for group in (questions[i : i + at_once] for i in range(0, len(questions), at_once)):
             run(session.engine, session.task, group, session.full_plan(), questions_at_once=len(group))
             progress.advance(len(group))
@@ -35,8 +42,8 @@ def bench_memory(
     return MemoryBench(
         model=session.engine.identity.id,
         task=session.task.name,
-        dtype=options.dtype,
-        quantisation=options.quantise,
+        dtype=model.dtype,
+        quantisation=model.quantise,
         questions=len(questions),
         imported_mb=imported,
         loading_peak_mb=peak,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from litestage.benchmarks.options import PipelineBenchOptions
 from litestage.benchmarks.peers import TRANSFORMERS, TransformersEngine
 from litestage.core import Completion, Engine, OnToken, Plan, Request, TokenIds, Trace
 from litestage.engine import TorchEngine
@@ -80,11 +81,7 @@ def bench_pipeline(
     session: Session,
     questions: Sequence[Question],
     plan: Plan | None,
-    votes: int | None,
-    at_once: int,
-    peer_questions: int,
-    progress: Progress,
-    peer_batch_size: int | None = None,
+    options: PipelineBenchOptions,
 ) -> PipelineBench:
     """Let every system answer the same questions in turn, ``at_once`` at a time.
 
@@ -92,7 +89,8 @@ def bench_pipeline(
     ``peer_batch_size`` rows together, by default as many as we. On a GPU all answer the first group once more, before
     any is timed.
     """
-    systems = list(_systems(session, plan, len(questions), peer_questions, peer_batch_size))
+    votes, at_once, progress = options.votes, options.at_once, session.progress
+    systems = list(_systems(session, plan, len(questions), options.peer_questions, options.peer_batch_size))
     groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
     turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
     device = session.engine.model.decoder.device
@@ -115,8 +113,8 @@ def bench_pipeline(
         shots=len(session.task.shots),
         votes=votes,
         at_once=at_once,
-        dtype=session.options.dtype,
-        quantisation=session.options.quantise,
+        dtype=session.model.dtype,
+        quantisation=session.model.quantise,
         conditions=session.conditions,
         systems=tuple(_record(system, turns[system.name], turns[systems[0].name]) for system in systems),
     )
@@ -138,10 +136,10 @@ def _systems(
     session: Session, plan: Plan | None, questions: int, peer_questions: int, peer_batch_size: int | None = None
 ) -> Iterator[System]:
     """The peer first, then what each part of the engine adds to the one before."""
-    model, size, full = session.engine.model, session.options.batch_size, session.full_plan()
+    model, size, full = session.engine.model, session.decoding.batch_size, session.full_plan()
     if peer_questions:
-        source, _ = load_transformers(session.options.model, adapter=session.options.adapter)
-        source = source.to(model.decoder.device, DTYPES[session.options.dtype])
+        source, _ = load_transformers(session.model.name, adapter=session.model.adapter)
+        source = source.to(model.decoder.device, DTYPES[session.model.dtype])
         rows = peer_batch_size or size
         yield System(
             f"{TRANSFORMERS} generate", TransformersEngine(source, session.engine, rows), full, rows, peer_questions

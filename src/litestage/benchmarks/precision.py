@@ -12,7 +12,6 @@ from litestage.evaluation import score
 from litestage.evaluation.accuracy import question_scores
 from litestage.evaluation.paired import compare
 from litestage.jobs.policies import stage_texts
-from litestage.jobs.progress import Progress
 from litestage.jobs.session import Session
 from litestage.models.load import load_transformers
 from litestage.pipeline import run
@@ -21,17 +20,17 @@ from litestage.skipping.probe import effect_of
 from litestage.tasks import Question
 
 
-def bench_accuracy(session: Session, questions: Sequence[Question], progress: Progress) -> PrecisionBench:
+def bench_accuracy(session: Session, questions: Sequence[Question]) -> PrecisionBench:
     """Answer the questions in every form, and teacher-force fp32's own texts; ``session`` is in fp32."""
-    source, tokenizer = load_transformers(session.options.model, adapter=session.options.adapter)
+    source, tokenizer = load_transformers(session.model.name, adapter=session.model.adapter)
     reference: list[Trace] = []
     records: list[PrecisionAccuracy] = []
-    device = session.engine.model.decoder.device
+    device, progress = session.engine.model.decoder.device, session.progress
     for dtype, quantisation in forms_on(device, progress):
         engine = session.engine
         if (dtype, quantisation) != FORMS[0]:
             loaded = in_form(source, tokenizer, dtype, quantisation, device)
-            engine = TorchEngine(loaded, batch_size=session.options.batch_size)
+            engine = TorchEngine(loaded, batch_size=session.decoding.batch_size)
         progress.start(
             f"answering in {dtype}" if quantisation == "none" else f"answering in {quantisation}", len(questions)
         )

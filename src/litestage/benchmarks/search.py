@@ -8,19 +8,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from litestage.benchmarks.decode import FORMS
+from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, SearchSettings
 from litestage.jobs.progress import Progress
 from litestage.jobs.search import search
-from litestage.jobs.session import Options, Session
+from litestage.jobs.session import Session
 from litestage.results import SearchBench, SearchTime
-from litestage.search import SearchOptions
 
 
 def bench_search(
-    options: Options, split: str, limit: int | None, wanted: SearchOptions, progress: Progress
+    model: ModelOptions, data: DataOptions, decoding: DecodingOptions, settings: SearchSettings, progress: Progress
 ) -> SearchBench:
     """Run the same search in every form, each from nothing."""
     times = [
-        _timed(replace(options, dtype=dtype, quantise=quantisation), split, limit, wanted, progress)
+        _timed(replace(model, dtype=dtype, quantise=quantisation), data, decoding, settings, progress)
         for dtype, quantisation in FORMS
     ]
     session = times[0][1]
@@ -33,17 +33,17 @@ def bench_search(
 
 
 def _timed(
-    options: Options, split: str, limit: int | None, wanted: SearchOptions, progress: Progress
+    model: ModelOptions, data: DataOptions, decoding: DecodingOptions, settings: SearchSettings, progress: Progress
 ) -> tuple[SearchTime, Session]:
-    session = Session(options)
-    questions = session.questions(split, limit)
     with TemporaryDirectory() as out:
+        session = Session(model, data, decoding, out=Path(out), progress=progress)
+        questions = session.questions()
         start = time.perf_counter()
-        found = search(session, questions, Path(out), wanted, split=split, progress=progress)
+        found = search(session, settings, questions, split=data.split)
         seconds = time.perf_counter() - start
     record = SearchTime(
-        dtype=options.dtype,
-        quantisation=options.quantise,
+        dtype=model.dtype,
+        quantisation=model.quantise,
         seconds=seconds,
         questions=len(questions),
         settings=found.record.spent.points,

@@ -25,6 +25,7 @@ from litestage.cli import (
 )
 from litestage.cli.command import Command, Group, where_help_is
 from litestage.cli.console import ERR
+from litestage.cli.options import spelled_out
 from litestage.core.errors import LitestageError
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
@@ -44,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for module in (quickstart, search, evaluate, compare, diagnose, run, rank, report, finetune):
-    app.command(module.__name__.rpartition(".")[2], cls=Command)(module.command)
+    app.command(module.__name__.rpartition(".")[2], cls=Command)(spelled_out(module.command))
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.command("tasks", cls=Command)(tasks.command)

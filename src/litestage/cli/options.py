@@ -1,180 +1,160 @@
-"""The options that commands share: one name, one meaning, everywhere."""
+"""Records of options as a command takes them: one parameter of a command becomes all its options."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from litestage.core.errors import OptionError
 from litestage.core.plan import content_hash
-from litestage.core.wording import did_you_mean
+from litestage.jobs.options import HOW, DataOptions, DecodingOptions, ModelOptions, Options, flag_of, hint_of
 
 if TYPE_CHECKING:
-    from litestage.jobs import Options, Session
-    from litestage.jobs.policies import Policy
-
-Number = TypeVar("Number", int, float)
-
-WHAT, HOW, WHERE = "What to run", "How to run it", "What comes out"
+    from litestage.jobs.progress import Progress
+    from litestage.jobs.session import Session
 
 
-def listed(param: typer.CallbackParam, value: str) -> str:
-    """Refuse what the option's metavar does not list, before a model is loaded."""
-    known = (param.metavar or "").split("|")
-    if value not in known:
-        near = did_you_mean(value, known)
-        raise OptionError(f"{param.opts[0]} {value} is not known.{near} Choose {', '.join(known[:-1])} or {known[-1]}.")
-    return value
+@dataclass(frozen=True)
+class Taken:
+    """What a command takes of a record, where that is not all of it, or not as the record says."""
+
+    without: tuple[str, ...] = ()
+    """Fields that keep their defaults."""
+    only: tuple[str, ...] = ()
+    help: Mapping[str, str] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+
+    def takes(self, one: Field[Any]) -> bool:
+        return one.name in self.only if self.only else one.name not in self.without
 
 
-Model = Annotated[
-    str, typer.Option(metavar="NAME", help="Short name, folder, .gguf file or hub id.", rich_help_panel=WHAT)
-]
-Adapter = Annotated[
-    str | None, typer.Option(metavar="NAME", help="LoRA adapter: short name or folder.", rich_help_panel=WHAT)
-]
-Task = Annotated[
-    str, typer.Option(metavar="NAME", help="Built-in task, or a .toml or .yaml file.", rich_help_panel=WHAT)
-]
-Data = Annotated[
-    str | None,
-    typer.Option(metavar="DIR", help="Folder with dev.jsonl and test.jsonl, or one .jsonl file.", rich_help_panel=WHAT),
-]
-Split = Annotated[
-    str,
-    typer.Option(
-        metavar="dev|test|train",
-        callback=listed,
-        help="Which questions.",
-        rich_help_panel=WHAT,
-    ),
-]
-Limit = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Only the first so many questions.", rich_help_panel=WHAT)
-]
-Shots = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Worked examples in each prompt. Default: 3, none for a model trained on the task.",
-        rich_help_panel=WHAT,
-    ),
-]
-PlanFolder = Annotated[
-    str | None, typer.Option("--plan", metavar="DIR", help="A plan folder; full depth without.", rich_help_panel=WHAT)
-]
-Skip = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="STAGE=LAYERS",
-        help="Skip a set by hand: recall=7.attention,9.ffn. Once a stage; replaces the plan's own set there.",
-        rich_help_panel=HOW,
-    ),
-]
-UNSURE = "End a text when its last tokens are unsure: 5,0.5."
-Exit = Annotated[
-    str | None,
-    typer.Option(
-        "--exit",
-        metavar="WINDOW,THRESHOLD",
-        help=f"{UNSURE} Replaces the plan's own rule in all stages. Default: as in the plan; off without one.",
-        rich_help_panel=HOW,
-    ),
-]
-TriedExit = Annotated[
-    str | None,
-    typer.Option("--exit", metavar="WINDOW,THRESHOLD", help=f"{UNSURE} Default: 5,0.5 is tried.", rich_help_panel=HOW),
-]
-NoExit = Annotated[bool, typer.Option("--no-exit", help="Never end a text early.", rich_help_panel=HOW)]
-MaxDrop = Annotated[
-    float, typer.Option(metavar="POINTS", help="Accuracy points the plan may lose (epsilon).", rich_help_panel=HOW)
-]
-Step = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Sub-layers between two budgets tried.", rich_help_panel=HOW)
-]
-Preset = Annotated[
-    str,
-    typer.Option(
-        metavar="paper|probed",
-        callback=listed,
-        help="How sub-layers are left out: as in the paper, or by the best of several rankings and stand-ins.",
-        rich_help_panel=HOW,
-    ),
-]
-Rankings = Annotated[
-    str | None,
-    typer.Option(
-        "--ranking",
-        metavar="NAME,...",
-        help="Rankings to try: cosine, cosine_by_stage, cosine_decoded, probe, probe_pooled, greedy, greedy_pooled.",
-        rich_help_panel=HOW,
-    ),
-]
-Compensations = Annotated[
-    str | None,
-    typer.Option(
-        "--compensation",
-        metavar="KIND,...",
-        help="What to try in place of a skipped sub-layer: none, norm_ratio, mean, affine, lowrank:16.",
-        rich_help_panel=HOW,
-    ),
-]
-Latency = Annotated[
-    str,
-    typer.Option(
-        metavar="priced|wall",
-        callback=listed,
-        help="Price counted work, or time every run.",
-        rich_help_panel=HOW,
-    ),
-]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=HOW)]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        metavar="fp32|bf16",
-        callback=listed,
-        help="Number format of weights and cache.",
-        rich_help_panel=HOW,
-    ),
-]
-Quantise = Annotated[
-    str,
-    typer.Option(
-        metavar="none|int8|int4",
-        callback=listed,
-        help="Round weights to 8 or 4 bits (CPU, CUDA).",
-        rich_help_panel=HOW,
-    ),
-]
-BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Rows that decode together.", rich_help_panel=HOW)]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Processes that answer side by side on a processor. Default: two for a small model.",
-        rich_help_panel=HOW,
-    ),
-]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="For all that is drawn at random.", rich_help_panel=HOW)]
-Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where results go. Default: under runs/.", rich_help_panel=WHERE)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=WHERE)]
+def spelled_out(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every record among its parameters spelled out, option by option.
+
+    A record given as a parameter's default says the defaults of this command's options.
+    """
+    parts = [_Part.of(parameter) for parameter in inspect.signature(command, eval_str=True).parameters.values()]
+
+    def run(**values: Any) -> None:
+        command(**{part.name: part.value(values) for part in parts})
+
+    parameters = sorted((one for part in parts for one in part.parameters()), key=_comes_late)
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = command.__doc__
+    return run
 
 
-def open_session(options: Options) -> Session:
+def _comes_late(parameter: inspect.Parameter) -> bool:
+    """Whether an option stands behind those that are the command's own: how to run it is much the same everywhere."""
+    always = {_dest(one) for record in (ModelOptions, DecodingOptions) for one in fields(record)}
+    return parameter.name in always and getattr(parameter.default, "rich_help_panel", None) == HOW
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A parameter of a command: a record, or an option or argument of the command's own."""
+
+    parameter: inspect.Parameter
+    record: type[Options] | None
+    taken: Taken
+
+    @classmethod
+    def of(cls, parameter: inspect.Parameter) -> _Part:
+        annotation, taken = parameter.annotation, Taken()
+        if get_origin(annotation) is Annotated and isinstance(get_args(annotation)[1], Taken):
+            annotation, taken = get_args(annotation)
+        is_record = isinstance(annotation, type) and issubclass(annotation, Options)
+        return cls(parameter, annotation if is_record else None, taken)
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
+
+    def parameters(self) -> Iterator[inspect.Parameter]:
+        if self.record is None:
+            yield self.parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            return
+        types = get_type_hints(self.record)
+        for one in self._fields():
+            required = one.name in self.taken.required
+            default = ... if required else self._typed(one)
+            annotation = _typed_as(one, types[one.name], optional=default is None)
+            yield inspect.Parameter(
+                _dest(one), inspect.Parameter.KEYWORD_ONLY, default=self._option(one, default), annotation=annotation
+            )
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """The record, of what was typed."""
+        if self.record is None:
+            return values[self.name]
+        return self.record(**{**vars(self._default), **{one.name: _read(one, values) for one in self._fields()}})
+
+    @property
+    def _default(self) -> Options:
+        given = self.parameter.default
+        return given if isinstance(given, Options) else (self.record or Options)()
+
+    def _fields(self) -> list[Field[Any]]:
+        return [one for one in fields(self.record or Options) if self.taken.takes(one)]
+
+    def _typed(self, one: Field[Any]) -> Any:
+        """The default as it is typed."""
+        hint, default = hint_of(one), getattr(self._default, one.name)
+        return hint.typed if hint.read else None if default == () else default
+
+    def _option(self, one: Field[Any], default: Any) -> Any:
+        hint = hint_of(one)
+        return typer.Option(
+            default,
+            flag_of(one),
+            metavar=hint.metavar or None,
+            min=hint.least,
+            max=hint.most,
+            help=self.taken.help.get(one.name, hint.help),
+            rich_help_panel=hint.panel,
+        )
+
+
+def _dest(one: Field[Any]) -> str:
+    return flag_of(one).removeprefix("--").replace("-", "_")
+
+
+def _typed_as(one: Field[Any], kind: Any, optional: bool) -> Any:
+    """The type that typer knows an option by."""
+    if hint_of(one).read:
+        return str | None if optional else str
+    return list[str] | None if get_origin(kind) is tuple else kind
+
+
+def _read(one: Field[Any], values: Mapping[str, Any]) -> Any:
+    """What was typed, as the record holds it."""
+    value, read = values[_dest(one)], hint_of(one).read
+    if isinstance(one.default, tuple) and not isinstance(value, str):
+        return tuple(value or ())
+    if read is None or value is None:
+        return value
+    try:
+        return read(value)
+    except OptionError as error:
+        raise OptionError(f"{flag_of(one)} {error}") from None
+
+
+def open_session(
+    model: ModelOptions, data: DataOptions, decoding: DecodingOptions, out: Path | None, progress: Progress
+) -> Session:
     """Load model and task; what transformers would print is kept quiet."""
-    from litestage.jobs import Session
+    from litestage.jobs.session import Session
 
     quiet_transformers()
-    return Session(options)
+    return Session(model, data, decoding, out=out, progress=progress)
 
 
 def quiet_transformers() -> None:
@@ -184,20 +164,13 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def out_folder(out: Path | None, command: str, options: Options, *settings: object) -> Path:
+def out_folder(out: Path | None, command: str, model: ModelOptions, data: DataOptions, *settings: object) -> Path:
     """The folder given, or one under ``runs/`` that the same settings always get, so that a killed run goes on."""
     if out is not None:
         return check_out(out)
-    name = Path(options.model).name + (f"+{Path(options.adapter).name}" if options.adapter else "")
-    task = Path(options.task).stem
-    return check_out(Path("runs") / f"{command}-{task}-{name}-{content_hash([repr(options), repr(settings)])[:8]}")
-
-
-def spelled(options: Options) -> str:
-    """Options as they are typed: those that are given, and not the default's."""
-    default = type(options)()
-    changed = {name: value for name, value in vars(options).items() if value not in (None, getattr(default, name))}
-    return shlex.join(word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", str(value)))
+    name = Path(model.name).name + (f"+{Path(model.adapter).name}" if model.adapter else "")
+    asked = content_hash([repr(model), repr(data), repr(settings)])[:8]
+    return check_out(Path("runs") / f"{command}-{Path(data.task).stem}-{name}-{asked}")
 
 
 def check_out(folder: Path) -> Path:
@@ -210,23 +183,12 @@ def check_out(folder: Path) -> Path:
     return folder
 
 
-def policies(preset: str, rankings: str | None, compensations: str | None) -> tuple[Policy, ...]:
-    """The preset's policies, with rankings or compensations of the user's own in their place."""
-    from litestage.jobs.policies import PRESETS, policies_of
-
-    if preset not in PRESETS:
-        raise OptionError(f"--preset {preset} is not known. Choose {' or '.join(PRESETS)}.")
-    own = [[name.strip() for name in text.split(",")] if text else None for text in (rankings, compensations)]
-    return policies_of(*(mine or default for mine, default in zip(own, PRESETS[preset], strict=True)))
-
-
-def numbers(option: str, text: str, kind: Callable[[str], Number], least: float = 1e-9) -> tuple[Number, ...]:
-    """Read ``1,2,3``: numbers from ``least`` to a million, above 0 unless it is that; ascending and none twice."""
-    try:
-        found = tuple(sorted({kind(part) for part in text.split(",")}))
-    except ValueError:
-        found = ()
-    if not found or not all(least <= number <= 1e6 for number in found):
-        kinds = "numbers above 0" if least else "0 or numbers above it"
-        raise OptionError(f"{option} {text}: write {kinds}, up to a million, with commas between them: {option} 1,2,3.")
-    return found
+def as_typed(*records: Options, without: tuple[str, ...] = ()) -> str:
+    """Options as they are typed: those that are given, and not the default's."""
+    words: list[str] = []
+    for record in records:
+        for one in fields(record):
+            value = getattr(record, one.name)
+            if value not in (None, one.default) and one.name not in without:
+                words += [flag_of(one), str(value)]
+    return shlex.join(words)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT, Bars
+from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, OutputOptions, RankOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,50 +18,26 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: o.Model = "everyday",
-    adapter: o.Adapter = None,
-    task: o.Task = "everyday",
-    data: o.Data = None,
-    split: o.Split = "dev",
-    limit: o.Limit = 50,
-    shots: o.Shots = None,
-    ranking: o.Rankings = "cosine,probe,greedy",
-    compensation: o.Compensations = "none",
-    step: o.Step = 2,
-    answers: Annotated[
-        bool,
-        typer.Option(
-            "--answers",
-            help="Also answer half the questions with each budget left out of every stage.",
-            rich_help_panel=o.HOW,
-        ),
-    ] = False,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "fp32",
-    quantise: o.Quantise = "none",
-    batch_size: o.BatchSize = 32,
-    workers: o.Workers = None,
-    seed: o.Seed = 0,
-    out: o.Out = None,
-    json: o.Json = False,
+    model: ModelOptions,
+    data: DataOptions = DataOptions(limit=50),
+    *,
+    options: RankOptions,
+    decoding: DecodingOptions,
+    output: OutputOptions,
 ) -> None:
-    """Rank sub-layers, in several policies side by side: the first in a list are skipped first (Step 1 of the paper).
+    """Rank sub-layers, in several ways side by side: the first in a list are skipped first (Step 1 of the paper).
 
     Example: [bold]litestage rank --task everyday --limit 50 --compensation none,affine[/]
     """
-    from litestage.jobs import Options
-    from litestage.jobs.rankings import compare_rankings
+    from litestage.jobs.rankings import rank
     from litestage.report.rankings import write_rankings_figure
 
-    options = Options(model, adapter, task, data, shots, device, dtype, batch_size, seed, quantise, workers)
-    policies = o.policies("paper", ranking, compensation)
+    folder = o.out_folder(output.out, "rank", model, data, decoding, options)
     with Bars() as bars:
-        session = o.open_session(options)
-        folder = o.out_folder(out, "rank", options, split, limit, policies, step)
-        questions = session.questions(split, limit)
-        found = compare_rankings(session, questions, policies, folder, step=step, answers=answers, progress=bars)
+        session = o.open_session(model, data, decoding, folder, bars)
+        found = rank(session, options)
     write_rankings_figure({stage.stage: _curves(stage) for stage in found.stages}, folder, _answers(found))
-    if json:
+    if output.json:
         typer.echo(found.model_dump_json(indent=2))
         return
     _show(found)

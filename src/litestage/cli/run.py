@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
@@ -12,68 +12,78 @@ from rich.text import Text
 
 from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT
+from litestage.core.errors import OptionError
+from litestage.jobs.options import (
+    WHAT,
+    DataOptions,
+    DecodingOptions,
+    ModelOptions,
+    OutputOptions,
+    PlanOptions,
+    RunOptions,
+)
+from litestage.jobs.progress import SILENT
 
 if TYPE_CHECKING:
     from litestage.core import Plan, StageTrace
-    from litestage.jobs import Session
+    from litestage.jobs.session import Session
     from litestage.tasks import Question
 
 
 def command(
-    question: str | None = typer.Argument(None, help='With its choices: "Which floats? (A) a cork (B) a stone".'),
-    choice: list[str] | None = typer.Option(
-        None, help="A choice, if not in the question. Once each.", rich_help_panel=o.WHAT
-    ),
-    model: o.Model = "everyday",
-    adapter: o.Adapter = None,
-    task: o.Task = "everyday",
-    shots: o.Shots = None,
-    plan: o.PlanFolder = None,
-    skip: o.Skip = None,
-    exit_rule: o.Exit = None,
-    no_exit: o.NoExit = False,
-    explain: bool = typer.Option(
-        False, "--explain", help="Say what was skipped and where texts ended.", rich_help_panel=o.WHERE
-    ),
-    device: o.Device = "auto",
-    dtype: o.Dtype = "fp32",
-    quantise: o.Quantise = "none",
-    json: o.Json = False,
+    question: Annotated[
+        str | None,
+        typer.Argument(help="With its choices, (A) the first (B) the second. Without: one of the embedded set."),
+    ] = None,
+    choice: Annotated[
+        list[str] | None, typer.Option(help="A choice, if not in the question. Once each.", rich_help_panel=WHAT)
+    ] = None,
+    *,
+    options: RunOptions,
+    model: ModelOptions,
+    data: Annotated[DataOptions, o.Taken(only=("task", "shots"))],
+    plan: PlanOptions,
+    output: Annotated[OutputOptions, o.Taken(only=("json",))],
 ) -> None:
-    """Answer one question that you type; the stages appear as they are written.
+    """Answer one question that you type, or one of the embedded set; the stages appear as they are written.
 
-    Example: [bold]litestage run "Which of these can float on water? (A) a cork (B) a stone (C) a key (D) a fork"[/]
+    Example: [bold]litestage run "Grace is lost in the dark and sees a glow far away. Which of these could it be?
+    (A) a sleeping bag (B) a glove (C) an ice cream (D) a lantern"[/]
     """
-    from litestage.jobs import Options
-    from litestage.jobs.answer import ask, read_question
-    from litestage.jobs.session import plan_by_hand
+    from litestage.jobs.answer import answer, caution, read_question, sample
 
-    asked = read_question(*_typed(question, choice or []))
+    text = question if question is not None else _piped()
+    if text and options.sample is not None:
+        raise OptionError("--sample takes a question of the embedded set, and one was typed. Leave one out.")
+    asked = read_question(text, choice or []) if text or choice else None
     with ERR.status("loading the model"):
-        session = o.open_session(Options(model, adapter, task, None, shots, device, dtype, quantise=quantise))
-        base = session.load_plan(plan) if plan else session.full_plan()
-        used = plan_by_hand(base, session.task, skip or [], exit_rule, no_exit)
-    if json:
-        typer.echo(ask(session, asked, used).model_dump_json(indent=2))
+        session = o.open_session(model, data, DecodingOptions(workers=1), None, SILENT)
+        used = session.chosen_plan(plan)
+        asked = asked or sample(session, options.sample or 1)
+    if asked.answer is not None:
+        ERR.print(_sampled(asked, options.sample or 1), highlight=False)
+    if words := caution(session, asked):
+        ERR.print(words, style="yellow", highlight=False)
+    if output.json:
+        typer.echo(answer(session, asked, used).model_dump_json(indent=2))
         return
-    _show(session, asked, used, explain)
+    _show(session, asked, used, options.explain)
 
 
-def _typed(question: str | None, choices: list[str]) -> tuple[str, list[str]]:
-    """The question from the command line, or asked for."""
-    if question is not None or not sys.stdin.isatty():
-        return question if question is not None else sys.stdin.read(), choices
-    question = typer.prompt("Question")
-    if "(A)" in question:
-        return question, choices
-    OUT.print("Its choices, one a line; an empty line ends them.", style="dim")
-    while answer := typer.prompt(f"({chr(65 + len(choices))})", default="", show_default=False):
-        choices.append(answer)
-    return question, choices
+def _piped() -> str:
+    """What another program writes to this one."""
+    return "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().strip()
+
+
+def _sampled(question: Question, number: int) -> Text:
+    """A question of the embedded set, as it would be typed."""
+    choices = " ".join(f"({chr(65 + i)}) {choice}" for i, choice in enumerate(question.choices))
+    said = f"Question {number} of the embedded test set (--sample N takes another, or type your own):"
+    return Text.assemble((said, "dim"), f"\n{question.question} {choices}")
 
 
 def _show(session: Session, question: Question, plan: Plan, explain: bool) -> None:
-    from litestage.jobs.answer import ask
+    from litestage.jobs.answer import answer
 
     texts: dict[int, str] = {}
     with Live(console=OUT, refresh_per_second=12, transient=True) as live:
@@ -89,13 +99,14 @@ def _show(session: Session, question: Question, plan: Plan, explain: bool) -> No
             if explain:
                 OUT.print(Padding(_explanation(stage, plan), (0, 0, 0, 2)), style="dim")
 
-        trace = ask(session, question, plan, on_text=on_text, on_stage=on_stage)
+        trace = answer(session, question, plan, on_text=on_text, on_stage=on_stage)
     chosen = (
         "no answer that could be read"
         if trace.answer is None
         else f"({chr(65 + trace.answer)}) {question.choices[trace.answer]}"
     )
-    OUT.print(Text.assemble(("Answer: ", "bold green"), chosen))
+    right = "" if question.answer is None else f"  ({'right' if trace.correct else 'wrong'})"
+    OUT.print(Text.assemble(("Answer: ", "bold green"), chosen, (right, "dim")))
 
 
 def _stage_view(stage: str, texts: list[str], question: Question, live: bool = False) -> Text:

@@ -23,8 +23,6 @@ class Ranking(Record):
     """Sub-layers from the most to the least redundant."""
 
     scores: tuple[RankedLayer, ...]
-    inputs: str = ""
-    """A hash of what it was computed from, for whoever keeps it."""
 
     def skip_set(self, budget: int) -> SkipSet:
         """The ``budget`` most redundant sub-layers; sets of growing budgets are nested."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from tomllib import TOMLDecodeError
 from typing import Any
@@ -37,6 +37,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean X?`` for the known name that looks most like this one, or nothing."""
     close = get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else ""
+
+
+def listed(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
 def shown(value: object) -> str:

@@ -1,17 +1,25 @@
-"""One question, typed by a person, answered stage by stage as the text comes."""
+"""One question, answered stage by stage as the text comes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-from litestage.core import DataError, Plan, StageTrace, Trace
+from litestage.core import DataError, OptionError, Plan, StageTrace, Trace
+from litestage.core.wording import listed
 from litestage.jobs.session import Session
+from litestage.models.catalog import EMBEDDED, PULLABLE
 from litestage.pipeline import run
 from litestage.tasks import LETTERS, Question, check_text
+from litestage.tasks.everyday import knowledge, unfamiliar
 
 OnText = Callable[[str, int, str], None]
 """Called with a stage's name, a branch, and that branch's text so far."""
+EXAMPLE = (
+    "Grace is lost in the dark and sees a glow far away. Which of these could it be? "
+    "(A) a sleeping bag (B) a glove (C) an ice cream (D) a lantern"
+)
+"""A question of the embedded set that the embedded model answers right."""
 
 
 def read_question(text: str, choices: Sequence[str]) -> Question:
@@ -26,8 +34,8 @@ def read_question(text: str, choices: Sequence[str]) -> Question:
             raise DataError(f"The choices are lettered {', '.join(letters)}; they must go A, B, C and so on.")
     if not text.strip() or not choices or not all(choice.strip() for choice in choices):
         raise DataError(
-            'A question needs its choices: litestage run "Which of these floats? (A) a cork (B) a stone", '
-            "or one --choice for each."
+            f'A question needs its choices: litestage run "{EXAMPLE}", or one --choice for each. '
+            "Without a question it takes one of the embedded set."
         )
     if len(choices) < 2:
         raise DataError(f"A question needs two choices or more, but this one has only {choices[0].strip()!r}.")
@@ -41,15 +49,48 @@ def read_question(text: str, choices: Sequence[str]) -> Question:
     return Question(id="typed", question=text.strip(), choices=tuple(choice.strip() for choice in choices))
 
 
-def ask(
+def sample(session: Session, number: int) -> Question:
+    """Question ``number`` of the embedded test set, counted from 1; raises `OptionError` where there is none."""
+    if not session.may_show_texts:
+        raise OptionError(
+            f"Task {session.task.name} has no questions here to take one of. Type one with its choices: "
+            f'litestage run --task {session.task.name} "Which ...? (A) this (B) that".'
+        )
+    questions = session.questions("test")
+    if not 1 <= number <= len(questions):
+        raise OptionError(f"--sample {number}: the embedded test set has {len(questions)} questions. Choose 1 to that.")
+    return questions[number - 1]
+
+
+def caution(session: Session, question: Question) -> str:
+    """What to say of a question about things that the embedded model has never seen; empty for any other."""
+    if session.model.name != EMBEDDED or session.model.adapter or session.task.name != EMBEDDED:
+        return ""
+    if not (strange := unfamiliar(question.question, question.choices)):
+        return ""
+    wording = strange == (question.question.strip(),)
+    what = "a question put like this" if wording else listed(strange)
+    real = next(iter(PULLABLE))
+    return (
+        f"The embedded model knows its own {len(knowledge().things)} everyday things alone, and has never seen {what}: "
+        f"its answer is a guess. A model that has read more: `litestage models pull {real}`, then --model {real}."
+    )
+
+
+def answer(
     session: Session,
-    question: Question,
-    plan: Plan,
+    question: Question | str,
+    plan: Plan | None = None,
     *,
     on_text: OnText | None = None,
     on_stage: Callable[[StageTrace], None] | None = None,
 ) -> Trace:
-    """Answer one question greedily; ``on_text`` hears every token, ``on_stage`` every finished stage."""
+    """Answer one question greedily, at full depth without a plan.
+
+    A text has its choices inside: "... Which of these could it be? (A) a glove (B) a lantern". ``on_text`` hears every
+    token, ``on_stage`` every finished stage.
+    """
+    asked = read_question(question, ()) if isinstance(question, str) else question
     names = list(session.task.stage_names)
     tokens: dict[int, list[int]] = {}
     decode = session.engine.model.tokenizer.decode
@@ -66,6 +107,11 @@ def ask(
             on_stage(traces[0])
 
     (trace,) = run(
-        session.engine, session.task, [question], plan, on_token=heard, on_stage=lambda _, traces: finished(traces)
+        session.engine,
+        session.task,
+        [asked],
+        session.full_plan() if plan is None else plan,
+        on_token=heard,
+        on_stage=lambda _, traces: finished(traces),
     )
     return trace

@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import ceil
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from litestage.core import Compensation, CompensationKind, ExitRule, OptionError, Plan, SkipSchedule, Trace
-from litestage.core.wording import did_you_mean
-from litestage.evaluation import (
-    as_fast,
-    compare,
-    frontier,
-    holm,
-    medians,
-    price_error,
-    question_scores,
-    speedup,
-)
-from litestage.jobs.claim import refuse_other_jobs
-from litestage.jobs.evaluate import NO_ROOM_NOTE, answer, none_right, summarise
-from litestage.jobs.latency import wall_clock
+from litestage.core.wording import did_you_mean, listed
+from litestage.evaluation import as_fast, frontier, holm, medians, price_error, question_scores, speedup
+from litestage.evaluation import compare as paired_scores
+from litestage.jobs.evaluate import NO_ROOM_NOTE, none_right, summarise
 from litestage.jobs.methods import Method, controls, full_depth, searched, token_cap, uniform
-from litestage.jobs.progress import SILENT, Progress
+from litestage.jobs.options import CompareOptions, SearchSettings
 from litestage.jobs.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
 from litestage.jobs.search import Baseline, lay_baseline, search
-from litestage.jobs.session import Session, command_line
-from litestage.report import words
+from litestage.jobs.session import Session, provenance
+from litestage.jobs.timing import wall_clock
 from litestage.results import (
     CONSTANT,
     Comparison,
@@ -43,11 +31,9 @@ from litestage.results import (
     MethodResult,
     Pair,
     Performance,
-    Provenance,
     Split,
     most_common,
 )
-from litestage.search import SearchOptions
 from litestage.skipping import block_influence, rank_sub_layers, redundancy, save_stand
 from litestage.skipping.rules import RULES, Scores
 from litestage.tasks import Question
@@ -55,119 +41,129 @@ from litestage.tasks import Question
 INFLUENCE_QUESTIONS = 50
 """Questions whose prompts give ShortGPT its block influence."""
 WORTH_TIMING = 0.5
-"""Priced speedup below which a system is not timed: its texts run to their limits, and would take all of the time."""
+"""Priced speedup below which a method is not timed: its texts run to their limits, and would take all of the time."""
 UNREAD = 0.5
 """Share of answers that do not parse from which accuracy says little."""
 AMOUNTS = 4
 """Budgets of each method, unless they are asked for."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is compared; None is all."""
-
-    search: int | None = 150
-    test: int | None = 200
-    wall: int = 6
-    """Test questions timed by the wall clock, all systems in turn."""
-    blocks: tuple[int, ...] | None = None
-    """What each method is asked to skip, in blocks; None is four amounts, up to what LiteStage's plans skip."""
-    max_drops: tuple[float, ...] = (1.0, 3.0, 5.0, 10.0)
-    """Points that LiteStage's plans may lose on dev."""
-
-    def check(self, num_blocks: int) -> None:
-        """Raise `OptionError` for what could not be compared."""
-        for option, count, least in (
-            ("--search-limit", self.search, 1),
-            ("--limit", self.test, 1),
-            ("--wall", self.wall, 2),
-        ):
-            if count is not None and count < least:
-                raise OptionError(f"{option} {count} is too few to compare anything. Choose {least} or more.")
-        if wrong := [drop for drop in self.max_drops if not 0 <= drop <= 100]:
-            raise OptionError(
-                f"--max-drops {wrong[0]:g} cannot be points of accuracy to lose. Give numbers of 0 to 100."
-            )
-        names = [f"{drop:g}" for drop in self.max_drops]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise OptionError(
-                f"--max-drops has {twice[0]} twice, or two numbers that differ by next to nothing from it."
-            )
-        if self.blocks and max(self.blocks) > num_blocks:
-            raise OptionError(f"--blocks {max(self.blocks)}: the model has {num_blocks} blocks to skip.")
-
-    def amounts(self, plans: Iterable[Plan], num_blocks: int) -> tuple[int, ...]:
-        """Blocks that the methods are asked for, so that some are as many as a plan skips in the mean."""
-        if self.blocks is not None:
-            return self.blocks
-        skipped = [[stage.schedule.num_skipped / 2 for stage in plan.stages.values()] for plan in plans]
-        most = max([AMOUNTS, *(ceil(fmean(some)) for some in skipped)])
-        return tuple(sorted({ceil(most * i / AMOUNTS) for i in range(1, AMOUNTS + 1)}))
-
-
 @dataclass
 class _MethodResult:
-    """A system and what it did on the test questions."""
+    """A method and what it did on the test questions."""
 
     method: Method
     evaluation: Evaluation
     wall: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by question; nothing for a system that is not worth timing."""
+    """Seconds by question; nothing for a method that is not worth timing."""
 
 
-def compare_methods(
-    session: Session,
-    out: Path,
-    *,
-    methods: Sequence[str] = tuple(RULES),
-    plans: Sequence[Path] = (),
-    split: str = "test",
-    sizes: Sizes = Sizes(),
-    options: SearchOptions = SearchOptions(),
-    exit_rule: ExitRule = ExitRule(),
-    progress: Progress = SILENT,
+@dataclass(frozen=True)
+class _Test:
+    """What all methods are run on."""
+
+    session: Session
+    baseline: Baseline
+    questions: Sequence[Question]
+
+    def run(self, methods: Iterable[Method]) -> list[_MethodResult]:
+        return [_MethodResult(method, self._evaluated(method)) for method in methods]
+
+    def _evaluated(self, method: Method) -> Evaluation:
+        what = f"{method.title} {method.requested}".strip()
+        traces = self.session.answer(self.questions, method.plan, what, task=method.task)
+        return summarise(traces, method.plan, self.baseline.cost, self.session.conditions)
+
+    def time(self, results: Sequence[_MethodResult], count: int) -> None:
+        """Time methods in turn on the first questions; kept, so that a resumed comparison tells the same times."""
+        full, *others = results
+        most = full.evaluation.price.seconds / WORTH_TIMING
+        worth = [full, *(result for result in others if result.evaluation.price.seconds <= most)]
+        plans = {result.method.name: result.method.plan for result in worth}
+        tasks = {result.method.name: result.method.task for result in worth}
+        threads = self.baseline.cost.threads
+        seconds = medians(wall_clock(self.session, plans, self.questions[:count], threads, tasks=tasks))
+        for result in worth:
+            result.wall = seconds[result.method.name]
+
+
+def compare(
+    session: Session, options: CompareOptions = CompareOptions(), *, split: str = "test", limit: int | None = 200
 ) -> Comparison:
-    """Search LiteStage's plans on dev, run all systems on ``split``, and pair every outcome; resumes from ``out``.
+    """Search LiteStage's plans on dev, run all methods on ``split``, and pair every outcome; resumes from the folder.
 
     Folders of ``plans`` that were found already take the place of the search. ``split`` dev is what the search, theirs
     too, leaves of it.
     """
-    check_methods(methods)
-    sizes.check(session.engine.identity.num_blocks)
-    refuse_other_jobs(out, "comparison")
     started = time.perf_counter()
-    given = _given(session, plans, methods, out)
-    dev, tested = _splits(session, split, sizes.search, given)
-    used = dev[: sizes.search], tested[: sizes.test]
-    baseline = lay_baseline(session, used[0], out, progress)
-    searching = "litestage" in methods and not given
-    found = _plans(session, baseline, used[0], out, sizes, options, exit_rule, progress) if searching else given
-    amounts = sizes.amounts(found.values(), session.engine.identity.num_blocks)
-    norm_ratio = _fit(session, baseline, out)
-    scaled: dict[CompensationKind, Compensation] = {"none": Compensation(), "norm_ratio": norm_ratio}
-    systems = [
+    num_blocks = session.engine.identity.num_blocks
+    if options.full:
+        options, limit = replace(options, search_limit=None, blocks=tuple(range(1, num_blocks // 2 + 1))), None
+    rules = known_methods(options.methods)
+    if options.blocks and max(options.blocks) > num_blocks:
+        raise OptionError(f"--blocks {max(options.blocks)}: the model has {num_blocks} blocks to skip.")
+    session.folder.claim("comparison")
+    given = _given(session, options.plans, rules)
+    dev, tested = splits(session, split, options.search_limit, given)
+    searched, used = dev[: options.search_limit], tested[:limit]
+    baseline = lay_baseline(session, searched)
+    found = given if given or "litestage" not in rules else _plans(session, baseline, searched, options)
+    test = _Test(session, baseline, used)
+    results = test.run(_methods(session, baseline, rules, found, options))
+    ours = [result for result in results if result.method.kind == "litestage"]
+    full = results[0].evaluation.questions
+    caps = (token_cap(session, result.method, full, result.evaluation.questions) for result in ours)
+    results += test.run([cap for cap in caps if cap])
+    test.time(results, options.wall)
+    comparison = _comparison(
+        test,
+        results,
+        searched_on=_searched_on(given.values()) or Split(name="dev", used=len(searched), available=len(dev)),
+        searched_by=_latency_of(given.values()),
+        tested_on=Split(name=split, used=len(used), available=len(tested)),
+        seconds=time.perf_counter() - started,
+    )
+    if session.folder.path:
+        comparison.save(session.folder.path)
+    return comparison
+
+
+def known_methods(names: Sequence[str]) -> tuple[str, ...]:
+    """The rules named, or all; raises `OptionError` for a method that there is no rule for."""
+    if tuple(names) == ("all",):
+        return tuple(RULES)
+    if unknown := [name for name in names if name not in RULES]:
+        near = did_you_mean(unknown[0], ["all", *RULES])
+        raise OptionError(f"--methods {unknown[0]!r} is not known.{near} Choose all, or among {', '.join(RULES)}.")
+    return tuple(names)
+
+
+def _methods(
+    session: Session, baseline: Baseline, rules: Sequence[str], plans: Mapping[float, Plan], options: CompareOptions
+) -> list[Method]:
+    """Full depth first, then LiteStage's plans, the rules and the controls."""
+    norm_ratio = fit_compensation(session, "norm_ratio", baseline.full)
+    if session.folder.path:
+        save_stand(session.folder.path, norm_ratio, session.engine.stands[norm_ratio.content or ""])
+    compensations: dict[CompensationKind, Compensation] = {"none": Compensation(), "norm_ratio": norm_ratio}
+    exit_rule = options.exit or ExitRule()
+    blocks = options.blocks or amounts(plans.values())
+    return [
         full_depth(session),
-        *searched(session, found, norm_ratio),
-        *uniform(session, _scores(session, baseline), scaled, methods, amounts, exit_rule),
+        *searched(session, plans, norm_ratio),
+        *uniform(session, _scores(session, baseline), compensations, rules, blocks, exit_rule),
         *controls(session, exit_rule),
     ]
-    run = _Run(session, baseline, used[1], progress)
-    results = run.all(systems)
-    full = results[0].evaluation.questions
-    ours = [result for result in results if result.method.kind == "litestage"]
-    caps = (token_cap(session, result.method, full, result.evaluation.questions) for result in ours)
-    results += run.all([cap for cap in caps if cap])
-    run.time(results, sizes.wall, out)
-    seconds = time.perf_counter() - started
-    searched_on = _searched_on(given.values()) or Split(name="dev", used=len(used[0]), available=len(dev))
-    tested_on = Split(name=split, used=len(used[1]), available=len(tested))
-    latency = _latency_of(given.values())
-    result = _comparison(session, run, results, searched_on, latency, tested_on, used[1], seconds)
-    result.save(out)
-    return result
 
 
-def _splits(
+def amounts(plans: Iterable[Plan]) -> tuple[int, ...]:
+    """Blocks that the methods are asked for, so that some are as many as a plan skips in the mean."""
+    skipped = [[stage.schedule.num_skipped / 2 for stage in plan.stages.values()] for plan in plans]
+    most = max([AMOUNTS, *(ceil(fmean(some)) for some in skipped)])
+    return tuple(sorted({ceil(most * i / AMOUNTS) for i in range(1, AMOUNTS + 1)}))
+
+
+def splits(
     session: Session, split: str, searched: int | None, given: Mapping[float, Plan]
 ) -> tuple[list[Question], list[Question]]:
     """Dev questions to search on, and those to test on: none that a plan was tuned on."""
@@ -186,20 +182,11 @@ def _splits(
     return dev, dev[searched:]
 
 
-def check_methods(methods: Sequence[str]) -> None:
-    """Raise `OptionError` for a method that there is no rule for."""
-    if unknown := [name for name in methods if name not in RULES]:
-        near = did_you_mean(unknown[0], ["all", *RULES])
-        raise OptionError(f"--methods {unknown[0]!r} is not known.{near} Choose all, or among {', '.join(RULES)}.")
-
-
-def _given(session: Session, folders: Sequence[Path], methods: Sequence[str], out: Path) -> dict[float, Plan]:
-    """Plans that were found already, by the points that they may lose; what they need lies in ``out`` then, too."""
+def _given(session: Session, folders: Sequence[str], rules: Sequence[str]) -> dict[float, Plan]:
+    """Plans that were found already, by the points that they may lose; what they need is kept here then, too."""
     plans: dict[float, Plan] = {}
-    if folders and "litestage" not in methods:
+    if folders and "litestage" not in rules:
         raise OptionError("--plans are LiteStage's, which --methods leaves out. Add litestage there.")
-    if twice := [folder for folder in folders if folders.count(folder) > 1]:
-        raise OptionError(f"--plans names {twice[0]} twice. Leave one out.")
     for folder in folders:
         plan = session.load_plan(folder)
         drop = plan.target.get("max_drop")
@@ -215,8 +202,8 @@ def _given(session: Session, folders: Sequence[Path], methods: Sequence[str], ou
             )
         plans[drop] = plan
         for stage in plan.stages.values():
-            if (content := stage.compensation.content) is not None:
-                save_stand(out, stage.compensation, session.engine.stands[content])
+            if session.folder.path and (content := stage.compensation.content) is not None:
+                save_stand(session.folder.path, stage.compensation, session.engine.stands[content])
     return plans
 
 
@@ -236,34 +223,18 @@ def _evidence(plans: Iterable[Plan]) -> list[dict[str, Any]]:
 
 
 def _plans(
-    session: Session,
-    baseline: Baseline,
-    questions: Sequence[Question],
-    out: Path,
-    sizes: Sizes,
-    options: SearchOptions,
-    rule: ExitRule,
-    progress: Progress,
+    session: Session, baseline: Baseline, questions: Sequence[Question], options: CompareOptions
 ) -> dict[float, Plan]:
     """A plan for each number of points to lose; the searches share all that they measure alike."""
     return {
         drop: search(
-            session,
+            session.inside(f"plan-{drop:g}"),
+            SearchSettings(max_drop=drop, step=options.step, exit=options.exit),
             questions,
-            out / f"plan-{drop:g}",
-            options.model_copy(update={"max_drop": drop}),
-            exit_rule=rule,
             baseline=baseline,
-            progress=progress,
         ).plan
-        for drop in sizes.max_drops
+        for drop in options.max_drops
     }
-
-
-def _fit(session: Session, baseline: Baseline, out: Path) -> Compensation:
-    compensation = fit_compensation(session, "norm_ratio", baseline.full)
-    save_stand(out, compensation, session.engine.stands[compensation.content or ""])
-    return compensation
 
 
 def _scores(session: Session, baseline: Baseline) -> Scores:
@@ -284,63 +255,22 @@ def _scores(session: Session, baseline: Baseline) -> Scores:
     )
 
 
-@dataclass
-class _Run:
-    """Runs methods over the test questions."""
-
-    session: Session
-    baseline: Baseline
-    questions: Sequence[Question]
-    progress: Progress
-
-    def all(self, methods: Sequence[Method]) -> list[_MethodResult]:
-        return [_MethodResult(method, self.one(method)) for method in methods]
-
-    def one(self, method: Method) -> Evaluation:
-        traces = answer(
-            self.session,
-            self.questions,
-            method.plan,
-            self.baseline.engine,
-            task=method.task,
-            what=f"{method.title} {method.requested}".strip(),
-            progress=self.progress,
-        )
-        return summarise(traces, method.plan, self.baseline.latency, self.session.conditions)
-
-    def time(self, results: Sequence[_MethodResult], count: int, out: Path) -> None:
-        """Time systems in turn on the first questions; kept, so that a resumed comparison tells the same times."""
-        full, *others = results
-        most = full.evaluation.price.seconds / WORTH_TIMING
-        worth = [full, *(result for result in others if result.evaluation.price.seconds <= most)]
-        plans = {result.method.name: result.method.plan for result in worth}
-        tasks = {result.method.name: result.method.task for result in worth}
-        threads = self.baseline.latency.threads
-        timed = self.questions[:count]
-        seconds = medians(
-            wall_clock(self.session, plans, timed, threads=threads, tasks=tasks, out=out, progress=self.progress)
-        )
-        for result in worth:
-            result.wall = seconds[result.method.name]
-
-
 def _comparison(
-    session: Session,
-    run: _Run,
+    test: _Test,
     results: Sequence[_MethodResult],
+    *,
     searched_on: Split,
     searched_by: str,
     tested_on: Split,
-    questions: Sequence[Question],
     seconds: float,
 ) -> Comparison:
-    compared = tuple(_compared(result, results[0], session.options.seed) for result in results)
+    session, questions, cost = test.session, test.questions, test.baseline.cost
+    compared = tuple(_compared(result, results[0], session.decoding.seed) for result in results)
     scores = {result.method.name: question_scores(result.evaluation.questions) for result in results}
     gold = tuple(question.answer for question in questions)
     answer, constant = most_common(gold)
     scores[CONSTANT] = {question.id: float(question.answer == answer) for question in questions}
     worthy = [one for one in compared if one.speedup >= 1 and one.worth_a_place(compared[0], constant)]
-    latency = run.baseline.latency
     return Comparison(
         model=session.engine.identity,
         task=session.task.name,
@@ -358,16 +288,10 @@ def _comparison(
             for result in results
             if result.method.kind == "litestage"
         },
-        ranking=run.baseline.ranking.scores,
+        ranking=test.baseline.ranking.scores,
         examples=_examples(session, questions, results),
         notes=tuple(_notes(results)),
-        provenance=Provenance.of(
-            run.session.conditions_at(latency.threads),
-            command=command_line(),
-            date=datetime.now(UTC).strftime("%Y-%m-%d"),
-            durations={"last run": round(seconds, 1)},
-            fits=(latency.decode_error, latency.prefill_error),
-        ),
+        provenance=provenance(session, cost, {"last run": round(seconds, 1)}),
     )
 
 
@@ -397,7 +321,7 @@ def _compared(result: _MethodResult, full: _MethodResult, seed: int) -> MethodRe
             price_error(priced, measured) if measured else None,
         ),
         speedup=baseline.price.seconds / evaluation.price.seconds,
-        paired=compare(question_scores(baseline.questions), question_scores(traces), seed=seed),
+        paired=paired_scores(question_scores(baseline.questions), question_scores(traces), seed=seed),
         wall=speedup(full.wall, result.wall, baseline_name="full depth, same engine") if result.wall else None,
         answers=tuple(trace.answer for trace in traces),
     )
@@ -422,10 +346,12 @@ def duels(systems: Sequence[MethodResult], scores: Mapping[str, Mapping[str, flo
         against = opponents(plan, systems) if plan.kind == "litestage" else {}
         for by, others in against.items():
             for other in others:
-                paired = compare(scores[other.name], scores[plan.name])
+                paired = paired_scores(scores[other.name], scores[plan.name])
                 among = len(_as_fast(plan, systems)) if by == "speed" else 1
                 yield Duel(by=by, plan=plan.name, other=other.name, paired=paired, among=among)
-        yield Duel(by="constant", plan=plan.name, other=CONSTANT, paired=compare(scores[CONSTANT], scores[plan.name]))
+        yield Duel(
+            by="constant", plan=plan.name, other=CONSTANT, paired=paired_scores(scores[CONSTANT], scores[plan.name])
+        )
 
 
 def pairs(systems: Sequence[MethodResult], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Pair]:
@@ -434,7 +360,7 @@ def pairs(systems: Sequence[MethodResult], scores: Mapping[str, Mapping[str, flo
     if plan is None:
         return
     matched = list(combinations([plan, *nearest(plan, _uniform_ones(systems))], 2))
-    paired = [compare(scores[other.name], scores[one.name]) for one, other in matched]
+    paired = [paired_scores(scores[other.name], scores[one.name]) for one, other in matched]
     adjusted = holm([one.p_value for one in paired])
     for (one, other), found, p_value in zip(matched, paired, adjusted, strict=True):
         yield Pair(one=one.name, other=other.name, paired=found, adjusted=p_value)
@@ -477,11 +403,11 @@ def _notes(results: Sequence[_MethodResult]) -> Iterator[str]:
         if any(trace.no_room for trace in result.evaluation.questions)
     ]
     if cramped:
-        yield f"With {words.listed(cramped)} {NO_ROOM_NOTE}"
+        yield f"With {listed(cramped)} {NO_ROOM_NOTE}"
     unread = [result.method.title for result in results if result.evaluation.none_rate > UNREAD]
     if unread:
         yield (
-            f"Most answers of {words.listed(list(dict.fromkeys(unread)))} could not be read, at least at one budget: "
+            f"Most answers of {listed(list(dict.fromkeys(unread)))} could not be read, at least at one budget: "
             "their accuracy there is that of the form, and says little about what they know."
         )
 
@@ -502,6 +428,3 @@ def _examples(session: Session, questions: Sequence[Question], results: Sequence
         Example.of(question.question, question.choices, before, after, uncut)
         for (question, before, after), uncut in chosen
     )
-
-
-__all__ = ["Sizes", "compare_methods", "duels", "mean_skipped", "nearest", "opponents", "pairs"]

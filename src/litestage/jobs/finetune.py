@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,27 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from litestage import training
 from litestage.core import DataError, OptionError, Plan
 from litestage.core.files import write_text
 from litestage.core.plan import content_hash
 from litestage.core.wording import problem
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
-from litestage.jobs.claim import refuse_other_jobs
 from litestage.jobs.healing import Healed
+from litestage.jobs.options import TrainingOptions
 from litestage.jobs.progress import SILENT, Progress
+from litestage.jobs.run_folder import RunFolder
 from litestage.models import from_transformers, load_model, load_transformers, pick_device
 from litestage.models.load import with_adapter
 from litestage.models.prompts import prompt_encoder
 from litestage.pipeline import run
-from litestage.report.training import write_training_figure
 from litestage.tasks import Question, Task, load_questions, load_task, trainable
 from litestage.training import Progress as TrainingProgress
 from litestage.training import (
     Recipe,
     TrainingRecipe,
     TrainingReport,
-    finetune,
     initialise,
     load_recipe,
     with_lora,
@@ -41,47 +40,8 @@ from litestage.training.crew import crew
 from litestage.training.loop import Validation, causal_model
 
 
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """What to train, on what, and how it is judged."""
-
-    recipe: str
-    model: str | None = None
-    """The model to fine-tune; None for a recipe that starts from scratch."""
-    task: str = "everyday"
-    data: str | None = None
-    limit: int | None = None
-    validation: int = 100
-    """Dev questions answered at every validation; 0 for none."""
-    epochs: float | None = None
-    """These three override the recipe's."""
-    order: str | None = None
-    seed: int | None = None
-    checkpoint_every: int = 50
-    """Steps; a kill costs those since the last one."""
-    threads: int | None = None
-    device: str = "auto"
-    adapter: str | None = None
-    """An adapter of the model's that learns on, at its own rank; None starts with a new one."""
-    plan: str | None = None
-    """A plan folder: its sub-layers are left out of what stages write, in training and in validation."""
-    skip: tuple[str, ...] = ()
-    """Sets by hand, ``recall=7.attention,9.ffn``, in place of the plan's own."""
-
-    @property
-    def heals(self) -> str:
-        """The options that say what is left out; empty when nothing is."""
-        plan = [f"--plan {self.plan}"] if self.plan else []
-        return " ".join([*plan, *(f"--skip {text}" for text in self.skip)])
-
-    @property
-    def name(self) -> str:
-        """What training starts from."""
-        return f"{self.model} + {self.adapter}" if self.adapter else str(self.model)
-
-
-def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> TrainingReport:
-    """Train by a recipe and leave a model, or an adapter, in ``out``, with its curve as ``training.svg`` and PNG.
+def finetune(options: TrainingOptions, out: Path, progress: Progress = SILENT) -> TrainingReport:
+    """Train by a recipe and leave a model, or an adapter, in ``out``.
 
     The same call resumes a killed run and ends with the same weights. Questions that have no text for some stage are
     left out, and counted aloud.
@@ -89,7 +49,7 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     if not crew().is_main_process:  # of the processes of `accelerate launch` one talks
         progress = SILENT
     recipe = _recipe(options)
-    refuse_other_jobs(out, "training")
+    RunFolder(out, {}).claim("training")
     torch.set_num_threads(options.threads or torch.get_num_threads())
     task = load_task(options.task)
     questions = _questions(task, options, progress)
@@ -103,8 +63,8 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     _check_fits(task, dev, causal_model(model), tokenizer)
     healed = None
     if options.heals:
-        healed = Healed.load(options.plan, options.skip, engine_of(model, tokenizer, options.name), task)
-    report = finetune(
+        healed = Healed.load(options, engine_of(model, tokenizer, str(options.model or options.config)), task)
+    report = training.finetune(
         model,
         tokenizer,
         task,
@@ -117,8 +77,6 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
         checkpoint_every=options.checkpoint_every,
     )
     if crew().is_main_process:
-        steps, losses, accuracies = zip(*((p.step, p.loss, p.accuracy) for p in report.curve), strict=True)
-        write_training_figure(steps, losses, accuracies, out)
         write_text(out / "README.md", card(report, options))
         if healed:
             name, adapter = (str(options.model), str(out)) if report.adapter else (str(out), None)
@@ -126,7 +84,7 @@ def train(options: FinetuneOptions, out: Path, progress: Progress = SILENT) -> T
     return report
 
 
-def card(report: TrainingReport, options: FinetuneOptions) -> str:
+def card(report: TrainingReport, options: TrainingOptions) -> str:
     """What was trained, on what and how, in a page for whoever finds the folder."""
     what = f"An adapter for {options.model}" if report.adapter else "A model"
     start = {"Starts from": f"adapter {options.adapter}"} if options.adapter else {}
@@ -139,7 +97,7 @@ def card(report: TrainingReport, options: FinetuneOptions) -> str:
         "Trained": f"{report.trained_parameters:,} of {report.parameters:,} parameters",
         "Questions": f"{report.questions:,} of the train split",
         "Steps": f"{report.steps} of {report.recipe.batch_size}, {report.tokens:,} tokens, {report.seconds:,.0f} s",
-        "Recipe": f"{options.recipe}, seed {report.recipe.seed}",
+        "Recipe": f"{options.config}, seed {report.recipe.seed}",
         **start,
         **healed,
         "Generated dev accuracy": best,
@@ -152,28 +110,26 @@ def card(report: TrainingReport, options: FinetuneOptions) -> str:
     )
 
 
-def _recipe(options: FinetuneOptions) -> Recipe:
+def _recipe(options: TrainingOptions) -> Recipe:
     """The recipe with what the options override; raises `OptionError` where the two do not go together."""
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.config)
     if recipe.from_scratch and options.model:
         raise OptionError(
-            f"Recipe {options.recipe} makes a model from scratch, so --model {options.model} has no part in it. "
+            f"Recipe {options.config} makes a model from scratch, so --model {options.model} has no part in it. "
             "Leave out one of the two; `--recipe lora` trains an adapter."
         )
     if not recipe.from_scratch and not options.model:
-        raise OptionError(f"Recipe {options.recipe} fine-tunes a model. Say which one with --model.")
+        raise OptionError(f"Recipe {options.config} fine-tunes a model. Say which one with --model.")
     if options.heals and recipe.from_scratch:
         raise OptionError(
-            f"Recipe {options.recipe} makes a model from scratch, and {options.heals} is for one that is there. "
+            f"Recipe {options.config} makes a model from scratch, and {options.heals} is for one that is there. "
             "Leave out one of the two."
         )
     if options.adapter and recipe.lora is None:
         raise OptionError(
-            f"Recipe {options.recipe} trains all weights, so --adapter {options.adapter} cannot learn on. "
+            f"Recipe {options.config} trains all weights, so --adapter {options.adapter} cannot learn on. "
             "Give a recipe with [lora], such as `--recipe lora`."
         )
-    if options.validation < 0:
-        raise OptionError(f"--validation {options.validation}: give 0 for none, or a number of dev questions.")
     changes: dict[str, Any] = {"order": options.order, "seed": options.seed}
     if options.epochs is not None:
         changes |= {"epochs": options.epochs, "steps": None}
@@ -188,7 +144,7 @@ def _training(content: dict[str, Any]) -> TrainingRecipe:
         raise OptionError(f"The training cannot be run so: {problem(error, content, {})}.") from None
 
 
-def _questions(task: Task, options: FinetuneOptions, progress: Progress) -> list[Question]:
+def _questions(task: Task, options: TrainingOptions, progress: Progress) -> list[Question]:
     """Training questions with all their targets."""
     questions = load_questions(task, "train", data=options.data, limit=options.limit)
     complete = trainable(task, questions)
@@ -204,7 +160,7 @@ def _questions(task: Task, options: FinetuneOptions, progress: Progress) -> list
 
 
 def _prepare(
-    recipe: Recipe, options: FinetuneOptions, task: Task, questions: Sequence[Question]
+    recipe: Recipe, options: TrainingOptions, task: Task, questions: Sequence[Question]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model with the weights that should learn requiring gradients, and its tokenizer."""
     if recipe.tokenizer is not None and recipe.model is not None:

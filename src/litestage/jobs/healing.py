@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from litestage.core import ModelIdentity, OptionError, Plan
 from litestage.core.plan import content_hash
 from litestage.engine import TorchEngine
+from litestage.jobs.options import PlanOptions, TrainingOptions
 from litestage.jobs.session import load_plan, plan_by_hand
 from litestage.models import Skips
 from litestage.models.decoder import Stand
@@ -27,14 +28,15 @@ class Healed:
     stages: tuple[str, ...]
 
     @classmethod
-    def load(cls, folder: str | None, skips: Iterable[str], engine: TorchEngine, task: Task) -> Healed:
+    def load(cls, options: TrainingOptions, engine: TorchEngine, task: Task) -> Healed:
         """A plan folder, or full depth, with sets by hand over it.
 
         Raises `PlanError` when it is of another model or task than ``engine`` has, `OptionError` for a plan that skips
         nothing, or more and more as a text grows.
         """
-        base = _read(folder, engine, task) if folder else Plan.full_depth(engine.identity, task.name, task.fingerprint)
-        plan = plan_by_hand(base, task, skips)
+        full, folder = Plan.full_depth(engine.identity, task.name, task.fingerprint), options.plan
+        base = _read(folder, engine, task) if folder else full
+        plan = plan_by_hand(base, task, PlanOptions(skip=options.skip))
         if any(len(stage.schedule.segments) > 1 for stage in plan.stages.values()):
             raise OptionError(
                 f"--plan {folder} skips other sub-layers as a text grows. Give a plan of `litestage search`."

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from litestage.core import Compensation, OptionError, PlanError, SkipSchedule, SkipSet, StagePlan, SubLayer, Trace
-from litestage.core.files import read_kept, write_text
 from litestage.core.layers import Record
 from litestage.core.plan import check_compensation
 from litestage.engine.forcing import Text
-from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.rank import check_room, fit_compensation, prompts_run, rank_traces, stage_redundancy
 from litestage.jobs.session import Session
 from litestage.models.decoder import Stand
@@ -75,9 +72,8 @@ def policies_of(rankings: Sequence[str], compensations: Sequence[str]) -> tuple[
 
 
 class _Kept(Record):
-    """What was prepared, in ``policies.json``; keys are written ``stage, ranking, compensation``."""
+    """What was prepared; keys are written ``stage, ranking, compensation``."""
 
-    inputs: str
     rankings: dict[str, Ranking] = Field(default_factory=dict)
     compensations: dict[str, Compensation] = Field(default_factory=dict)
     effects: dict[str, tuple[float, float, int]] = Field(default_factory=dict)
@@ -87,34 +83,22 @@ class _Kept(Record):
 class Policies:
     """Rankings and compensations of a task's stages, from full-depth traces of its questions.
 
-    Every other question calibrates; the rest judge. What was prepared is kept in ``out`` and taken up again. Raises
-    `OptionError` when a stage has no prompt that the model could read.
+    Every other question calibrates; the rest judge. What was prepared is kept in the session's folder and taken up
+    again. Raises `OptionError` when a stage has no prompt that the model could read.
     """
 
     def __init__(
-        self,
-        session: Session,
-        traces: Sequence[Trace],
-        policies: Sequence[Policy],
-        out: Path | None = None,
-        progress: Progress = SILENT,
-        ranking: Ranking | None = None,
+        self, session: Session, traces: Sequence[Trace], policies: Sequence[Policy], ranking: Ranking | None = None
     ) -> None:
         """``ranking`` is the paper's, where it is known already; a search takes it from all its questions."""
         check_room(session, traces)
-        self.session, self.traces, self.policies, self.out, self.progress = (
-            session,
-            traces,
-            tuple(policies),
-            out,
-            progress,
-        )
+        self.session, self.traces, self.policies = session, traces, tuple(policies)
         self._paper = ranking
         self._probes: dict[tuple[str, str], Probe] = {}
         self._seen: dict[str, dict[SubLayer, Moments]] = {}
         texts = [[(s.prompts, [one.token_ids for one in s.completions]) for s in trace.stages] for trace in traces]
-        inputs = session.stamp(texts, PROBED, FITTED, JUDGED)
-        self._kept = self._read(inputs) or _Kept(inputs=inputs)
+        self._inputs = [texts, PROBED, FITTED, JUDGED]
+        self._kept = self._recalled() or _Kept()
 
     @property
     def calibrating(self) -> Sequence[Trace]:
@@ -191,20 +175,20 @@ class Policies:
     def _rank(self, stage: str, name: str, stand: str) -> Ranking:
         kind = RANKINGS[name]
         if name == "cosine":
-            return self._paper or rank_traces(self.session, self.calibrating, self.out, self.progress)
+            return self._paper or rank_traces(self.session, self.calibrating)
         if kind.measure == "cosine":
             score = self._redundancy_decoded if kind.at == "decoded" else self._redundancy_of_prompts
             return rank_sub_layers({stage: score(stage)})
         probes = self._probe("calibrate", stage)
         if kind.measure == "probe":
-            self.progress.start(f"probing sub-layers of {stage}", 1)
+            self.session.progress.start(f"probing sub-layers of {stage}", 1)
             effects = sorted(probe(probes).items(), key=lambda item: (item[1].kl, item[0]))
-            self.progress.advance()
+            self.session.progress.advance()
             return rank_by_effect(effects, stage)
         with_stand = "" if stand == "none" else f" with {stand}"
         fitted = self._stand(self.compensation(stage, stand))
-        self.progress.start(f"removing sub-layers of {stage} one by one{with_stand}", len(probes.layers))
-        order = greedy(probes, fitted, on_removal=self.progress.advance)
+        self.session.progress.start(f"removing sub-layers of {stage} one by one{with_stand}", len(probes.layers))
+        order = greedy(probes, fitted, on_removal=self.session.progress.advance)
         return rank_by_effect(order, stage)
 
     def _redundancy_of_prompts(self, stage: str) -> dict[SubLayer, float]:
@@ -220,16 +204,16 @@ class Policies:
         else:
             compensation, stand = fit(self.session.engine, kind, self._moments(stage))
             self.session.engine.stands[compensation.content or ""] = stand
-        if self.out is not None:
-            save_stand(self.out, compensation, stand)
+        if folder := self.session.folder.path:
+            save_stand(folder, compensation, stand)
         return compensation
 
     def _moments(self, stage: str) -> dict[SubLayer, Moments]:
         if stage not in self._seen:
-            self.progress.start(f"watching sub-layers of {stage}", 1)
+            self.session.progress.start(f"watching sub-layers of {stage}", 1)
             products = any(policy.compensation.startswith("lowrank") for policy in self.policies)
             self._seen[stage] = gather(self.session.engine, self._texts("calibrate", stage, FITTED), products)
-            self.progress.advance()
+            self.session.progress.advance()
         return self._seen[stage]
 
     def _stand(self, compensation: Compensation) -> Stand:
@@ -242,32 +226,36 @@ class Policies:
         return self._probes[purpose, stage]
 
     def _texts(self, purpose: Literal["calibrate", "judge"], stage: str, count: int) -> list[Text]:
-        """Up to ``count`` texts of a stage, drawn at random; of ``all``, an equal part of each stage.
-
-        Every so many-th would be, of a stage that fans out, the texts of one choice alone.
-        """
+        """Up to ``count`` texts of a stage; of ``all``, an equal part of each stage."""
         traces = self.judging if purpose == "judge" else self.calibrating
         names = self.session.task.stage_names
         if stage == "all":
             return [text for name in names for text in self._texts(purpose, name, max(1, count // len(names)))]
-        texts = stage_texts(self.session, traces, names.index(stage))
-        drawn = random.Random(0).sample(range(len(texts)), min(count, len(texts)))
-        return [texts[i] for i in sorted(drawn)]
+        return drawn(stage_texts(self.session, traces, names.index(stage)), count)
 
-    def _read(self, inputs: str) -> _Kept | None:
+    def _recalled(self) -> _Kept | None:
         """What is kept of these inputs, its stand-ins loaded; nothing when their files are not whole any more."""
-        kept = read_kept(self.out / POLICIES_FILE, _Kept.model_validate_json) if self.out else None
-        if self.out is None or kept is None or kept.inputs != inputs:
+        folder = self.session.folder
+        kept = folder.recall(POLICIES_FILE, self._inputs, _Kept)
+        if folder.path is None or kept is None:
             return None
         try:
-            load_stands(self.out, list(kept.compensations.values()), self.session.engine)
+            load_stands(folder.path, list(kept.compensations.values()), self.session.engine)
         except PlanError:
             return None
         return kept
 
     def _write(self) -> None:
-        if self.out is not None:
-            write_text(self.out / POLICIES_FILE, self._kept.model_dump_json(indent=1) + "\n")
+        self.session.folder.keep(POLICIES_FILE, self._inputs, _Kept, self._kept)
+
+
+def drawn(texts: Sequence[Text], count: int) -> list[Text]:
+    """Up to ``count`` of them at random, in their order.
+
+    Every so many-th would be, of a stage that fans out, the texts of one choice alone.
+    """
+    places = random.Random(0).sample(range(len(texts)), min(count, len(texts)))
+    return [texts[i] for i in sorted(places)]
 
 
 def stage_texts(session: Session, traces: Sequence[Trace], index: int) -> list[Text]:

@@ -5,134 +5,83 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
-from litestage.core import ExitRule, OptionError, Plan, Trace
+from litestage.core import Plan, Trace
 from litestage.core.files import write_text
 from litestage.evaluation import Sample, compare, medians, price_error, question_scores, score, speedup
-from litestage.jobs.claim import refuse_other_results
-from litestage.jobs.evaluate import answer, summarise
-from litestage.jobs.latency import wall_clock
-from litestage.jobs.progress import SILENT, Progress
+from litestage.jobs.evaluate import summarise
+from litestage.jobs.options import QuickstartOptions, SearchSettings
 from litestage.jobs.search import Found, search
-from litestage.jobs.session import Session, command_line
-from litestage.report import write_report
-from litestage.results import (
-    Evaluation,
-    Example,
-    Performance,
-    PlanResult,
-    PlanSearch,
-    Provenance,
-    QuestionGroup,
-    Split,
-)
-from litestage.search import SearchOptions
+from litestage.jobs.session import Session, provenance
+from litestage.jobs.timing import wall_clock
+from litestage.results import Evaluation, Example, Performance, PlanResult, PlanSearch, QuestionGroup, Split
 from litestage.tasks import Question
 
 EXAMPLES = 4
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How many questions each part uses; None is all."""
-
-    search: int | None = 200
-    test: int | None = 300
-    wall: int = 30
-    """Test questions timed by the wall clock, full depth and plan in turn."""
-
-    def check(self) -> None:
-        """Raise `OptionError` for a part that would use no question."""
-        for option, count in (("--search-limit", self.search), ("--limit", self.test), ("--wall", self.wall)):
-            if count is not None and count < 1:
-                raise OptionError(f"{option} {count} would leave no question. Choose 1 or more.")
-
-
 def quickstart(
     session: Session,
-    out: Path,
-    options: SearchOptions,
-    sizes: Sizes = Sizes(),
+    settings: SearchSettings = SearchSettings(),
+    sizes: QuickstartOptions = QuickstartOptions(),
     *,
-    exit_rule: ExitRule | None = None,
-    progress: Progress = SILENT,
+    limit: int | None = 300,
 ) -> PlanResult:
-    """Search on dev, compare full depth with the plan on test, leave plan, results and report in ``out``."""
-    sizes.check()
-    refuse_other_results(out, "plan")
+    """Search on dev, compare full depth with the plan on ``limit`` test questions; plan and results in the folder."""
     durations: dict[str, float] = {}
     dev, test = session.dev_and_test()
-    used = (dev[: sizes.search], test[: sizes.test])
+    searched, used = dev[: sizes.search_limit], test[:limit]
     with _timed(durations, "search"):
-        found = search(session, used[0], out, options, exit_rule=exit_rule, progress=progress)
+        found = search(session, settings, searched)
     plans = {"full": session.full_plan(), "plan": found.plan}
     with _timed(durations, "test"):
-        systems = {name: _evaluate(session, plan, used[1], out, found, name, progress) for name, plan in plans.items()}
+        evaluations = {name: _evaluate(session, name, plan, used, found) for name, plan in plans.items()}
     with _timed(durations, "wall clock"):
-        threads, timed = found.latency.threads, used[1][: sizes.wall]
-        samples = wall_clock(session, plans, timed, threads=threads, out=out, progress=progress)
-    results = _results(session, out, found, systems, samples, (dev, test), used, durations)
-    results.save(out)
-    write_report(results, out)
+        samples = wall_clock(session, plans, used[: sizes.wall], found.cost.threads)
+    results = PlanResult(
+        **_figures(session, evaluations, samples),
+        model=session.engine.identity,
+        task=session.task.name,
+        tested_on=Split(name="test", used=len(used), available=len(test)),
+        search=PlanSearch.of(
+            found.record, Split(name="dev", used=len(searched), available=len(dev)), settings.max_drop
+        ),
+        ranking=found.ranking.scores,
+        stage_plans={name: found.plan.stage(name) for name in session.task.stage_names},
+        groups=tuple(_groups(used, *(evaluation.questions for evaluation in evaluations.values()))),
+        examples=_examples(session, used, evaluations),
+        notes=tuple(note for note in (found.record.exit_note,) if note),
+        provenance=provenance(session, found.cost, durations),
+    )
+    if session.folder.path:
+        results.save(session.folder.path)
     return results
 
 
-def _evaluate(
-    session: Session, plan: Plan, questions: Sequence[Question], out: Path, found: Found, name: str, progress: Progress
-) -> Evaluation:
+def _evaluate(session: Session, name: str, plan: Plan, questions: Sequence[Question], found: Found) -> Evaluation:
     what = f"test questions, {'full depth' if name == 'full' else 'the plan'}"
-    traces = answer(session, questions, plan, session.cached(out), what=what, progress=progress)
-    evaluation = summarise(traces, plan, found.latency, session.conditions)
-    write_text(out / f"evaluation-{name}.json", evaluation.model_dump_json() + "\n")
+    traces = session.answer(questions, plan, what)
+    evaluation = summarise(traces, plan, found.cost, session.conditions)
+    if session.folder.path:
+        write_text(session.folder.path / f"evaluation-{name}.json", evaluation.model_dump_json() + "\n")
     return evaluation
 
 
-def _results(
-    session: Session,
-    out: Path,
-    found: Found,
-    systems: Mapping[str, Evaluation],
-    samples: Sequence[Sample],
-    splits: tuple[Sequence[Question], Sequence[Question]],
-    used: tuple[Sequence[Question], Sequence[Question]],
-    durations: dict[str, float],
-) -> PlanResult:
+def _figures(session: Session, evaluations: Mapping[str, Evaluation], samples: Sequence[Sample]) -> dict[str, Any]:
+    """Full depth and the plan, each alone and one against the other."""
     seconds = medians(samples)
     wall = speedup(seconds["full"], seconds["plan"], baseline_name="full depth, same engine")
-    full, plan = systems["full"].questions, systems["plan"].questions
-    paired = compare(question_scores(full), question_scores(plan), seed=session.options.seed)
-    names = session.task.stage_names
-    return PlanResult(
-        full=_system(systems["full"], seconds["full"]),
-        plan=_system(systems["plan"], seconds["plan"]),
-        speedup=wall.speedup,
-        accuracy_change_points=paired.difference,
-        wall=wall,
-        paired=paired,
-        model=session.engine.identity,
-        task=session.task.name,
-        tested_on=Split(name="test", used=len(used[1]), available=len(splits[1])),
-        search=PlanSearch.of(
-            found.record,
-            Split(name="dev", used=len(used[0]), available=len(splits[0])),
-            found.record.options.max_drop,
-        ),
-        ranking=found.ranking.scores,
-        stage_plans={name: found.plan.stage(name) for name in names},
-        groups=tuple(_groups(used[1], full, plan)),
-        examples=_examples(session, out, used[1], full, plan, found.plan),
-        notes=tuple(note for note in (found.record.exit_note,) if note),
-        provenance=Provenance.of(
-            session.conditions_at(found.latency.threads),
-            command=command_line(),
-            date=datetime.now(UTC).strftime("%Y-%m-%d"),
-            durations=durations,
-            fits=(found.latency.decode_error, found.latency.prefill_error),
-        ),
-    )
+    full, plan = (question_scores(evaluations[name].questions) for name in ("full", "plan"))
+    paired = compare(full, plan, seed=session.decoding.seed)
+    return {
+        "full": _system(evaluations["full"], seconds["full"]),
+        "plan": _system(evaluations["plan"], seconds["plan"]),
+        "speedup": wall.speedup,
+        "accuracy_change_points": paired.difference,
+        "wall": wall,
+        "paired": paired,
+    }
 
 
 def _system(evaluation: Evaluation, wall: Mapping[str, float]) -> Performance:
@@ -158,19 +107,19 @@ def _groups(questions: Sequence[Question], full: Sequence[Trace], plan: Sequence
 
 
 def _examples(
-    session: Session, out: Path, questions: Sequence[Question], full: Sequence[Trace], plan: Sequence[Trace], used: Plan
+    session: Session, questions: Sequence[Question], evaluations: Mapping[str, Evaluation]
 ) -> tuple[Example, ...]:
     """A few questions in full, those first that an exit cut or whose answer changed."""
     if not session.may_show_texts:
         return ()
+    full, plan = evaluations["full"], evaluations["plan"]
     pairs = sorted(
-        zip(questions, full, plan, strict=True),
+        zip(questions, full.questions, plan.questions, strict=True),
         key=lambda row: (-_exits(row[2]) - 2 * (row[1].answer != row[2].answer), row[0].id),
     )[:EXAMPLES]
-    without = used.model_copy(
-        update={"stages": {name: stage.model_copy(update={"exit": None}) for name, stage in used.stages.items()}}
-    )
-    uncut = answer(session, [row[0] for row in pairs], without, session.cached(out), what="examples without exit")
+    patient = {name: stage.model_copy(update={"exit": None}) for name, stage in plan.plan.stages.items()}
+    without = plan.plan.model_copy(update={"stages": patient})
+    uncut = session.answer([row[0] for row in pairs], without, "examples without exit")
     return tuple(
         Example.of(question.question, question.choices, before, after, longer)
         for (question, before, after), longer in zip(pairs, uncut, strict=True)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from litestage.core import Compensation, OptionError, StagePlan, StageTrace, SubLayer, TokenIds, Trace
-from litestage.core.files import read_kept, write_text
-from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.session import Session
 from litestage.pipeline import header_of
 from litestage.skipping import Ranking, fit_norm_ratio, rank_sub_layers, redundancy
@@ -18,29 +15,23 @@ ADASKIP_PROMPTS = 20
 """Prompts that the norm ratio is fitted on (REFERENCE, section 6)."""
 
 
-def rank_traces(
-    session: Session, traces: Sequence[Trace], out: Path | None = None, progress: Progress = SILENT
-) -> Ranking:
-    """Score every sub-layer on the prompts of full-depth traces.
+def rank_traces(session: Session, traces: Sequence[Trace]) -> Ranking:
+    """Score every sub-layer on the prompts of full-depth traces; remembered.
 
     Raises `OptionError` when a stage has no prompt that the model could read.
     """
     check_room(session, traces)
-    path = out / RANKING_FILE if out else None
     work = {stage.name: stage_prompts(session, stage, i, traces) for i, stage in enumerate(session.task.stages)}
-    inputs = session.stamp(work)
-    kept = read_kept(path, Ranking.model_validate_json) if path else None
-    if kept and kept.inputs == inputs:
-        return kept
-    progress.start("ranking sub-layers", len(work))
-    by_stage = {}
-    for name, (prompts, prefixes) in work.items():
-        by_stage[name] = redundancy(session.engine, prompts, prefixes)
-        progress.advance()
-    ranking = rank_sub_layers(by_stage).model_copy(update={"inputs": inputs})
-    if path is not None:
-        write_text(path, ranking.model_dump_json(indent=2) + "\n")
-    return ranking
+
+    def ranked() -> Ranking:
+        session.progress.start("ranking sub-layers", len(work))
+        by_stage = {}
+        for name, (prompts, prefixes) in work.items():
+            by_stage[name] = redundancy(session.engine, prompts, prefixes)
+            session.progress.advance()
+        return rank_sub_layers(by_stage)
+
+    return session.folder.remember(RANKING_FILE, [work], Ranking, ranked)
 
 
 def stage_prompts(

@@ -1,23 +1,34 @@
-"""What every job needs: a model, a task, an engine, questions, and the conditions they ran under."""
+"""What every job works with: a model, a task and its questions, a folder to keep work in, and somebody who listens."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import fields
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from litestage.core import Conditions, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, SubLayer
+from litestage.core import Conditions, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, SubLayer, Trace
 from litestage.core.plan import content_hash
+from litestage.core.wording import did_you_mean
 from litestage.engine import CachedEngine, TorchEngine
 from litestage.engine.processes import ParallelEngine
+from litestage.evaluation import LatencyModel, VoteStop
+from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, PlanOptions
+from litestage.jobs.progress import SILENT, Progress
+from litestage.jobs.run_folder import RunFolder
 from litestage.models import load_model
+from litestage.pipeline import run
+from litestage.results import Provenance
 from litestage.skipping import load_stands
 from litestage.tasks import Question, Task, load_questions, load_task
 
@@ -28,50 +39,85 @@ NARROW = 256
 """Widest residual stream whose products are too small to be worth sharing out among the threads of a process."""
 
 
-def load_plan(folder: str | Path, engine: TorchEngine, task: Task) -> Plan:
-    """Read a plan folder and load its stand-ins into the engine; raises `PlanError` for another model or task."""
-    plan = Plan.from_pretrained(folder)
-    plan.check_fits(engine.identity, task.name, task.fingerprint, task.stage_names)
-    place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-    load_stands(place, [stage.compensation for stage in plan.stages.values()], engine)
-    return plan
+def load(
+    model: str | Path = "everyday",
+    task: str | Path = "everyday",
+    *,
+    out: str | Path | None = None,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Session:
+    """Load a model and a task; all work is kept in the folder ``out``, if any, and resumed from there.
 
-
-@dataclass(frozen=True)
-class Options:
-    """The options that commands share, by their names on the command line."""
-
-    model: str = "everyday"
-    adapter: str | None = None
-    task: str = "everyday"
-    data: str | None = None
-    shots: int | None = None
-    device: str = "auto"
-    dtype: str = "fp32"
-    batch_size: int = 32
-    seed: int = 0
-    quantise: str = "none"
-    workers: int | None = field(default=1, repr=False)
-    """Processes that answer side by side on a processor; None is two for a small model. Results do not depend on it,
-    but for the last bits of confidences in fp32.
-
-    With more than one, a script needs an ``if __name__ == "__main__":`` around its work, as Python says.
+    ``options`` are those of the command line by their names: adapter, device, dtype, quantise; data, split, limit,
+    shots; batch_size, workers, seed. One worker answers unless more are asked for: with several, a script needs an
+    ``if __name__ == "__main__":`` around its work, as Python says.
     """
+    named: dict[str, Any] = {"name": str(model), "task": str(task), "workers": 1} | {
+        k: _text(v) for k, v in options.items()
+    }
+    parts: list[dict[str, Any]] = []
+    for kind in (ModelOptions, DataOptions, DecodingOptions):
+        parts.append({one.name: named.pop(one.name) for one in fields(kind) if one.name in named})
+    if unknown := next(iter(named), None):
+        known = [one.name for kind in (ModelOptions, DataOptions, DecodingOptions) for one in fields(kind)]
+        raise OptionError(f"{unknown} is no option of load.{did_you_mean(unknown, known)}")
+    model_options, data, decoding = parts
+    return Session(
+        ModelOptions(**model_options),
+        DataOptions(**data),
+        DecodingOptions(**decoding),
+        out=Path(out) if out is not None else None,
+        progress=progress,
+    )
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 class Session:
     """A loaded model on a task, ready to run."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        task = load_task(options.task)
-        self.engine = load_engine(options)
+    def __init__(
+        self,
+        model: ModelOptions = ModelOptions(),
+        data: DataOptions = DataOptions(),
+        decoding: DecodingOptions = DecodingOptions(),
+        *,
+        out: Path | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.model, self.data, self.decoding, self.progress = model, data, decoding, progress
+        task = load_task(data.task)
+        self.engine = load_engine(model, decoding.batch_size)
         tuned = task.name in self.engine.model.tuned_for
-        shots = options.shots if options.shots is not None else 0 if tuned else min(DEFAULT_SHOTS, len(task.examples))
+        shots = data.shots if data.shots is not None else 0 if tuned else min(DEFAULT_SHOTS, len(task.examples))
         self.task: Task = task.with_shots(shots)
+        self.folder = RunFolder(out, self.conditions.model_dump())
 
-    def questions(self, split: str, limit: int | None = None) -> list[Question]:
-        return load_questions(self.task, split, data=self.options.data, limit=limit)
+    def at(self, out: str | Path | None) -> Session:
+        """The same model and task, with another folder to keep work in."""
+        other = self._in(None if out is None else Path(out))
+        other.__dict__.pop("stored", None)
+        return other
+
+    def inside(self, name: str) -> Session:
+        """The same session in a folder of its own inside this one's; what was answered is shared."""
+        assert self.stored is not None
+        return self._in(self.folder.path / name if self.folder.path else None)
+
+    def _in(self, path: Path | None) -> Session:
+        assert self._answering is not None  # made once, for both
+        other = copy(self)
+        other.folder = RunFolder(path, self.conditions.model_dump())
+        return other
+
+    def questions(self, split: str | None = None, limit: int | None = None) -> list[Question]:
+        """The questions of a split; by default those that the session was asked for."""
+        if split is None:
+            split, limit = self.data.split, limit or self.data.limit
+        return load_questions(self.task, split, data=self.data.data, limit=limit)
 
     def dev_and_test(self, split: str = "test") -> tuple[list[Question], list[Question]]:
         """Questions to tune on and questions to measure on; raises `OptionError` when the two have any in common."""
@@ -86,7 +132,7 @@ class Session:
     @property
     def may_show_texts(self) -> bool:
         """Whether results may print questions: only the embedded ones are ours."""
-        return self.task.name == "everyday" and self.options.data is None
+        return self.task.name == "everyday" and self.data.data is None
 
     def full_plan(self) -> Plan:
         """The plan that leaves nothing out."""
@@ -106,16 +152,52 @@ class Session:
     def load_plan(self, folder: str | Path) -> Plan:
         return load_plan(folder, self.engine, self.task)
 
-    def cached(self, out: Path) -> CachedEngine:
-        """The engine behind a cache in ``out``, so that a killed run goes on where it was."""
+    def chosen_plan(self, options: PlanOptions) -> Plan:
+        """The plan that the options name, or full depth, with what they put over it by hand."""
+        base = self.load_plan(options.plan) if options.plan else self.full_plan()
+        return plan_by_hand(base, self.task, options)
+
+    def answer(
+        self,
+        questions: Sequence[Question],
+        plan: Plan,
+        what: str,
+        *,
+        task: Task | None = None,
+        votes: int | None = None,
+        stop: VoteStop | None = None,
+    ) -> list[Trace]:
+        """Traces of all questions, decoding only what the folder does not hold; ``task`` is another form of the task.
+
+        ``what`` is told to whoever listens.
+        """
+        self.progress.start(what, len(questions))
+        right = seen = 0
+
+        def told(traces: Sequence[Trace]) -> None:
+            nonlocal right, seen
+            right, seen = right + sum(trace.correct for trace in traces), seen + len(traces)
+            self.progress.advance(len({trace.question_id for trace in traces}), f"{right / seen:.1%} right")
+
+        return run(
+            self.stored,
+            task or self.task,
+            questions,
+            plan,
+            votes=votes,
+            stop=stop,
+            seed=self.decoding.seed,
+            questions_at_once=max(1, self.decoding.batch_size * self.workers // (votes or 1)),
+            on_traces=told,
+        )
+
+    @cached_property
+    def stored(self) -> CachedEngine:
+        """The engine behind the folder's completions, so that a killed run goes on where it was."""
         shaping = ("dtype", "quantise", "kernels", "device", "versions", "tokenizer")
         conditions = self.conditions.model_dump(include=set(shaping))
-        return CachedEngine(self._answering, out / COMPLETIONS, content_hash(conditions))
-
-    @property
-    def rows(self) -> int:
-        """Rows that decode together, in all processes."""
-        return self.options.batch_size * self.workers
+        path = self.folder.path / COMPLETIONS if self.folder.path else ":memory:"
+        return CachedEngine(self._answering, path, content_hash(conditions))
 
     @cached_property
     def workers(self) -> int:
@@ -123,9 +205,14 @@ class Session:
         decoder = self.engine.model.decoder
         if decoder.device.type != "cpu":
             return 1
-        if self.options.workers is not None:
-            return self.options.workers
-        return min(2, torch.get_num_threads()) if decoder.head.shape[1] <= NARROW else 1
+        if self.decoding.workers is not None:
+            return self.decoding.workers
+        return min(2, torch.get_num_threads()) if self.narrow else 1
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the model's products are too small to be shared out among threads."""
+        return self.engine.model.decoder.head.shape[1] <= NARROW
 
     def settle(self) -> None:
         """Have nothing at work but this process: times are taken next."""
@@ -136,11 +223,7 @@ class Session:
     def _answering(self) -> TorchEngine | ParallelEngine:
         if self.workers == 1:
             return self.engine
-        return ParallelEngine(self.engine, partial(load_engine, self.options), self.workers - 1)
-
-    def stamp(self, *inputs: object) -> str:
-        """A name for what is computed or timed from ``inputs`` here: another model, machine or version has another."""
-        return content_hash([self.conditions.model_dump(exclude={"threads"}), *inputs])
+        return ParallelEngine(self.engine, partial(load_engine, self.model, self.decoding.batch_size), self.workers - 1)
 
     @cached_property
     def conditions(self) -> Conditions:
@@ -155,11 +238,11 @@ class Session:
             hardware=hardware(decoder.device),
             device=decoder.device.type,
             threads=torch.get_num_threads(),
-            dtype=self.options.dtype,
-            quantise=self.options.quantise,
+            dtype=self.model.dtype,
+            quantise=self.model.quantise,
             kernels="torch" if decoder.kernels is None else "litestage",
-            batch_size=self.options.batch_size,
-            seed=self.options.seed,
+            batch_size=self.decoding.batch_size,
+            seed=self.decoding.seed,
             versions=versions(decoder.device) | {"python": platform.python_version()},
         )
 
@@ -168,34 +251,39 @@ class Session:
         return self.conditions.model_copy(update={"threads": threads})
 
 
-def load_engine(options: Options) -> TorchEngine:
+def load_engine(options: ModelOptions, batch_size: int) -> TorchEngine:
     """The engine that the options describe."""
     model = load_model(
-        options.model,
+        options.name,
         adapter=options.adapter,
         dtype=options.dtype,
         device=options.device,
         quantise=options.quantise,
     )
-    return TorchEngine(model, batch_size=options.batch_size)
+    return TorchEngine(model, batch_size=batch_size)
 
 
-def plan_by_hand(
-    base: Plan, task: Task, skips: Iterable[str], exit_rule: str | None = None, no_exit: bool = False
-) -> Plan:
+def load_plan(folder: str | Path, engine: TorchEngine, task: Task) -> Plan:
+    """Read a plan folder and load its stand-ins into the engine; raises `PlanError` for another model or task."""
+    plan = Plan.from_pretrained(folder)
+    plan.check_fits(engine.identity, task.name, task.fingerprint, task.stage_names)
+    place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+    load_stands(place, [stage.compensation for stage in plan.stages.values()], engine)
+    return plan
+
+
+def plan_by_hand(base: Plan, task: Task, options: PlanOptions) -> Plan:
     """A plan with ``--skip STAGE=7.attention,9.ffn`` sets and an exit rule put over it."""
     stages = {name: base.stage(name) for name in task.stage_names}
     by_hand: set[str] = set()
-    for text in skips:
+    for text in options.skip:
         name, schedule = _skip(text, task, base.model.num_blocks)
         if name in by_hand:
             raise OptionError(f"--skip {text}: {name} is given twice; put its sub-layers in one --skip.")
         by_hand.add(name)
         stages[name] = stages[name].model_copy(update={"schedule": schedule})
-    if no_exit and exit_rule:
-        raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
-    if no_exit or exit_rule:
-        rule = None if no_exit else parse_exit(exit_rule or "")
+    if options.no_exit or options.exit:
+        rule: ExitRule | None = None if options.no_exit else options.exit
         stages = {name: stage.model_copy(update={"exit": rule}) for name, stage in stages.items()}
     return base.model_copy(update={"stages": stages})
 
@@ -215,17 +303,6 @@ def _skip(text: str, task: Task, num_blocks: int) -> tuple[str, SkipSchedule]:
     except OptionError as error:
         raise OptionError(f"--skip {text}: {error}") from None
     return stage, schedule
-
-
-def parse_exit(text: str) -> ExitRule:
-    """Read ``WINDOW,THRESHOLD``, for example ``5,0.5``."""
-    window, _, threshold = text.partition(",")
-    try:
-        return ExitRule(window=int(window), threshold=float(threshold))
-    except ValueError:
-        raise OptionError(
-            f"--exit {text}: write the window in tokens (1 or more), a comma and the threshold (0 to 1): --exit 5,0.5."
-        ) from None
 
 
 def hardware(device: torch.device) -> str:
@@ -249,8 +326,17 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def provenance(session: Session, cost: LatencyModel, durations: Mapping[str, float]) -> Provenance:
+    """Where figures come from: the conditions and fit of the prices, this command, today."""
+    return Provenance.of(
+        session.conditions_at(cost.threads),
+        command=command_line(),
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+        durations=dict(durations),
+        fits=(cost.decode_error, cost.prefill_error),
+    )
+
+
 def command_line() -> str:
     """The command as the user could type it again."""
-    import shlex
-
     return shlex.join(["litestage", *sys.argv[1:]])

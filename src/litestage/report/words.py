@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from litestage.core import ExitRule
+from litestage.core.wording import listed as listed
 from litestage.evaluation import Paired, Speedup
 from litestage.results import PlanResult, PlanSearch
 
@@ -50,11 +49,6 @@ def interval(low: float, high: float, digits: int = 1) -> str:
 
 def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """a, b and c."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
 def sub_layers(count: int) -> str:

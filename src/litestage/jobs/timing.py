@@ -3,58 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 
-from litestage.core import Decode, OptionError, Plan, Prefill, StageTrace, Trace, passes
-from litestage.core.files import read_kept, write_text
+from litestage.core import Decode, Plan, Prefill, StageTrace, Trace, passes
 from litestage.engine import time_passes
 from litestage.engine.clock import now
 from litestage.engine.processes import torch_threads
-from litestage.evaluation import LatencyModel, Sample, VoteStop, fit
+from litestage.evaluation import LatencyModel, Sample, fit
 from litestage.evaluation.pricing import work_of
-from litestage.jobs.progress import SILENT, Progress
+from litestage.jobs.options import EvaluateOptions
 from litestage.jobs.session import Session
 from litestage.pipeline import header_of, run
 from litestage.tasks import Question, Stage, Task
 
 LATENCY_FILE = "latency.json"
-LATENCIES = ("priced", "wall")
-_SAMPLES = TypeAdapter(list[Sample])
+GREEDY = EvaluateOptions()
 
 
-def check_latency(kind: str) -> None:
-    """Raise `OptionError` for a latency that cannot be measured."""
-    if kind not in LATENCIES:
-        raise OptionError(f"--latency {kind} is not known. Choose {' or '.join(LATENCIES)}.")
-
-
-def latency_model(
-    session: Session, traces: Sequence[Trace], path: Path | None = None, progress: Progress = SILENT
-) -> LatencyModel:
-    """Prices fitted to this machine at the sizes that the traces have.
-
-    A model that is at ``path`` for the same sizes, machine and versions is taken, so that a resumed job prices as it
-    did before.
-    """
+def cost_model(session: Session, traces: Sequence[Trace]) -> LatencyModel:
+    """Prices fitted to this machine at the sizes that the traces have; remembered: a resumed job prices alike."""
     rows, contexts = decode_sizes(traces)
     prefills = prefill_sizes(traces, contexts[-1])
-    stamp = session.stamp(rows, contexts, [str(work) for work in prefills])
-    kept = read_kept(path, LatencyModel.model_validate_json) if path else None
-    if kept and kept.stamp == stamp:
-        return kept
-    session.settle()
-    progress.start("timing this machine", 8)
-    threads = best_threads(session, rows[-1], contexts[-1])
-    with torch_threads(threads):
-        times = time_passes(session.engine, rows, contexts, prefills, on_progress=lambda done, of: progress.advance())
-    model = fit(times, session.conditions_at(threads), stamp)
-    if path is not None:
-        model.save(path)
-    return model
+
+    def fitted() -> LatencyModel:
+        session.settle()
+        session.progress.start("timing this machine", 8)
+        threads = best_threads(session, rows[-1], contexts[-1])
+        with torch_threads(threads):
+            times = time_passes(
+                session.engine, rows, contexts, prefills, on_progress=lambda done, of: session.progress.advance()
+            )
+        return fit(times, session.conditions_at(threads))
+
+    inputs = [rows, contexts, [str(work) for work in prefills]]
+    return session.folder.remember(LATENCY_FILE, inputs, LatencyModel, fitted)
 
 
 def best_threads(session: Session, rows: int, context: int) -> int:
@@ -111,73 +96,60 @@ def wall_clock(
     session: Session,
     plans: Mapping[str, Plan],
     questions: Sequence[Question],
-    *,
     threads: int,
-    votes: int | None = None,
-    stop: VoteStop | None = None,
+    *,
+    voting: EvaluateOptions = GREEDY,
     tasks: Mapping[str, Task] | None = None,
-    out: Path | None = None,
-    progress: Progress = SILENT,
 ) -> list[Sample]:
     """Time fresh runs, one question at a time, the plans in turn on each question.
 
-    A question runs greedily, or so many ``votes`` of it side by side, or those that ``stop`` asks for. Which plan goes
-    first alternates. A question's own prompts are never warm; what every question shares is. ``tasks`` are other forms
-    of the task that some plans run, by the plan's name. Every turn is kept in ``out``, so that a killed timing goes on,
-    and one that ended tells the same times again.
+    A question runs greedily, or with the votes that ``voting`` asks for side by side. Which plan goes first alternates.
+    A question's own prompts are never warm; what every question shares is. ``tasks`` are other forms of the task that
+    some plans run, by the plan's name. Every turn is kept in the session's folder, so that a killed timing goes on, and
+    one that ended tells the same times again.
     """
     forms = {name: (tasks or {}).get(name, session.task) for name in plans}
-    path = out / _wall_file(session, plans, forms, questions, threads, votes, stop) if out else None
-    samples = (read_kept(path, _SAMPLES.validate_json) if path else None) or []
+    inputs = _inputs(plans, forms, questions, threads, voting)
+    name = f"wall-{session.folder.stamp(inputs)[:16]}.json"
+    samples = session.folder.recall(name, inputs, list[Sample]) or []
     done = len(samples) // len(plans)
     if done == len(questions):
         return samples
 
     def timed(name: str, question: Question) -> Sample:
-        return _timed(session, name, plans[name], forms[name], question, votes, stop)
+        return _timed(session, name, plans[name], forms[name], question, voting)
 
     session.settle()
     with torch_threads(threads):
         steps_are_captured = session.engine.model.decoder.device.type == "cuda"
         for question in questions if steps_are_captured else questions[:1]:  # a new shape is captured, once, in seconds
-            for name in plans:
-                timed(name, question)
-        progress.start("timing by the wall clock", len(questions) - done)
+            for plan in plans:
+                timed(plan, question)
+        session.progress.start("timing by the wall clock", len(questions) - done)
         for turn, question in list(enumerate(questions))[done:]:
             names = list(plans) if turn % 2 == 0 else list(plans)[::-1]
-            samples += [timed(name, question) for name in names]
-            if path:
-                write_text(path, _SAMPLES.dump_json(samples, indent=1).decode() + "\n")
-            progress.advance()
+            samples += [timed(plan, question) for plan in names]
+            session.folder.keep(name, inputs, list[Sample], samples)
+            session.progress.advance()
     return samples
 
 
-def _wall_file(
-    session: Session,
+def _inputs(
     plans: Mapping[str, Plan],
     forms: Mapping[str, Task],
     questions: Sequence[Question],
     threads: int,
-    votes: int | None,
-    stop: VoteStop | None,
-) -> str:
-    """Named after all that the times depend on."""
+    voting: EvaluateOptions,
+) -> list[Any]:
+    """All that the times depend on."""
     stages = {name: plan.model_dump(mode="json", include={"stages"}) for name, plan in plans.items()}
     tasks = {name: task.fingerprint for name, task in forms.items()}
     asked = [question.model_dump(mode="json") for question in questions]
-    drawn = [votes, stop.model_dump() if stop else None]
-    return f"wall-{session.stamp(stages, tasks, asked, threads, drawn)[:16]}.json"
+    drawn = [voting.votes, voting.stop.model_dump() if voting.stop else None]
+    return [stages, tasks, asked, threads, drawn]
 
 
-def _timed(
-    session: Session,
-    system: str,
-    plan: Plan,
-    task: Task,
-    question: Question,
-    votes: int | None,
-    stop: VoteStop | None,
-) -> Sample:
+def _timed(session: Session, name: str, plan: Plan, task: Task, question: Question, voting: EvaluateOptions) -> Sample:
     """One fresh run by the clock, in all and by stage."""
     device = session.engine.model.decoder.device
     stages = dict.fromkeys(task.stage_names, 0.0)
@@ -189,8 +161,9 @@ def _timed(
         before, last = last, now(device)
         stages[stage.name] += last - before
 
-    run(session.engine, task, [question], plan, votes=votes, stop=stop, seed=session.options.seed, on_stage=on_stage)
-    return Sample(system=system, question_id=question.id, seconds=now(device) - begun, stage_seconds=stages)
+    votes, seed = voting.votes, session.decoding.seed
+    run(session.engine, task, [question], plan, votes=votes, stop=voting.stop, seed=seed, on_stage=on_stage)
+    return Sample(system=name, question_id=question.id, seconds=now(device) - begun, stage_seconds=stages)
 
 
 def _headers(session: Session, task: Task) -> list[tuple[int, ...]]:

@@ -1,0 +1,451 @@
+"""What a person can ask for, declared once: commands make their options of these records, `load` its keywords.
+
+Nothing here loads a model, so that ``--help`` is there at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from litestage.core import ExitRule, OptionError
+from litestage.core.wording import did_you_mean
+from litestage.search import SearchOptions
+
+if TYPE_CHECKING:
+    from litestage.evaluation import VoteStop
+    from litestage.jobs.policies import Policy
+
+WHAT, HOW, WHERE = "What to run", "How to run it", "What comes out"
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """How an option is typed and explained."""
+
+    help: str
+    metavar: str
+    panel: str
+    flag: str
+    """Its name on the command line, where that is not the field's."""
+    least: float | None
+    most: float | None
+    read: Callable[[str], Any] | None
+    """Turns what is typed into the value."""
+    typed: str | None
+    """The default as it would be typed, where it is read."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return tuple(self.metavar.split("|")) if "|" in self.metavar and not self.read else ()
+
+
+def option(
+    default: Any, metavar: str, help: str, panel: str = HOW, **more: Any
+) -> Any:  # the type is the field's, as with dataclasses.field
+    """A field with its help; a metavar ``a|b`` lists all that it may be."""
+    rest = {"flag": "", "least": None, "most": None, "read": None, "typed": None} | more
+    return field(default=default, metadata={"hint": Hint(help, metavar, panel, **rest)})
+
+
+def hint_of(one: Field[Any]) -> Hint:
+    hint: Hint = one.metadata["hint"]
+    return hint
+
+
+def flag_of(one: Field[Any]) -> str:
+    """How the option is typed: ``--batch-size``."""
+    return f"--{hint_of(one).flag or one.name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """A record of options. Raises `OptionError` for a value that is not among those listed, or too small."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            hint, value = hint_of(one), getattr(self, one.name)
+            if hint.choices and value is not None and value not in hint.choices:
+                *most, last = hint.choices
+                raise OptionError(
+                    f"{flag_of(one)} {value} is not known.{did_you_mean(str(value), hint.choices)} "
+                    f"Choose {', '.join(most)} or {last}."
+                )
+            if hint.least is not None and value is not None and value < hint.least:
+                raise OptionError(f"{flag_of(one)} {value} is too small. Give {hint.least:g} or more.")
+
+
+def numbers(kind: Callable[[str], Number], least: float = 1e-9) -> Callable[[str], tuple[Number, ...]]:
+    """Reads ``1,2,3``: numbers from ``least`` to a million, above 0 unless it is that; ascending and none twice."""
+
+    def read(text: str) -> tuple[Number, ...]:
+        try:
+            found = tuple(sorted({kind(part) for part in text.split(",")}))
+        except ValueError:
+            found = ()
+        if not found or not all(least <= number <= 1e6 for number in found):
+            kinds = "numbers above 0" if least else "0 or numbers above it"
+            raise OptionError(f"{text}: write {kinds}, up to a million, with commas between them: 1,2,3.")
+        return found
+
+    return read
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read ``a,b``: names, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def exit_rule(text: str) -> ExitRule:
+    """Read ``WINDOW,THRESHOLD``, for example ``5,0.5``."""
+    window, _, threshold = text.partition(",")
+    try:
+        return ExitRule(window=int(window), threshold=float(threshold))
+    except ValueError:
+        raise OptionError(
+            f"{text}: write the window in tokens (1 or more), a comma and the threshold (0 to 1): --exit 5,0.5."
+        ) from None
+
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """Which model, and in what precision."""
+
+    name: str = option("everyday", "NAME", "Short name, folder, .gguf file or hub id.", WHAT, flag="model")
+    adapter: str | None = option(None, "NAME", "LoRA adapter: short name or folder.", WHAT)
+    device: str = option("auto", "NAME", "auto, cpu, cuda or mps.")
+    dtype: str = option("fp32", "fp32|bf16", "Number format of weights and cache.")
+    quantise: str = option("none", "none|int8|int4", "Round weights to 8 or 4 bits (CPU, CUDA).")
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """Which task, and which of its questions."""
+
+    task: str = option("everyday", "NAME", "Built-in task, or a .toml or .yaml file.", WHAT)
+    data: str | None = option(None, "DIR", "Folder with dev.jsonl and test.jsonl, or one .jsonl file.", WHAT)
+    split: str = option("dev", "dev|test|train", "Which questions.", WHAT)
+    limit: int | None = option(None, "N", "Only the first so many questions.", WHAT, least=1)
+    shots: int | None = option(
+        None, "N", "Worked examples in each prompt. Default: 3, none for a model trained on the task.", WHAT
+    )
+
+
+@dataclass(frozen=True)
+class DecodingOptions(Options):
+    """How answers are decoded; they do not depend on it, but for a seed's draws and the last bits of fp32."""
+
+    batch_size: int = option(32, "N", "Rows that decode together.", least=1)
+    workers: int | None = option(
+        None, "N", "Processes that answer side by side on a processor. Default: two for a small model.", least=1
+    )
+    seed: int = option(0, "N", "For all that is drawn at random.", least=0)
+
+
+@dataclass(frozen=True)
+class OutputOptions(Options):
+    """Where results go, and how they are printed."""
+
+    out: Path | None = option(None, "DIR", "Where results go. Default: under runs/.", WHERE)
+    json: bool = option(False, "", "Print one JSON document instead of tables.", WHERE)
+
+
+UNSURE = "End a text when its last tokens are unsure: 5,0.5."
+
+
+def _one_exit(exit: ExitRule | None, no_exit: bool) -> None:
+    if exit is not None and no_exit:
+        raise OptionError("--exit and --no-exit contradict each other. Leave one out.")
+
+
+@dataclass(frozen=True)
+class PlanOptions(Options):
+    """A plan folder, or full depth, with sets and an exit rule put over it by hand."""
+
+    plan: str | None = option(None, "DIR", "A plan folder; full depth without.", WHAT)
+    skip: tuple[str, ...] = option(
+        (),
+        "STAGE=LAYERS",
+        "Skip a set by hand: recall=7.attention,9.ffn. Once a stage; replaces the plan's own set there.",
+    )
+    exit: ExitRule | None = option(
+        None,
+        "WINDOW,THRESHOLD",
+        f"{UNSURE} Replaces the plan's own rule in all stages. Default: as in the plan; off without one.",
+        read=exit_rule,
+    )
+    no_exit: bool = option(False, "", "Never end a text early.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_exit(self.exit, self.no_exit)
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """Which question is answered when none is typed, and what is said of it."""
+
+    sample: int | None = option(None, "N", "Without a question: number N of the embedded test set.", WHAT, least=1)
+    explain: bool = option(False, "", "Say what was skipped and where texts ended.", WHERE)
+
+
+@dataclass(frozen=True)
+class SearchSettings(Options):
+    """How a plan is searched for, and what it may lose."""
+
+    max_drop: float = option(1.0, "POINTS", "Accuracy points the plan may lose (epsilon).")
+    step: int = option(2, "N", "Sub-layers between two budgets tried.", least=1)
+    exhaustive: bool = option(False, "", "Profile every budget, also after three misses in a row.")
+    preset: str = option(
+        "paper",
+        "paper|probed",
+        "How sub-layers are left out: as in the paper, or by the best of several rankings and stand-ins.",
+    )
+    ranking: tuple[str, ...] | None = option(
+        None,
+        "NAME,...",
+        "Rankings to try: cosine, cosine_by_stage, cosine_decoded, probe, probe_pooled, greedy, greedy_pooled.",
+        read=names,
+    )
+    compensation: tuple[str, ...] | None = option(
+        None,
+        "KIND,...",
+        "What to try in place of a skipped sub-layer: none, norm_ratio, mean, affine, lowrank:16.",
+        read=names,
+    )
+    exit: ExitRule | None = option(None, "WINDOW,THRESHOLD", f"{UNSURE} Default: 5,0.5 is tried.", read=exit_rule)
+    no_exit: bool = option(False, "", "Never end a text early.")
+    search_exit: bool = option(False, "", "Profile with exit on already.")
+    latency: str = option("priced", "priced|wall", "Price counted work, or time every run.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_exit(self.exit, self.no_exit)
+        if self.options and (self.ranking or self.compensation):
+            assert self.policies  # names that are not known are told before a model is loaded
+
+    @property
+    def options(self) -> SearchOptions:
+        """What the strategy itself has to know."""
+        return SearchOptions(
+            max_drop=self.max_drop,
+            step=self.step,
+            exhaustive=self.exhaustive,
+            use_exit=not self.no_exit,
+            search_exit=self.search_exit,
+        )
+
+    @property
+    def exit_rule(self) -> ExitRule:
+        """The rule that is tried."""
+        return self.exit or ExitRule()
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The preset's policies, with rankings or compensations of the user's own in their place."""
+        from litestage.jobs.policies import PRESETS, policies_of
+
+        rankings, compensations = PRESETS[self.preset]
+        return policies_of(self.ranking or rankings, self.compensation or compensations)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """How often each question is answered, and how its latency is known."""
+
+    votes: int | None = option(None, "N", "Sampled runs of each question; greedy without.", least=1)
+    votes_stop: str | None = option(
+        None, "decided|likely", "Stop a question's votes when the majority cannot change, or most likely will not."
+    )
+    votes_confidence: float | None = option(None, "P", "How likely that must be for likely. Default: 0.95.")
+    latency: str = option("priced", "priced|wall", "Price counted work, or time every run.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind, confidence = self.votes_stop, self.votes_confidence
+        if kind is None:
+            if confidence is not None:
+                raise OptionError("--votes-confidence is for --votes-stop likely. Add that, or leave it out.")
+            return
+        if self.votes is None or self.votes < 2:
+            raise OptionError(f"--votes-stop {kind} needs several votes to stop. Give --votes, for example --votes 10.")
+        if confidence is None:
+            return
+        if kind == "decided":
+            raise OptionError("--votes-stop decided is certain: --votes-confidence has no part in it. Leave one out.")
+        if not 0.5 < confidence < 1:
+            raise OptionError(
+                f"--votes-confidence {confidence:g} is not a probability above 0.5 and below 1. Try 0.95."
+            )
+
+    @property
+    def stop(self) -> VoteStop | None:
+        """The rule by which a question's votes end early."""
+        from litestage.evaluation import VoteStop
+
+        if self.votes_stop is None:
+            return None
+        return VoteStop.model_validate(
+            {"kind": self.votes_stop, "votes": self.votes, "confidence": self.votes_confidence or 0.95}
+        )
+
+
+@dataclass(frozen=True)
+class QuickstartOptions(Options):
+    """How many questions each part uses; ``--limit`` says on how many the result is shown."""
+
+    search_limit: int | None = option(200, "N", "Dev questions that the search uses.", WHAT, least=1)
+    wall: int = option(30, "N", "Test questions timed by the wall clock.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.wall < 1:
+            raise OptionError(f"--wall {self.wall} would leave no question. Choose 1 or more.")
+
+
+@dataclass(frozen=True)
+class CompareOptions(Options):
+    """What is compared, and how much of it."""
+
+    methods: tuple[str, ...] = option(
+        ("all",), "all|NAME,NAME", "Methods to compare, by name.", WHAT, read=names, typed="all"
+    )
+    blocks: tuple[int, ...] | None = option(
+        None,
+        "N,N",
+        "What each method is asked to skip, in blocks. Default: four amounts, up to what LiteStage's plans skip.",
+        WHAT,
+        read=numbers(int),
+    )
+    max_drops: tuple[float, ...] = option(
+        (1.0, 3.0, 5.0, 10.0),
+        "POINTS,POINTS",
+        "Points that LiteStage's plans may lose.",
+        WHAT,
+        read=numbers(float, least=0),
+        typed="1,3,5,10",
+    )
+    plans: tuple[str, ...] = option(
+        (),
+        "DIR,DIR",
+        "Plan folders of `litestage search` to compare, in place of a search for each of --max-drops.",
+        WHAT,
+        read=lambda text: tuple(name.strip() for name in text.split(",")),
+    )
+    search_limit: int | None = option(150, "N", "Dev questions that LiteStage searches on.", WHAT, least=1)
+    wall: int = option(6, "N", "Of them, questions timed by the wall clock.")
+    full: bool = option(
+        False,
+        "",
+        "All questions, and every budget up to half the blocks, whatever --limit, --search-limit and --blocks say.",
+        WHAT,
+    )
+    step: int = option(2, "N", "Sub-layers between two budgets tried.", least=1)
+    exit: ExitRule | None = option(None, "WINDOW,THRESHOLD", f"{UNSURE} Default: 5,0.5 is tried.", read=exit_rule)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.wall < 2:
+            raise OptionError(f"--wall {self.wall} is too few to compare anything. Choose 2 or more.")
+        if wrong := [drop for drop in self.max_drops if not 0 <= drop <= 100]:
+            raise OptionError(
+                f"--max-drops {wrong[0]:g} cannot be points of accuracy to lose. Give numbers of 0 to 100."
+            )
+        if twice := _twice(f"{drop:g}" for drop in self.max_drops):
+            raise OptionError(f"--max-drops has {twice} twice, or two numbers that differ by next to nothing from it.")
+        if twice := _twice(self.plans):
+            raise OptionError(f"--plans names {twice} twice. Leave one out.")
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    some = list(names)
+    return next((name for name in some if some.count(name) > 1), None)
+
+
+@dataclass(frozen=True)
+class DiagnoseOptions(Options):
+    """Which budgets are tried, in sub-layers, and whose texts are followed token by token."""
+
+    step: int = option(4, "N", "Sub-layers between two budgets tried.", least=1)
+    budgets_up_to: int | None = option(
+        None, "N", "Largest budget. Default: all sub-layers but four, and at most six steps."
+    )
+    stage: str | None = option(None, "NAME", "Whose texts to follow token by token. Default: the slowest stage.")
+    exit: ExitRule = option(
+        ExitRule(), "WINDOW,THRESHOLD", "The exit rule that is looked at.", read=exit_rule, typed="5,0.5"
+    )
+
+
+@dataclass(frozen=True)
+class RankOptions(Options):
+    """Which rankings and stand-ins are set side by side."""
+
+    ranking: tuple[str, ...] = option(
+        ("cosine", "probe", "greedy"),
+        "NAME,...",
+        "Rankings to try: cosine, cosine_by_stage, cosine_decoded, probe, probe_pooled, greedy, greedy_pooled.",
+        read=names,
+        typed="cosine,probe,greedy",
+    )
+    compensation: tuple[str, ...] = option(
+        ("none",),
+        "KIND,...",
+        "What to try in place of a skipped sub-layer: none, norm_ratio, mean, affine, lowrank:16.",
+        read=names,
+        typed="none",
+    )
+    step: int = option(2, "N", "Sub-layers between two budgets tried.", least=1)
+    answers: bool = option(False, "", "Also answer half the questions with each budget left out of every stage.")
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        from litestage.jobs.policies import policies_of
+
+        return policies_of(self.ranking, self.compensation)
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """What to train, on what, and how it is judged."""
+
+    model: str | None = option(None, "NAME", "Model to fine-tune: short name, folder, .gguf file or hub id.", WHAT)
+    adapter: str | None = option(None, "NAME", "An adapter of the model's that learns on: short name or folder.", WHAT)
+    plan: str | None = option(None, "DIR", "Heal a plan: learn with its sub-layers left out, as when decoding.", WHAT)
+    skip: tuple[str, ...] = option(
+        (),
+        "STAGE=LAYERS",
+        "Skip a set by hand: recall=7.attention,9.ffn. Once a stage; replaces the plan's own set there.",
+    )
+    recipe: str | None = option(None, "CONFIG", "Recipe: a name or a TOML file. Default: lora.", WHAT)
+    init: str | None = option(None, "CONFIG", "Recipe of a model from scratch, instead of --model.", WHAT)
+    task: str = option("everyday", "NAME", "Built-in task, or a .toml or .yaml file.", WHAT)
+    data: str | None = option(None, "DIR", "Folder with train.jsonl and dev.jsonl.", WHAT)
+    limit: int | None = option(None, "N", "Only the first so many questions.", WHAT, least=1)
+    epochs: float | None = option(None, "X", "Overrides the recipe's length.")
+    order: str | None = option(None, "packed|cycles", "Overrides the recipe's.")
+    validation: int = option(100, "N", "Dev questions answered at each validation.")
+    checkpoint_every: int = option(50, "N", "Steps that a kill may cost.", least=1)
+    threads: int | None = option(None, "N", "Processor threads; all without.", least=1, most=1024)
+    seed: int | None = option(None, "N", "Overrides the recipe's.", least=0)
+    device: str = option("auto", "NAME", "auto, cpu, cuda or mps.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.init and self.recipe:
+            raise OptionError("--init and --recipe both name a recipe. Give one: --init for a model from scratch.")
+        if self.validation < 0:
+            raise OptionError(f"--validation {self.validation}: give 0 for none, or a number of dev questions.")
+
+    @property
+    def config(self) -> str:
+        """The recipe that was named."""
+        return self.init or self.recipe or "lora"
+
+    @property
+    def heals(self) -> str:
+        """The options that say what is left out; empty when nothing is."""
+        plan = [f"--plan {self.plan}"] if self.plan else []
+        return " ".join([*plan, *(f"--skip {text}" for text in self.skip)])
