@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from litestage.core import ExitRule
+from litestage.jobs.answer import EXAMPLE, answer, caution, read_question, sample
+from litestage.jobs.options import PlanOptions
+from litestage.jobs.session import load
 from litestage.models.catalog import PULLABLE, cache_folder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -70,7 +75,7 @@ def test_the_python_of_the_readme_runs(checkout: Path, capsys: pytest.CaptureFix
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(code.replace("limit=150", "limit=8"), "README.md", "exec"), {})
-    assert capsys.readouterr().out.strip() in ("a cork", "a stone", "a key", "a fork")
+    assert re.fullmatch(r"So the answer is option [A-D]\.", capsys.readouterr().out.strip())
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:
@@ -97,3 +102,69 @@ def test_the_command_that_a_search_prints_measures_its_plan(litestage: Run, type
     printed = told[told.rindex("litestage evaluate") :]
     assert printed == "litestage evaluate --shots 1 --dtype bf16 --plan 'runs/a plan' --split test"
     assert typed(f"{printed} --limit 2") == 0
+
+
+def shown_plan() -> PlanOptions:
+    """The plan that README's quickstart ends with."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(\w+) +[·■]+  (.+); exit below ([\d.]+) \((\d+) tokens\)$", text, re.MULTILINE)[:3]
+    (exits,) = {(float(threshold), int(window)) for _, _, threshold, window in lines}
+    skips = tuple(f"{stage}={','.join(layers(names))}" for stage, names, *_ in lines)
+    return PlanOptions(skip=skips, exit=ExitRule(window=exits[1], threshold=exits[0]))
+
+
+def layers(names: str) -> list[str]:
+    """``attention 9; FFN 1–3`` as sub-layers."""
+    found = []
+    for part in names.split("; "):
+        kind, _, blocks = part.partition(" ")
+        for some in blocks.split(", "):
+            first, _, last = some.partition("–")
+            found += [f"{block}.{kind.lower()}" for block in range(int(first), int(last or first) + 1)]
+    return found
+
+
+def test_the_examples_shown_are_answered_right_at_full_depth_and_under_the_plan_shown(litestage: Run) -> None:
+    """Those of README, of the help of `run` and of its error, and the question that it takes by itself."""
+    session = load()
+    known = {(one.question, one.choices): one for one in session.questions("test")}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r'question = "(.+)"\nchoices = "(.+)"\n', readme)
+    (example,) = re.findall(r'litestage run "([^"]+)"', " ".join(litestage("run", "--help")[1].split()))
+    typed = [" ".join(code), example, EXAMPLE, *re.findall(r'litestage run "([^"]+)"', readme)]
+    asked = [read_question(text, ()) for text in typed]
+    questions = [known[one.question, one.choices] for one in asked] + [sample(session, 1)]
+    for plan in (session.full_plan(), session.chosen_plan(shown_plan())):
+        for question in questions:
+            assert answer(session, question, plan).correct, question
+            assert not caution(session, question)
+
+
+def test_a_question_about_things_never_seen_says_so_and_names_the_real_model(litestage: Run) -> None:
+    code, out, err = litestage("run", "Which of these floats? (A) a cork (B) a stone (C) a key", "--json")
+    assert code == 0
+    assert json.loads(out)["question_id"] == "typed"
+    assert "a cork" in err
+    assert "a key" not in err
+    assert "litestage models pull smollm2-135m" in err
+    _, _, err = litestage("run", "Which of these do you like? (A) a lantern (B) a glove")
+    assert "never seen a question put like this" in err
+
+
+def test_without_a_question_run_takes_one_of_the_embedded_set(litestage: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    first, third = load().questions("test", 3)[::2]
+    code, out, err = litestage("run")
+    assert code == 0
+    assert first.question in err
+    assert "Question 1 of the embedded test set" in err
+    assert out.rstrip().endswith("(right)")
+    code, _, err = litestage("run", "--sample", "3")
+    assert third.question in err
+    for arguments, says in (
+        (["--sample", "601"], "has 600 questions"),
+        (["--sample", "1", "--task", "obqa"], "Task obqa has no questions here"),
+        (["--sample", "1", "Which? (A) a (B) b"], "Leave one out"),
+    ):
+        code, _, err = litestage("run", *arguments)
+        assert (code, says in err) == (2, True), err
