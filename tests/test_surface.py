@@ -43,7 +43,7 @@ NOUNS = (
     *("Trace", "UserError"),
 )
 SESSION = (
-    *("answer", "at", "chosen_plan", "conditions", "dev_and_test", "full_plan", "inside", "load_plan"),
+    *("answer", "at", "chosen_plan", "conditions", "conditions_at", "dev_and_test", "full_plan", "inside", "load_plan"),
     *("may_show_texts", "narrow", "plan", "questions", "settle", "stored", "workers"),
 )
 
