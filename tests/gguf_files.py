@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import gguf
 import numpy as np
 import tiny
 import torch
-from gguf import GGMLQuantizationType, TokenType
+from gguf import GGMLQuantizationType as Kind
+from gguf import TokenType
 from transformers import PreTrainedModel
 
 ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3"}
@@ -38,13 +41,79 @@ DESCRIPTION = {
 """What files on the hub say beside what is needed."""
 
 
+ORIGINAL = 32
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": ORIGINAL}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": ORIGINAL,
+}
+SHORT, LONG = [1.1, 1.4], [2.0, 5.0]
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "partial_rotary_factor": 0.5,
+    "short_factor": SHORT,
+    "long_factor": LONG,
+    "original_max_position_embeddings": 128,
+}
+GEMMA3 = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+}
+SIX = {"query_pre_attn_scalar": 16, "num_hidden_layers": 7, "layer_types": None}
+"""Gemma 3's own pattern of windows: five blocks, then one without."""
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama, tied, with biases": ("llama-tied", {}),
+    "llama, as many key heads as heads": ("llama", {"num_key_value_heads": 4}),
+    "llama, heads wider than the stream": ("llama", {"head_dim": 16}),
+    "llama, scaled as llama3": ("llama", {"rope_parameters": LLAMA3}),
+    "llama, linear": ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+    "llama, yarn": ("llama", {"rope_parameters": YARN}),
+    "llama, yarn with all its factors": (
+        "llama",
+        {"rope_parameters": YARN | {"beta_fast": 0.2, "beta_slow": 0.05, "attention_factor": 0.1 * np.log(4.0) + 1}},
+    ),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral, with a window": ("mistral", {}),
+    "qwen2": ("qwen2", {}),
+    "qwen2, tied, yarn": ("qwen2", {"tie_word_embeddings": True, "rope_parameters": YARN}),
+    "qwen3": ("qwen3", {}),
+    "qwen3, with biases": ("qwen3", {"attention_bias": True}),
+    "smollm3": ("smollm3", {"no_rope_layers": None}),
+    "smollm3, yarn": ("smollm3", {"no_rope_layers": None, "rope_parameters": YARN}),
+    "granite": ("granite", {}),
+    "granite, with biases": ("granite", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "olmo2": ("olmo2", {}),
+    "olmo2, linear": ("olmo2", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
+    "phi3": ("phi3", {}),
+    "phi3, with a window": ("phi3", {"sliding_window": tiny.WINDOW}),
+    "phi3, half of each head": ("phi3-partial", {}),
+    "phi3, longrope": ("phi3-partial", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 128}),
+    "gemma2": ("gemma2", {"query_pre_attn_scalar": 16}),
+    "gemma3": ("gemma3", SIX),
+    "gemma3, linear in blocks that see all": ("gemma3", SIX | {"rope_parameters": GEMMA3}),
+}
+
+
+@cache
+def source(case: str) -> PreTrainedModel:
+    family, options = CASES[case]
+    return tiny.new_model(family, **deepcopy(options))
+
+
 @dataclass
 class Contents:
     """Keys and tensors of a file, to be changed before it is written."""
 
     architecture: str
     keys: dict[str, Any] = field(default_factory=dict)
-    tensors: dict[str, tuple[np.ndarray, GGMLQuantizationType]] = field(default_factory=dict)
+    tensors: dict[str, tuple[np.ndarray, Kind]] = field(default_factory=dict)
 
     def set(self, key: str, value: Any) -> None:
         """A key of the architecture; None takes it out."""
@@ -57,16 +126,18 @@ class Contents:
             self.keys[key] = value
 
     def put_tensor(self, name: str, values: Any) -> None:
-        self.tensors[name] = (np.asarray(values, dtype=np.float32), GGMLQuantizationType.F32)
+        self.tensors[name] = (np.asarray(values, dtype=np.float32), Kind.F32)
 
     def write(self, path: Path, **options: Any) -> Path:
         writer = gguf.GGUFWriter(path, self.architecture, **options)
         for key, value in self.keys.items():
             add(writer, key, value)
+            if key == "general.alignment":
+                writer.add_custom_alignment(value)
         for name, (values, kind) in self.tensors.items():
-            packed = kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16)
-            data = values.astype(np.float16) if kind == GGMLQuantizationType.F16 else values
-            writer.add_tensor(name, data if packed else gguf.quantize(values, kind), raw_dtype=None if packed else kind)
+            plain = {Kind.F32: np.float32, Kind.F16: np.float16, Kind.I8: np.int8}.get(kind)
+            data = gguf.quantize(values, kind) if plain is None else values.astype(plain)
+            writer.add_tensor(name, data, raw_dtype=kind if plain is None else None)
         writer.write_header_to_file(path)
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -88,7 +159,7 @@ def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
             writer.add_array(key, value)
 
 
-def contents(model: PreTrainedModel, kind: GGMLQuantizationType = GGMLQuantizationType.F32) -> Contents:
+def contents(model: PreTrainedModel, kind: Kind = Kind.F32) -> Contents:
     """A whole file: description, sizes, vocabulary and tensors of a model."""
     config = model.config
     architecture = ARCHITECTURES.get(config.model_type, config.model_type)
@@ -97,7 +168,7 @@ def contents(model: PreTrainedModel, kind: GGMLQuantizationType = GGMLQuantizati
     file.keys |= byte_level(tiny.tokenizer(), config)
     for name, values in tensors(model, architecture).items():
         whole = values.ndim > 1 and values.shape[-1] % 32 == 0  # llama.cpp falls back where blocks do not fit
-        file.tensors[name] = (values, kind if whole else GGMLQuantizationType.F32)
+        file.tensors[name] = (values, kind if whole else Kind.F32)
     return file
 
 
@@ -241,7 +312,7 @@ def token_type(token: str, number: int, numbers: Mapping[str, int], added: Mappi
     return int(TokenType.CONTROL if added[token] else TokenType.USER_DEFINED)
 
 
-def rounded(model: PreTrainedModel, kind: GGMLQuantizationType) -> PreTrainedModel:
+def rounded(model: PreTrainedModel, kind: Kind) -> PreTrainedModel:
     """The model with the weights that a file of a packed type holds."""
     with torch.no_grad():
         for parameter in model.parameters():

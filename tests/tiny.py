@@ -127,9 +127,8 @@ def new_model(family: str, seed: int = 0, **other: Any) -> PreTrainedModel:
     kind, options = _CONFIGS[family]
     vocabulary = len(tokenizer())
     eos = tokenizer().eos_token_id
-    config = kind(
-        **SHARED | options | other, vocab_size=vocabulary, eos_token_id=eos, bos_token_id=eos, pad_token_id=eos
-    )
+    own = {"vocab_size": vocabulary, "eos_token_id": eos, "bos_token_id": eos, "pad_token_id": eos}
+    config = kind(**SHARED | own | options | other)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():

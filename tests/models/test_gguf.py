@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gguf
 import gguf_files
-import numpy as np
 import pytest
 import tiny
 import torch
 from gguf import GGMLQuantizationType as Kind
-from gguf_files import Contents, contents
+from gguf_files import CASES, LONG, SIX, Contents, contents, source
 from transformers import PreTrainedModel
 
 from litestage.engine import TorchEngine
@@ -25,64 +23,6 @@ from litestage.models.gguf import gguf_ledger
 NEW = 12
 PROMPTS = [tiny.prompt(n) for n in (3, 21, 60)]
 """The last is longer than windows, and than the texts before which scaled models turn as unscaled ones."""
-ORIGINAL = 32
-YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": ORIGINAL}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 1e4,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": ORIGINAL,
-}
-SHORT, LONG = [1.1, 1.4], [2.0, 5.0]
-LONGROPE = {
-    "rope_type": "longrope",
-    "rope_theta": 1e4,
-    "partial_rotary_factor": 0.5,
-    "short_factor": SHORT,
-    "long_factor": LONG,
-    "original_max_position_embeddings": 128,
-}
-GEMMA3 = {
-    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
-}
-SIX = {"query_pre_attn_scalar": 16, "num_hidden_layers": 7, "layer_types": None}
-"""Gemma 3's own pattern of windows: five blocks, then one without."""
-
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", {}),
-    "llama, tied, with biases": ("llama-tied", {}),
-    "llama, as many key heads as heads": ("llama", {"num_key_value_heads": 4}),
-    "llama, heads wider than the stream": ("llama", {"head_dim": 16}),
-    "llama, scaled as llama3": ("llama", {"rope_parameters": LLAMA3}),
-    "llama, linear": ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
-    "llama, yarn": ("llama", {"rope_parameters": YARN}),
-    "llama, yarn with all its factors": (
-        "llama",
-        {"rope_parameters": YARN | {"beta_fast": 0.2, "beta_slow": 0.05, "attention_factor": 0.1 * np.log(4.0) + 1}},
-    ),
-    "mistral": ("mistral", {"sliding_window": None}),
-    "mistral, with a window": ("mistral", {}),
-    "qwen2": ("qwen2", {}),
-    "qwen2, tied, yarn": ("qwen2", {"tie_word_embeddings": True, "rope_parameters": YARN}),
-    "qwen3": ("qwen3", {}),
-    "qwen3, with biases": ("qwen3", {"attention_bias": True}),
-    "smollm3": ("smollm3", {"no_rope_layers": None}),
-    "smollm3, yarn": ("smollm3", {"no_rope_layers": None, "rope_parameters": YARN}),
-    "granite": ("granite", {}),
-    "granite, with biases": ("granite", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
-    "olmo2": ("olmo2", {}),
-    "olmo2, linear": ("olmo2", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
-    "phi3": ("phi3", {}),
-    "phi3, with a window": ("phi3", {"sliding_window": tiny.WINDOW}),
-    "phi3, half of each head": ("phi3-partial", {}),
-    "phi3, longrope": ("phi3-partial", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 128}),
-    "gemma2": ("gemma2", {"query_pre_attn_scalar": 16}),
-    "gemma3": ("gemma3", SIX),
-    "gemma3, linear in blocks that see all": ("gemma3", SIX | {"rope_parameters": GEMMA3}),
-}
 QUANTISED = (
     "llama, tied, with biases",
     "mistral, with a window",
@@ -96,12 +36,6 @@ QUANTISED = (
     "gemma3, linear in blocks that see all",
 )
 """One case of each family."""
-
-
-@cache
-def source(case: str) -> PreTrainedModel:
-    family, options = CASES[case]
-    return tiny.new_model(family, **deepcopy(options))
 
 
 def logits(model: PreTrainedModel) -> list[torch.Tensor]:

@@ -64,7 +64,7 @@ def read_config(account: Account, architecture: Architecture, tokens: dict[str, 
         | {
             "num_key_value_heads": heads if kv_heads is None else kv_heads,
             "head_dim": head_size,
-            "vocab_size": _rows(account),
+            "vocab_size": embedding_rows(account),
             "rope_parameters": Rotary(account, architecture, head_size, sizes["max_position_embeddings"]).parameters(),
             "tie_word_embeddings": "output.weight" not in account.file.tensors,
         }
@@ -114,7 +114,7 @@ def _head_size(account: Account, width: int, heads: int) -> int:
     return int(size)
 
 
-def _rows(account: Account) -> int:
+def embedding_rows(account: Account) -> int:
     """Rows of the embedding; the file may say their number once more."""
     embedding = account.file.tensors.get("token_embd.weight")
     if embedding is None:

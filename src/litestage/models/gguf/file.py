@@ -106,7 +106,8 @@ class Account:
         yield from (("tensor", name) for name in self.file.tensors)
 
     def ledger(self) -> Ledger:
-        return Ledger(self.file.source, [self._entries[one] for one in self.names() if one in self._entries])
+        in_order = [*self.names(), *(one for one, entry in self._entries.items() if entry.verdict == "refused")]
+        return Ledger(self.file.source, [self._entries[one] for one in dict.fromkeys(in_order) if one in self._entries])
 
 
 def open_gguf(path: Path, source: str) -> GgufFile:

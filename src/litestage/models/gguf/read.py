@@ -10,8 +10,9 @@ import gguf
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from litestage.core import ModelError
 from litestage.models.gguf.architectures import HARMLESS, Architecture
-from litestage.models.gguf.config import architecture_of, read_config
+from litestage.models.gguf.config import architecture_of, embedding_rows, read_config
 from litestage.models.gguf.file import Account, GgufFile, open_gguf
 from litestage.models.gguf.vocabulary import SPECIAL, Vocabulary, read_vocabulary
 from litestage.models.gguf.weights import places, state_dict
@@ -68,11 +69,15 @@ def _describe(path: Path, source: str) -> tuple[Ledger, Description | None]:
     architecture = architecture_of(account)
     if architecture is None:
         return account.ledger(), None
-    embedding = file.tensors.get("token_embd.weight")
-    vocabulary = read_vocabulary(account, embedding.shape[0] if embedding else 0, architecture.strips_right)
+    vocabulary = read_vocabulary(account, embedding_rows(account), architecture.strips_right)
     special = {f"{name}_token_id": vocabulary.ids.get(name) for name in SPECIAL if name != "unk"}
-    config = read_config(account, architecture, special)
-    by_name = places(account, config)
+    try:
+        config = read_config(account, architecture, special)
+        by_name = places(account, config)
+    except ModelError:
+        if any(account.ledger().of("refused")):  # which says more than what follows from it
+            return account.ledger(), None
+        raise
     _note_rest(account)
     ledger = account.ledger()
     return ledger, Description(file, ledger, architecture, config, vocabulary, by_name)

@@ -74,6 +74,9 @@ class Rotary:
         short, long = self._divisors(SHORT), self._divisors(LONG)
         each = self._divisors(FREQUENCIES)
         if short is None or long is None:
+            for name, other, alone in ((SHORT, LONG, short), (LONG, SHORT, long)):
+                if alone is not None:
+                    self.account.note("tensor", name, "refused", f"stands without {other}.")
             if each is None and stretch == 1.0 and (factor == 1.0 or self.architecture.model_type != "phi3"):
                 return (
                     {"rope_type": "default"} if factor == 1.0 else {"rope_type": "linear", "factor": factor}

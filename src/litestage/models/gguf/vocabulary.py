@@ -181,7 +181,7 @@ class Vocabulary:
 def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabulary:
     """What the keys say; what cannot be taken over is noted as refused. ``rows`` are the embedding's."""
     tokens, types = _tokens(account, rows)
-    kind = account.use(f"{PREFIX}model", "the kind of vocabulary")
+    kind = _required(account, "model", "the kind of vocabulary")
     if kind not in ("gpt2", "llama"):
         account.refuse(
             f"{PREFIX}model", f"vocabularies of the kind {kind!r} are not read; byte-level and SentencePiece BPE are."
