@@ -160,7 +160,7 @@ class Patch:
             if run is None or run.prompt is not None or given.get("custom_generate") is not None:
                 return original(inputs, *more, **given)
             processors = [*(given.pop("logits_processor", None) or ()), *run.processors()]
-            run.prompt = _prompt_tokens(inputs, given)
+            run.prompt = prompt_tokens(inputs, given)
             try:
                 return original(inputs, *more, logits_processor=LogitsProcessorList(processors), **given)
             finally:
@@ -262,7 +262,7 @@ def _wanted(given: dict[str, Any], tokens: int) -> int:
     return int(given.get("logits_to_keep") or 0) or tokens
 
 
-def _prompt_tokens(inputs: Tensor | None, given: dict[str, Any]) -> int:
+def prompt_tokens(inputs: Tensor | None, given: dict[str, Any]) -> int:
     """Tokens that `generate` was given, in the cache or not, padding included."""
     lengths = [
         int(value.shape[1])

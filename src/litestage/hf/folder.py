@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,6 +14,7 @@ from transformers import PreTrainedModel
 
 from litestage.core import Compensation, Plan, PlanError, StagePlan, SubLayer
 from litestage.core.plan import PLAN_FILE
+from litestage.hf.hub import write_repository
 from litestage.models.convert import fingerprint
 from litestage.models.decoder import Affine
 from litestage.skipping import read_compensation
@@ -47,6 +50,26 @@ class PlanFolder:
                 f"{found[:12]}. Use the plan's model. If these are its weights in another form (fewer bits, adapters "
                 "that are not merged), say check=False."
             )
+
+    def save(self, folder: str | Path, name: str | None = None) -> Path:
+        """Write the plan as a repository that `generate` loads by ``name`` (the folder's own path without one)."""
+        target = Path(folder)
+        write_repository(self.plan, self.folder, target, name or str(target.resolve()))
+        return target
+
+    def push_to_hub(self, repo_id: str, **settings: Any) -> str:
+        """Write the plan and its card to the hub; ``settings`` are `huggingface_hub.HfApi`'s, such as ``token``.
+
+        Returns the address of the repository.
+        """
+        from huggingface_hub import HfApi
+
+        hub = HfApi(**settings)
+        place = hub.create_repo(repo_id, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save(folder, place.repo_id)
+            hub.upload_folder(repo_id=place.repo_id, folder_path=folder, commit_message="A litestage plan")
+        return str(place)
 
     def compensation_weights(
         self, compensation: Compensation, device: torch.device, dtype: torch.dtype
