@@ -14,6 +14,7 @@ from litestage.cli import (
     compare,
     diagnose,
     evaluate,
+    export,
     finetune,
     models,
     quickstart,
@@ -44,7 +45,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for module in (quickstart, search, evaluate, compare, diagnose, run, rank, report, finetune):
+for module in (quickstart, search, evaluate, compare, diagnose, run, rank, report, finetune, export):
     app.command(module.__name__.rpartition(".")[2], cls=Command)(spelled_out(module.command))
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")

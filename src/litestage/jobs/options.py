@@ -185,6 +185,22 @@ class PlanOptions(Options):
 
 
 @dataclass(frozen=True)
+class ExportOptions(Options):
+    """Which blocks a plain model goes without, and on how many questions that is measured."""
+
+    plan: str | None = option(None, "DIR", "A plan of whole blocks, the same in all stages.", WHAT)
+    blocks: tuple[int, ...] | None = option(
+        None, "N,...", "Blocks to take out, where no plan says them.", WHAT, read=numbers(int, least=0)
+    )
+    measure: int = option(100, "N", "Questions to measure the change on; 0 measures none.", WHAT, least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plan is not None and self.blocks is not None:
+            raise OptionError("--plan and --blocks both say which blocks to take out. Give one.")
+
+
+@dataclass(frozen=True)
 class RunOptions(Options):
     """Which question is answered when none is typed, and what is said of it."""
 
