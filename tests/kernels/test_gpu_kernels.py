@@ -213,6 +213,10 @@ def test_the_most_probable_token_is_the_first_of_the_largest(
     logits = torch.randint(-3, 3, (6, vocabulary), generator=generator).to(HERE, dtype)
     logits[0], logits[1] = -60, float("-inf")
     logits[1, -1] = 2
+    for value in ("nan", "inf"):
+        broken = logits.clone()
+        broken[3, vocabulary // 2] = float(value)
+        assert kernels.most_probable(broken)[1].isnan().tolist() == [False] * 3 + [True] + [False] * 2
     tokens, probabilities = kernels.most_probable(logits)
     first = [row.index(max(row)) for row in logits.tolist()]
     assert tokens.tolist() == first

@@ -372,6 +372,19 @@ def test_the_most_probable_token_is_the_argmax(
     assert torch.allclose(probabilities, logits.softmax(-1).amax(-1), rtol=1e-5)
 
 
+@given(vocabulary=st.integers(1, 70), at=st.integers(0, 69), seed=st.integers(0, 9))
+def test_a_logit_that_is_no_number_leaves_no_probability(
+    kernels: CpuKernels, vocabulary: int, at: int, seed: int
+) -> None:
+    """As torch's softmax has it; minus infinity is a token that cannot be, and all of them are no distribution."""
+    logits = torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(seed))
+    for row, value in enumerate([float("nan"), float("inf"), float("-inf")]):
+        logits[row, at % vocabulary] = value
+    probabilities = kernels.most_probable(logits)[1]
+    assert torch.allclose(probabilities, logits.softmax(-1).amax(-1), rtol=1e-5, equal_nan=True)
+    assert kernels.most_probable(torch.full((1, vocabulary), float("-inf")))[1].isnan().all()
+
+
 @given(
     vocabulary=st.integers(1, 2000),
     seed=st.integers(0, 99),

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from litestage.core import LitestageError, OptionError
 from litestage.models.catalog import EMBEDDED, embedded_adapters, embedded_folder
+from litestage.models.prompts import prompt_encoder
 from litestage.training import Progress, TrainingRecipe, TrainingReport, finetune
 from litestage.training.checkpoint import CHECKPOINT, trainable
 from litestage.training.initialise import new_model

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
+from math import isfinite
 from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from litestage.core import Decode, OnToken, Prefill, Sampling, StagePlan, TokenIds
+from litestage.core import Decode, LitestageError, OnToken, Prefill, Sampling, StagePlan, TokenIds
 from litestage.core.rows import rows_to_admit
 from litestage.engine.prefixes import Prefix, alike
 from litestage.engine.row import Row
@@ -38,6 +39,8 @@ class Batch:
     stand: Stand
     stops: Callable[[Row], bool]
     capacity: int
+    broken: Callable[[Row], LitestageError] | None = None
+    """What to raise for a row whose logits are not finite."""
     on_token: OnToken | None = None
     on_pass: OnPass | None = None
     active: list[Row] = field(default_factory=list)
@@ -143,6 +146,8 @@ class Batch:
         for row, token, sure in zip(rows, *said.wait(), strict=True):
             if row.reason is not None:
                 continue
+            if self.broken is not None and not isfinite(sure):
+                raise self.broken(row)
             row.accept(token, sure, self.eos_ids, self.on_token)
             if row.reason in (None, "length") and self.stops(row):
                 row.reason = "stop"

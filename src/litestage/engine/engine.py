@@ -26,6 +26,7 @@ from litestage.core import (
 from litestage.core.rows import rows_to_admit
 from litestage.engine.batch import Batch, OnLogits, OnPass, prefill
 from litestage.engine.detokeniser import Detokeniser
+from litestage.engine.not_finite import not_finite
 from litestage.engine.prefixes import Prefix, PrefixStore, waves
 from litestage.engine.row import Row
 from litestage.engine.sampling import uniforms_of
@@ -206,6 +207,7 @@ class TorchEngine:
             self._stand(stage_plan),
             self._stops,
             self.batch_size,
+            lambda row: not_finite(self.model, (*row.request.prompt_ids, *row.tokens)),
             on_token,
             self.on_pass,
             on_logits=self.on_logits,

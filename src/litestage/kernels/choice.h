@@ -4,7 +4,8 @@
 
 #define SPAN 512     /* tokens of the vocabulary whose probabilities are summed together */
 
-/* The most probable token of each row of logits [rows, vocabulary], and its probability. */
+/* The most probable token of each row of logits [rows, vocabulary], and its probability: NAN where one is NAN or
+ * infinite, but for tokens that cannot be. Neither the largest nor `exp_of` keeps a NAN; the sum of all times zero does. */
 void litestage_most_probable(const float *logits, long rows, long vocabulary, int64_t *tokens, float *probabilities) {
 #pragma omp parallel for schedule(static)
     for (long r = 0; r < rows; r++) {
@@ -12,16 +13,21 @@ void litestage_most_probable(const float *logits, long rows, long vocabulary, in
         const long whole = vocabulary / 8 * 8;
         float rest[8] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
         memcpy(rest, x + whole, (vocabulary - whole) * sizeof(float));
-        Eight largest = load(rest), sum;
-        for (long v = 0; v < whole; v += 8) largest = larger(largest, load(x + v));
+        Eight largest = load(rest), zero = each(0), sum;
+        for (long v = 0; v < whole; v += 8) {
+            largest = larger(largest, load(x + v));
+            zero += larger(each(-FLT_MAX), load(x + v)) * 0.0f; /* in this order a NAN stays */
+        }
         const float most = largest_of(largest);
+        zero += larger(each(-FLT_MAX), load(rest)) * 0.0f;
+        const float finite = sum_of(zero) + most * 0.0f;
         for (int i = 0; i < 8; i++) rest[i] -= most; /* what is beyond the row adds exp(-87) */
         sum = exp_of(load(rest));
         for (long v = 0; v < whole; v += 8) sum += exp_of(load(x + v) - most);
         long token = 0;
         while (token < vocabulary - 1 && x[token] != most) token++;
         tokens[r] = token;
-        probabilities[r] = 1.0f / sum_of(sum);
+        probabilities[r] = 1.0f / sum_of(sum) + finite;
     }
 }
 

@@ -1,5 +1,6 @@
 /* Numbers as vectors and as halves, and memory to work in. */
 #pragma once
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>

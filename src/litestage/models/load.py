@@ -101,9 +101,22 @@ def from_transformers(
 ) -> LoadedModel:
     """Take a transformers model over; it is unusable afterwards, because its weights move into the decoder."""
     check_supported(model.config)
+    _check_finite(model, label)
     identity = ModelIdentity(id=label, fingerprint=fingerprint(model), num_blocks=model.config.num_hidden_layers)
     eos = eos_ids(model, tokenizer)
     return LoadedModel(to_decoder(model, pick_device(device), packing), tokenizer, identity, eos, tuned_for)
+
+
+def _check_finite(model: PreTrainedModel, label: str) -> None:
+    """Refuse weights that are not numbers. Rows of the embedding that no text reaches may be anything."""
+    for name, weight in model.named_parameters():
+        # A sum of numbers may overflow; one that is finite has none in it that is not.
+        unsound = not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all()
+        if unsound and weight is not model.get_input_embeddings().weight:
+            raise ModelError(
+                f"The weight {name} of {label} holds what is not a finite number (NaN or infinity), so every answer "
+                "would be made of nothing. Fetch the file again, or give another --model."
+            )
 
 
 def load_transformers(
