@@ -106,8 +106,7 @@ def test_what_was_prepared_for_other_texts_is_not_taken_up(
 ) -> None:
     """Prompts may well be the same: those of a last stage say nothing of what it writes."""
     prepared.ranking("recall", Policy("probe"))
-    kept = (prepared.session.folder.path or Path()) / "policies.json"
-    (tmp_path / "policies.json").write_bytes(kept.read_bytes())
+    shutil.copytree(prepared.session.folder.path or "", tmp_path, dirs_exist_ok=True)
     session = prepared.session.at(tmp_path)
     monkeypatch.setattr("litestage.jobs.policies.probe", None)
     assert Policies(session, prepared.traces, [PAPER]).ranking("recall", Policy("probe"))

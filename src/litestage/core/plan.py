@@ -15,6 +15,7 @@ from litestage.core.certificate import Certificate
 from litestage.core.errors import OptionError, PlanError
 from litestage.core.files import write_text
 from litestage.core.layers import Record, Segment, SkipSchedule, SkipSet, num_runs
+from litestage.core.shown import Shown
 from litestage.core.wording import RepeatedError, once, problem, shown
 
 SCHEMA_VERSION = 1
@@ -96,7 +97,7 @@ class ModelIdentity(Record):
     num_blocks: int
 
 
-class Plan(Record):
+class Plan(Record, Shown):
     """A stage plan for each stage of one task on one model, with the evidence it rests on."""
 
     schema_version: int = SCHEMA_VERSION

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestage.core.layers import Record
 from litestage.core.request import Completion
+from litestage.core.shown import Shown
 
 
 class StageTrace(Record):
@@ -29,7 +30,7 @@ class StageTrace(Record):
         return any(done.finish_reason == "no_room" for done in self.completions)
 
 
-class Trace(Record):
+class Trace(Record, Shown):
     """One question, one vote: every stage and the answer that came of it."""
 
     question_id: str

@@ -11,7 +11,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
@@ -21,7 +20,6 @@ from scipy.optimize import nnls
 
 from litestage.core.conditions import Conditions
 from litestage.core.errors import LitestageError
-from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.core.rows import Decode, Prefill
 
@@ -82,16 +80,13 @@ class LatencyModel(Record):
     prefill_error: FitError
     conditions: Conditions | None = None
     """Of the timing; its threads are those that decoded fastest."""
-    stamp: str = ""
-    """A name for what was timed, for whoever keeps the model."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_before(cls, content: Any) -> Any:
-        """Earlier versions kept the stamp among the conditions."""
+        """Earlier versions said among the conditions what was timed."""
         if isinstance(content, dict) and isinstance(kept := content.get("conditions"), dict) and "stamp" in kept:
-            rest = {name: value for name, value in kept.items() if name != "stamp"}
-            return content | {"conditions": rest, "stamp": kept["stamp"]}
+            return content | {"conditions": {name: value for name, value in kept.items() if name != "stamp"}}
         return content
 
     @property
@@ -137,12 +132,8 @@ class LatencyModel(Record):
         mixed = {part: a + share * (b - a) if share < 1 else max(b, a + share * (b - a)) for part, a, b in parts}
         return DecodeCost(rows=rows, **mixed)
 
-    def save(self, path: str | Path) -> None:
-        """Write the model as JSON, whole or not at all."""
-        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
 
-
-def fit(timings: Iterable[Timing], conditions: Conditions | None = None, stamp: str = "") -> LatencyModel:
+def fit(timings: Iterable[Timing], conditions: Conditions | None = None) -> LatencyModel:
     """Fit the model, each piece of work by the median of its repeats, to the least squared relative error.
 
     Raises `LitestageError` when the timings cannot tell the model's parts from each other.
@@ -168,7 +159,6 @@ def fit(timings: Iterable[Timing], conditions: Conditions | None = None, stamp: 
         decode_error=_fit_error(np.concatenate([errors for _, errors in solved.values()])),
         prefill_error=_fit_error(prefill_errors),
         conditions=conditions,
-        stamp=stamp,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from litestage.core import Plan, StagePlan, Trace
 from litestage.core.files import write_text
 from litestage.core.plan import content_hash
+from litestage.core.shown import Shown
 from litestage.evaluation import LatencyModel, price
 from litestage.jobs.options import SearchSettings
 from litestage.jobs.policies import PAPER, Policies
@@ -18,6 +19,7 @@ from litestage.jobs.rank import rank_traces
 from litestage.jobs.session import Session
 from litestage.jobs.timing import cost_model, wall_clock
 from litestage.pipeline import run
+from litestage.results import PlanSearch, Split
 from litestage.search import (
     Candidate,
     ScreenedPolicy,
@@ -46,7 +48,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(Shown):
     """A finished search."""
 
     plan: Plan
@@ -55,6 +57,15 @@ class Found:
     cost: LatencyModel
     full: list[Trace]
     """Full-depth traces of the search's questions."""
+
+    @property
+    def search(self) -> PlanSearch:
+        """How the plan was found, as results keep it."""
+        split = Split(name=self.plan.evidence["split"], used=self.record.questions)
+        return PlanSearch.of(self.record, split, self.record.options.max_drop, self.plan.evidence["latency"])
+
+    def _shown(self) -> tuple[object, ...]:
+        return (self.search, self.plan)
 
 
 def search(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from litestage.core import Conditions, Plan, Trace
 from litestage.core.layers import Record
+from litestage.core.shown import Shown
 from litestage.evaluation import Accuracy, Price, StoppedVotes, Usage, VoteAccuracy
 from litestage.results.performance import Performance
 
 
-class Evaluation(Record):
+class Evaluation(Record, Shown):
     """What one plan reached on one set of questions."""
 
     accuracy: float

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from litestage.core import DataError
 from litestage.core.files import write_text
 from litestage.core.layers import Record
+from litestage.core.shown import Shown
 from litestage.core.wording import problem
 
 RESULTS_FILE = "results.json"
 SCHEMA_VERSION = 2
 
 
-class Kept(Record):
+class Kept(Record, Shown):
     """Results of a job, which lie in its folder as ``results.json``."""
 
     KIND: ClassVar[str]
