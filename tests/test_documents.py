@@ -100,7 +100,7 @@ def test_the_command_that_a_search_prints_measures_its_plan(litestage: Run, type
     code, _, told = litestage(*shlex.split(searched))
     assert code == 0
     printed = told[told.rindex("litestage evaluate") :]
-    assert printed == "litestage evaluate --shots 1 --dtype bf16 --plan 'runs/a plan' --split test"
+    assert printed == "litestage evaluate --dtype bf16 --shots 1 --plan 'runs/a plan' --split test"
     assert typed(f"{printed} --limit 2") == 0
 
 

@@ -14,7 +14,16 @@ import typer
 
 from litestage.core.errors import OptionError
 from litestage.core.plan import content_hash
-from litestage.jobs.options import HOW, DataOptions, DecodingOptions, ModelOptions, Options, flag_of, hint_of
+from litestage.jobs.options import (
+    HOW,
+    WHERE,
+    DataOptions,
+    DecodingOptions,
+    ModelOptions,
+    Options,
+    flag_of,
+    hint_of,
+)
 
 if TYPE_CHECKING:
     from litestage.jobs.progress import Progress
@@ -45,17 +54,18 @@ def spelled_out(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         command(**{part.name: part.value(values) for part in parts})
 
-    parameters = sorted((one for part in parts for one in part.parameters()), key=_comes_late)
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    parameters = sorted((one for part in parts for one in part.parameters()), key=_place)
+    vars(run).update(__signature__=inspect.Signature(parameters))
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = command.__doc__
     return run
 
 
-def _comes_late(parameter: inspect.Parameter) -> bool:
-    """Whether an option stands behind those that are the command's own: how to run it is much the same everywhere."""
+def _place(parameter: inspect.Parameter) -> int:
+    """Where an option stands in the help: the command's own before what is much the same everywhere."""
+    panel = getattr(parameter.default, "rich_help_panel", None)
     always = {_dest(one) for record in (ModelOptions, DecodingOptions) for one in fields(record)}
-    return parameter.name in always and getattr(parameter.default, "rich_help_panel", None) == HOW
+    return 2 if panel == WHERE else 1 if panel == HOW and parameter.name in always else 0
 
 
 @dataclass(frozen=True)
