@@ -101,6 +101,13 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "yarn by DeepSeek": ("llama", yarn(("rope.scaling.yarn_log_multiplier", 0.1)), r"yarn_log_multiplier: "),
     "yarn of Phi-3": ("phi3", yarn(), r"phi3.rope.scaling.type: this family is not scaled by yarn"),
     "yarn with factors": ("llama, scaled as llama3", yarn(), r"rope_freqs.weight: scales frequencies"),
+    "longrope without factors": ("llama", key("rope.scaling.type", "longrope"), r"scaling.type: longrope divides"),
+    "a long Phi-3 without factors": (
+        "phi3",
+        key("rope.scaling.original_context_length", 64),
+        r"original_context_length: it is less than the 256",
+    ),
+    "another packing": ("llama", general("general.quantization_version", 1), r"quantization_version: its numbers"),
     "no sizes": ("llama", key("embedding_length", None), r"lacks the key llama.embedding_length"),
     "no logit scale": ("granite", key("logit_scale", None), r"lacks the key granite.logit_scale"),
     "sizes of no model": ("llama", key("attention.head_count", 5), r"sizes that .* names make no llama model: .*heads"),

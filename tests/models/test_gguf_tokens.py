@@ -267,19 +267,20 @@ def test_phi3s_special_tokens_take_in_the_white_space_behind_them(tmp_path: Path
 # --- chat templates --------------------------------------------------------------------------------------------------
 
 
-def test_the_chat_template_without_a_name_is_used(tmp_path: Path) -> None:
+def test_a_task_can_ask_for_a_chat_template_by_name(tmp_path: Path) -> None:
     template = tiny.tokenizer_with_chat().chat_template
     file = contents(tiny.transformers_model("llama"))
     file.put("tokenizer.chat_template", template)
-    file.put("tokenizer.chat_template.tool_use", "{{ 'tools' }}")
+    file.put("tokenizer.chat_template.tool_use", "tools: {{ messages[-1].content }}")
     file.put("tokenizer.chat_templates", ["tool_use"])
     engine = TorchEngine(load(file.write(tmp_path / "model.gguf")))
     assert engine.encode("Hi", Chat()) == engine.encode("user: Hi\nassistant:")
+    assert engine.encode("Hi", Chat(template="tool_use")) == engine.encode("tools: Hi")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another kind": ({"model": "t5"}, r"tokenizer.ggml.model: .*'t5'"),
-    "no kind": ({"model": None}, r"names? no|lacks"),
+    "no kind": ({"model": None}, r"lacks the key tokenizer.ggml.model"),
     "unknown cutting": ({"pre": "falcon-h9"}, r"tokenizer.ggml.pre: 'falcon-h9'.*Known: llama-bpe,"),
     "no cutting": ({"pre": None}, r"lacks the key tokenizer.ggml.pre"),
     "default cutting": ({"pre": "default"}, r"tokenizer.ggml.pre: 'default'"),
@@ -290,7 +291,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "fewer types": ({"token_type": [1, 1]}, r"tokenizer.ggml.token_type: it has 2 entries for 320"),
     "an id beyond": ({"eot_token_id": 999}, r"tokenizer.ggml.eot_token_id: there is no token 999"),
     "a pad beyond": ({"padding_token_id": 999}, r"tokenizer.ggml.padding_token_id: there is no token 999"),
-    "bos without one": ({"bos_token_id": None, "add_bos_token": True}, r"names none .*bos_token_id"),
+    "bos without one": ({"bos_token_id": None, "add_bos_token": True}, r"lacks the key tokenizer.ggml.bos_token_id"),
     "a space": ({"add_space_prefix": True}, r"tokenizer.ggml.add_space_prefix: "),
     "squeezed spaces": ({"remove_extra_whitespaces": True}, r"remove_extra_whitespaces: spaces"),
     "a table of letters": ({"precompiled_charsmap": [1, 2, 3]}, r"precompiled_charsmap: letters"),

@@ -35,9 +35,7 @@ def architecture_of(account: Account) -> Architecture | None:
         return None
     name = account.use("general.architecture", "how the other keys and the tensors are read")
     if name is None:
-        raise ModelError(
-            f"{account.file.source} names no general.architecture, so its weights cannot be read. Give a model's file."
-        )
+        account.lack("key", "general.architecture", "it says how weights are read. Give a model's file.")
     if name not in ARCHITECTURES:
         account.refuse(
             "general.architecture",
@@ -54,7 +52,7 @@ def read_config(account: Account, architecture: Architecture, tokens: dict[str, 
     own = account.file.own
     sizes = {name: _scalar(account, own(key), name) for key, name in SIZES.items()}
     if lacking := [key for key, name in SIZES.items() if sizes[name] is None]:
-        raise ModelError(f"{account.file.source} lacks the key {own(lacking[0])}, without which its sizes are unknown.")
+        account.lack("key", own(lacking[0]), "without it the model's sizes are unknown.")
     heads, width = sizes["num_attention_heads"], sizes["hidden_size"]
     kv_heads = _scalar(account, own("attention.head_count_kv"), "num_key_value_heads")
     head_size = _head_size(account, width, heads)
@@ -118,7 +116,7 @@ def embedding_rows(account: Account) -> int:
     """Rows of the embedding; the file may say their number once more."""
     embedding = account.file.tensors.get("token_embd.weight")
     if embedding is None:
-        raise ModelError(f"{account.file.source} lacks the tensor token_embd.weight, the embedding of its tokens.")
+        account.lack("tensor", "token_embd.weight", "it is the embedding of tokens.")
     said = account.use(account.file.own("vocab_size"), "vocab_size")
     if said is not None and said != embedding.shape[0]:
         account.refuse(
@@ -134,7 +132,7 @@ def _constants(account: Account, architecture: Architecture, head_size: int) -> 
         if value or (value is not None and key.endswith("softcapping")):
             found[name] = float(value) or None
         elif key in architecture.required:
-            raise ModelError(f"{account.file.source} lacks the key {account.file.own(key)}, which scales its logits.")
+            account.lack("key", account.file.own(key), "it scales what this family makes.")
     if "attention.scale" in architecture.constants:
         found.setdefault(architecture.constants["attention.scale"], head_size**-0.5)
     turns = account.use(account.file.own("rope.scaling.finetuned"), "whether scaling was trained; Granite's switch")

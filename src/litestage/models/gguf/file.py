@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, dequantize
@@ -18,6 +18,7 @@ from litestage.core import ModelError
 from litestage.models.ledger import Entry, Kind, Ledger, Verdict
 
 MAGIC = b"GGUF"
+WRONG: tuple[Verdict, ...] = ("refused", "missing")
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
 """The name of one part of a file that was split."""
 
@@ -84,7 +85,7 @@ class Account:
 
     def note(self, kind: Kind, name: str, verdict: Verdict, why: str) -> None:
         """The first word on a name counts, but a refusal overrules it."""
-        if verdict == "refused" or (kind, name) not in self._entries:
+        if verdict in WRONG or (kind, name) not in self._entries:
             self._entries[kind, name] = Entry(kind, name, verdict, why)
 
     def use(self, key: str, why: str) -> Any:
@@ -97,6 +98,16 @@ class Account:
     def refuse(self, key: str, why: str) -> None:
         self.note("key", key, "refused", why)
 
+    def lack(self, kind: Kind, name: str, why: str) -> NoReturn:
+        """Note what is not there, where nothing more can be read without it."""
+        self.note(kind, name, "missing", why)
+        raise ModelError(f"{self.file.source} lacks the {kind} {name}: {why}")
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the file cannot be run."""
+        return any(entry.verdict in WRONG for entry in self._entries.values())
+
     def knows(self, kind: Kind, name: str) -> bool:
         return (kind, name) in self._entries
 
@@ -106,7 +117,7 @@ class Account:
         yield from (("tensor", name) for name in self.file.tensors)
 
     def ledger(self) -> Ledger:
-        in_order = [*self.names(), *(one for one, entry in self._entries.items() if entry.verdict == "refused")]
+        in_order = [*self.names(), *(one for one, entry in self._entries.items() if entry.verdict in WRONG)]
         return Ledger(self.file.source, [self._entries[one] for one in dict.fromkeys(in_order) if one in self._entries])
 
 

@@ -32,7 +32,6 @@ class Description:
     """All that a file says about its model but for the weights."""
 
     file: GgufFile
-    ledger: Ledger
     architecture: Architecture
     config: PretrainedConfig
     vocabulary: Vocabulary
@@ -43,7 +42,7 @@ class Description:
 def gguf_ledger(path: Path, source: str) -> Ledger:
     """What became of each key and tensor, without reading weights.
 
-    Raises `ModelError` where something is missing, or where the file cannot be opened.
+    Raises `ModelError` where the file cannot be opened.
     """
     return _describe(path, source)[0]
 
@@ -66,25 +65,25 @@ def _describe(path: Path, source: str) -> tuple[Ledger, Description | None]:
     """No description for a file that is refused."""
     file = open_gguf(path, source)
     account = Account(file)
-    architecture = architecture_of(account)
-    if architecture is None:
+    if (architecture := architecture_of(account)) is None:
         return account.ledger(), None
-    vocabulary = read_vocabulary(account, embedding_rows(account), architecture.strips_right)
-    special = {f"{name}_token_id": vocabulary.ids.get(name) for name in SPECIAL if name != "unk"}
     try:
+        vocabulary = read_vocabulary(account, embedding_rows(account), architecture.strips_right)
+        special = {f"{name}_token_id": vocabulary.ids.get(name) for name in SPECIAL if name != "unk"}
         config = read_config(account, architecture, special)
         by_name = places(account, config)
     except ModelError:
-        if any(account.ledger().of("refused")):  # which says more than what follows from it
+        if account.is_wrong:  # the ledger says more than what follows from it
             return account.ledger(), None
         raise
     _note_rest(account)
-    ledger = account.ledger()
-    return ledger, Description(file, ledger, architecture, config, vocabulary, by_name)
+    return account.ledger(), Description(file, architecture, config, vocabulary, by_name)
 
 
 def _note_rest(account: Account) -> None:
     """Keys that nobody has asked for: known to be harmless, of other programs, or refused."""
+    if account.file.value("general.quantization_version") not in (None, gguf.GGML_QUANT_VERSION):
+        account.refuse("general.quantization_version", "its numbers are packed by another version of the format.")
     for kind, name in account.names():
         if kind == "tensor" or account.knows("key", name):
             continue

@@ -77,6 +77,7 @@ class Rotary:
             for name, other, alone in ((SHORT, LONG, short), (LONG, SHORT, long)):
                 if alone is not None:
                     self.account.note("tensor", name, "refused", f"stands without {other}.")
+            self._check_complete(kind, original)
             if each is None and stretch == 1.0 and (factor == 1.0 or self.architecture.model_type != "phi3"):
                 return (
                     {"rope_type": "default"} if factor == 1.0 else {"rope_type": "linear", "factor": factor}
@@ -86,6 +87,15 @@ class Rotary:
         scales = {"short_factor": [one * factor for one in short], "long_factor": [one * factor for one in long]}
         rest = {"attention_factor": stretch, "original_max_position_embeddings": original}
         return {"rope_type": "longrope"} | theta | scales | rest
+
+    def _check_complete(self, kind: str, original: int) -> None:
+        """Files of long contexts were once written without the factors that their models have."""
+        if kind == "longrope":
+            why = f"longrope divides frequencies by {SHORT} and {LONG}, and they are not there."
+            self.account.refuse(self.account.file.own("rope.scaling.type"), why)
+        elif self.architecture.model_type == "phi3" and original < self.context:
+            why = f"it is less than the {self.context} of context_length, and {LONG} is not there to stretch it."
+            self.account.refuse(self.account.file.own("rope.scaling.original_context_length"), why)
 
     def _factor(self, kind: str) -> float:
         """By how much positions are squeezed."""

@@ -15,6 +15,7 @@ from litestage.models.gguf.architectures import NONE, Neutral
 from litestage.models.gguf.file import Account
 
 PREFIX = "tokenizer.ggml."
+TEMPLATE = "tokenizer.chat_template"
 SPACE = "▁"
 """SentencePiece's sign for a space."""
 
@@ -81,7 +82,7 @@ ENDS = {
 ENDING_TEXTS = frozenset(
     ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
 )
-"""Control tokens that end a text whether or not a key names them: a file has one ``eos_token_id``, where the models'
+"""Special tokens that end a text whether or not a key names them: a file has one ``eos_token_id``, where the models'
 own settings often name several."""
 UNSTRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 """Special tokens that leave the white space behind them even in Phi-3."""
@@ -124,7 +125,8 @@ class Vocabulary:
     space_first: bool
     """Texts begin with a space (SentencePiece)."""
     strips_right: bool
-    chat_template: str | None
+    chat_template: str | dict[str, str] | None
+    """One, or several by name; the one without a name is called ``default`` then."""
 
     def of_type(self, *types: TokenType) -> list[str]:
         return [token for token, kind in zip(self.tokens, self.types, strict=True) if kind in types]
@@ -194,9 +196,7 @@ def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabula
     begins = account.use(f"{PREFIX}add_bos_token", "whether a text begins with the BOS token")
     begins = (pre.begins if pre is not None else True) if begins is None else bool(begins)
     if begins and "bos" not in ids:
-        raise ModelError(
-            f"{account.file.source} puts a BOS token before each text, and names none ({PREFIX}bos_token_id)."
-        )
+        account.lack("key", f"{PREFIX}bos_token_id", "a BOS token comes before each text.")
     space_first = account.use(f"{PREFIX}add_space_prefix", "whether a text begins with a space")
     if byte_level and space_first:
         account.refuse(
@@ -213,14 +213,14 @@ def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabula
         begins=begins,
         space_first=space_first is None or bool(space_first),
         strips_right=strips_right,
-        chat_template=account.use("tokenizer.chat_template", "the form of a chat"),
+        chat_template=_chat_template(account),
     )
 
 
 def _required(account: Account, key: str, why: str) -> Any:
     value = account.use(f"{PREFIX}{key}", why)
     if value is None:
-        raise ModelError(f"{account.file.source} lacks the key {PREFIX}{key}: {why}. Fetch a newer conversion.")
+        account.lack("key", f"{PREFIX}{key}", f"it says {why}. Fetch a newer conversion.")
     return value
 
 
@@ -288,9 +288,17 @@ def _note_unused(account: Account) -> None:
             account.note("key", name, "harmless", "at this value it changes nothing")
         else:
             account.refuse(name, rule.otherwise)
-    for name in account.file.fields:
-        if name.startswith("tokenizer.chat_template.") or name == "tokenizer.chat_templates":
-            account.note("key", name, "harmless", "another form of a chat; the one without a name is used")
+
+
+def _chat_template(account: Account) -> str | dict[str, str] | None:
+    default: str | None = account.use(TEMPLATE, "the form of a chat")
+    account.use(f"{TEMPLATE}s", "names of other forms of a chat")
+    named = {
+        name.removeprefix(f"{TEMPLATE}."): str(account.use(name, "a form of a chat that a task can ask for"))
+        for name in account.file.fields
+        if name.startswith(f"{TEMPLATE}.")
+    }
+    return named | ({"default": default} if default else {}) if named else default
 
 
 def _special_ids(account: Account, count: int) -> dict[str, int]:
@@ -305,7 +313,7 @@ def _special_ids(account: Account, count: int) -> dict[str, int]:
 
 
 def _ends(account: Account, tokens: list[str], types: list[int], ids: Mapping[str, int]) -> tuple[int, ...]:
-    """Those that keys name, and control tokens whose text says it, but for one that stands for unknown text."""
+    """Those that keys name, and special tokens whose text says it, but for one that stands for unknown text."""
     ends = [account.use(f"{PREFIX}{key}", why) for key, why in ENDS.items()]
     for key, end in zip(ENDS, ends, strict=True):
         if end is not None and not 0 <= end < len(tokens):
@@ -313,6 +321,6 @@ def _ends(account: Account, tokens: list[str], types: list[int], ids: Mapping[st
     by_text = [
         i
         for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind == TokenType.CONTROL and token in ENDING_TEXTS and i != ids.get("unk")
+        if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) and token in ENDING_TEXTS and i != ids.get("unk")
     ]
     return tuple(dict.fromkeys(int(i) for i in [*ends, *by_text] if i is not None))
