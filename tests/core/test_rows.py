@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litestage.core import Decode, Prefill, Row, passes
-from litestage.core.rows import PREFILL_TOKENS, rows_to_admit
+from litestage.core.rows import BEGINNING, PREFILL_TOKENS, common_length, rows_to_admit, shared_beginnings
 
 rows_of = st.lists(
     st.builds(Row, prefill=st.integers(0, 60), reused=st.integers(1, 40), decode=st.integers(0, 12)), max_size=25
@@ -70,3 +70,46 @@ def test_more_slots_than_rows_change_nothing(rows: list[Row], more: int) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("litestage.core.rows.PREFILL_TOKENS", 100)
         assert list(passes(rows, len(rows) + more)) == list(passes(rows, len(rows)))
+
+
+HEADER, LONG = tuple(range(100, 140)), tuple(range(200, 215))
+
+
+def test_a_questions_branches_begin_with_the_question() -> None:
+    branches = [(*LONG, branch, 7) for branch in range(4)]
+    assert shared_beginnings(branches, [0] * 4) == [LONG]
+    assert shared_beginnings(branches, [4] * 4) == [LONG]
+    assert shared_beginnings(branches, [len(LONG) - BEGINNING + 1] * 4) == [], "too little to be worth a forward"
+    assert shared_beginnings(branches[:1], [0]) == []
+
+
+def test_equal_prompts_are_prefilled_whole() -> None:
+    assert shared_beginnings([LONG, LONG, HEADER], [0, 0, 0]) == [LONG]
+    assert shared_beginnings([LONG, LONG], [len(LONG)] * 2) == []
+
+
+def test_what_several_questions_share_comes_first() -> None:
+    """Worked examples, then the questions side by side, though two of them begin with the same few words."""
+    questions = [(*HEADER, *start, *LONG, *range(n)) for n, start in ((1, (1, 2)), (2, (1, 2)), (3, (5,)))]
+    branches = [(*question, branch) for question in questions for branch in (900, 901)]
+    assert shared_beginnings(branches, [0] * 6) == [HEADER]
+    assert shared_beginnings(branches, [len(HEADER)] * 6) == questions[1:], "the first is the second's beginning"
+    assert shared_beginnings(branches[:2] + branches[4:], [len(HEADER)] * 4) == [questions[0], questions[2]]
+
+
+@given(
+    prompts=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=20).map(tuple), max_size=8),
+    held=st.integers(0, 5),
+)
+def test_beginnings_are_shared_and_pay(prompts: list[tuple[int, ...]], held: int) -> None:
+    there = [min(held, len(prompt)) for prompt in prompts]
+    for beginning in shared_beginnings(prompts, there):
+        users = [prompt for prompt in prompts if prompt[: len(beginning)] == beginning]
+        assert len(users) >= 2
+        assert len(beginning) - held >= BEGINNING
+
+
+@given(st.lists(st.integers(0, 1), max_size=9), st.lists(st.integers(0, 1), max_size=9))
+def test_the_common_length(one: list[int], other: list[int]) -> None:
+    alike = [a == b for a, b in zip(one, other, strict=False)]
+    assert common_length(one, other) == (alike.index(False) if False in alike else len(alike))

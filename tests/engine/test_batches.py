@@ -1,4 +1,4 @@
-"""A row alone equals the same row in any company: batches, refills, plans, sampling, exits, prefixes."""
+"""A row alone equals the same row in any company: batches, refills, plans, sampling, exits, beginnings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litestage.core import Completion, ExitRule, Request, Sampling, Segment, SkipSchedule, StagePlan, whole_blocks
+from litestage.core import (
+    Completion,
+    Event,
+    ExitRule,
+    NewToken,
+    Request,
+    Sampling,
+    Segment,
+    SkipSchedule,
+    StagePlan,
+    whole_blocks,
+)
 
 _GROWING = SkipSchedule(
     segments=(
@@ -71,7 +82,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(family: str) -> None:
     expected = alone(family)
     for batch_size in (2, 7, 64):
         assert_same(tiny.engine(family, batch_size=batch_size).generate(REQUESTS), expected)
-    assert_same(tiny.engine(family, batch_size=5).generate(REQUESTS, prefixes=[STEM, STEM[:4]]), expected)
+    assert_same(tiny.engine(family, batch_size=5).generate(REQUESTS), expected)
     assert {completion.finish_reason for completion in expected} >= {"length", "stop", "low_confidence"}
 
 
@@ -84,13 +95,13 @@ def test_completions_come_in_the_order_of_the_requests(order: list[int], batch_s
     assert_same(got, [expected[i] for i in order])
 
 
-def test_an_engine_remembers_nothing_but_prefixes() -> None:
+def test_an_engine_remembers_nothing_but_beginnings() -> None:
     """The same call again, and after longer and shorter ones, gives the same."""
     engine = tiny.engine(batch_size=4)
-    first = engine.generate(REQUESTS[:9], prefixes=[STEM])
+    first = engine.generate(REQUESTS[:9])
     engine.generate(tiny.requests([tiny.prompt(150)], max_new_tokens=60))
     engine.generate(tiny.requests([tiny.prompt(2)] * 11, max_new_tokens=3))
-    assert_same(engine.generate(REQUESTS[:9], prefixes=[STEM]), first)
+    assert_same(engine.generate(REQUESTS[:9]), first)
     engine.forget()
     assert_same(engine.generate(REQUESTS[:9]), first)
 
@@ -116,7 +127,12 @@ def test_tokens_are_reported_as_they_are_decided() -> None:
     """In each row's order, with the request's index, the last token included."""
     seen: dict[int, list[int]] = {}
     engine = tiny.engine(batch_size=3)
-    completions = engine.generate(REQUESTS[:20], on_token=lambda index, token: seen.setdefault(index, []).append(token))
+
+    def hear(event: Event) -> None:
+        if isinstance(event, NewToken):
+            seen.setdefault(event.id, []).append(event.token)
+
+    completions = engine.generate(REQUESTS[:20], hear)
     assert {index: tuple(tokens) for index, tokens in seen.items()} == {
         index: completion.token_ids for index, completion in enumerate(completions)
     }

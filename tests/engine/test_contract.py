@@ -13,7 +13,11 @@ from litestage.benchmarks.peers import TransformersEngine
 from litestage.core import (
     Completion,
     Engine,
+    Event,
     ExitRule,
+    Finished,
+    NewText,
+    NewToken,
     OptionError,
     Request,
     Sampling,
@@ -132,11 +136,59 @@ def test_every_token_has_a_confidence_and_every_completion_its_counts(engine: En
         assert one.counts.decoded == len(one.token_ids) - 1
 
 
-def test_tokens_are_heard_in_their_order_and_all_of_them(engine: Engine) -> None:
-    heard: dict[int, list[int]] = {}
-    requests = tiny.requests([*PROMPTS, PROMPTS[0]], max_new_tokens=NEW)
-    done = engine.generate(requests, on_token=lambda index, token: heard.setdefault(index, []).append(token))
-    assert [tuple(heard[index]) for index in range(len(requests))] == [one.token_ids for one in done]
+def test_tokens_and_text_are_heard_in_their_order_and_all_of_them(engine: Engine) -> None:
+    """Of every request its tokens, the pieces of its text, and then that it is finished."""
+    heard: list[Event] = []
+    mark = engine.decode(expected(PROMPTS[1])[4:6])
+    requests = tiny.requests([*PROMPTS, PROMPTS[0]], max_new_tokens=NEW, stop=(mark,))
+    done = engine.generate(requests, heard.append)
+    for index, one in enumerate(done):
+        own = [event for event in heard if event.id == index]
+        assert tuple(event.token for event in own if isinstance(event, NewToken)) == one.token_ids
+        assert "".join(event.text for event in own if isinstance(event, NewText)) == one.text
+        assert [event for event in own if isinstance(event, Finished)] == own[-1:] == [Finished(index, one)]
+
+
+def test_requests_join_while_others_run(engine: Engine) -> None:
+    wanted: dict[int, Request] = {}
+    done: dict[int, Completion] = {}
+    for request in tiny.requests(PROMPTS, max_new_tokens=NEW):
+        wanted[engine.add(request)] = request
+        done |= {event.id: event.completion for event in engine.step() if isinstance(event, Finished)}
+    while len(done) < len(wanted):
+        done |= {event.id: event.completion for event in engine.step() if isinstance(event, Finished)}
+    assert {id: one.token_ids for id, one in done.items()} == {id: expected(r.prompt_ids) for id, r in wanted.items()}
+    assert engine.step() == []
+
+
+def test_nothing_more_is_heard_of_a_cancelled_request(engine: Engine) -> None:
+    requests = tiny.requests(PROMPTS, max_new_tokens=NEW)
+    ids = [engine.add(request) for request in requests]
+    first = engine.step()
+    for id in ids[::2]:
+        engine.cancel(id)
+        engine.cancel(id)
+    left = set(ids[1::2])
+    done = {event.id: event.completion for event in first if isinstance(event, Finished) and event.id in left}
+    while len(done) < len(left):
+        for event in engine.step():
+            assert event.id in left
+            if isinstance(event, Finished):
+                done[event.id] = event.completion
+    assert [done[id].token_ids for id in ids[1::2]] == [expected(prompt) for prompt in PROMPTS[1::2]]
+    assert engine.step() == []
+
+
+def test_who_generates_takes_nothing_from_who_steps(engine: Engine) -> None:
+    id = engine.add(tiny.requests(PROMPTS[3:4], max_new_tokens=NEW)[0])
+    (other,) = engine.generate(tiny.requests(PROMPTS[:1], max_new_tokens=2 * NEW))
+    assert other.token_ids == expected(PROMPTS[0], 2 * NEW)
+    events: list[Event] = []
+    while not any(isinstance(event, Finished) for event in events):
+        events += engine.step()
+    assert [(event.id, event.completion.token_ids) for event in events if isinstance(event, Finished)] == [
+        (id, expected(PROMPTS[3]))
+    ]
 
 
 @pytest.mark.parametrize("length", [0, 256, 300])

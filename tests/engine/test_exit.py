@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litestage.core import ExitRule, Request, SkipSchedule, StagePlan
-from litestage.engine.row import Row
+from litestage.engine.row import Generation
 
 EOS = (0, 7)
 
 
-def accept_all(rule: ExitRule | None, confidences: list[float], eos_at: int | None = None) -> Row:
+def accept_all(rule: ExitRule | None, confidences: list[float], eos_at: int | None = None) -> Generation:
     """A row that is given the tokens 100, 101, ... until it ends."""
-    row = Row(0, Request(prompt_ids=(1,), stage_plan=StagePlan(exit=rule)), max_new_tokens=1000)
+    row = Generation(0, Request(prompt_ids=(1,), stage_plan=StagePlan(exit=rule)), max_new_tokens=1000)
     for i, confidence in enumerate(confidences):
-        row.accept(7 if i == eos_at else 100 + i, confidence, EOS, None)
+        row.accept(7 if i == eos_at else 100 + i, confidence, EOS)
         if row.reason is not None:
             break
     return row
@@ -66,8 +66,8 @@ def test_a_token_that_ends_the_text_anyway_stays_what_it_is() -> None:
 
 
 def test_an_exit_at_the_last_allowed_token_is_still_an_exit() -> None:
-    row = Row(0, Request(prompt_ids=(1,), stage_plan=StagePlan(exit=ExitRule(window=1))), max_new_tokens=1)
-    row.accept(100, 0.2, EOS, None)
+    row = Generation(0, Request(prompt_ids=(1,), stage_plan=StagePlan(exit=ExitRule(window=1))), max_new_tokens=1)
+    row.accept(100, 0.2, EOS)
     assert (row.reason, row.tokens) == ("low_confidence", [EOS[0]])
 
 

@@ -33,10 +33,10 @@ def logits(model: LoadedModel) -> torch.Tensor:
     cache, rows = decoder.new_cache(2, 64), torch.arange(2, device=here)
     tokens = torch.tensor([tiny.prompt(10), tiny.prompt(10, seed=1)], device=here)
     starts = torch.zeros(2, dtype=torch.long, device=here)
-    found = [decoder.forward(tokens, starts, cache, rows, 10)]
+    found = [decoder.forward(tokens, decoder.step(10, starts, cache, rows, 10))]
     for step in range(2):
         given = tokens[:, step : step + 1]
-        found.append(decoder.forward(given, starts + 10 + step, cache, rows, 64, in_place=True))
+        found.append(decoder.forward(given, decoder.step(1, starts + 10 + step, cache, rows, 64, in_place=True)))
     return torch.cat(found).float()
 
 

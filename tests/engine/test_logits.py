@@ -16,7 +16,7 @@ PROMPTS = [tiny.prompt(length) for length in (5, 12, 12, 3, 20)]
 SKIPPING = SkipSchedule.fixed(["1.attention", "2.ffn"])
 
 
-def heard(engine: TorchEngine, requests: Sequence[Request], **more: object) -> tuple[list[Completion], list[Tensor]]:
+def heard(engine: TorchEngine, requests: Sequence[Request]) -> tuple[list[Completion], list[Tensor]]:
     """Completions, and by request the logits [tokens, V] that were told."""
     told: list[list[Tensor]] = [[] for _ in requests]
 
@@ -25,18 +25,18 @@ def heard(engine: TorchEngine, requests: Sequence[Request], **more: object) -> t
             told[row].append(row_logits.clone())
 
     engine.on_logits = hear
-    completions = engine.generate(requests, **more)  # type: ignore[arg-type]
+    completions = engine.generate(requests)
     return completions, [torch.stack(rows) for rows in told]
 
 
 @pytest.mark.parametrize("schedule", [SkipSchedule(), SKIPPING])
 def test_they_are_those_of_the_plain_model(schedule: SkipSchedule) -> None:
-    """Ragged rows that leave and are replaced, one of them answered by a kept prefix."""
+    """Ragged rows that leave and are replaced, one of them answered by what another one left."""
     requests = [
         Request(prompt_ids=ids, max_new_tokens=3 + 2 * place, stage_plan=StagePlan(schedule=schedule))
         for place, ids in enumerate(PROMPTS)
     ]
-    completions, logits = heard(tiny.engine(batch_size=2), requests, prefixes=[PROMPTS[1]])
+    completions, logits = heard(tiny.engine(batch_size=2), requests)
     for request, done, rows in zip(requests, completions, logits, strict=True):
         prompt = request.prompt_ids
         expected = tiny.raw_logits("llama", [*prompt, *done.token_ids[:-1]], len(prompt), schedule)

@@ -81,8 +81,7 @@ def test_beginnings_read_once_change_nothing(family: str) -> None:
         [
             request.model_copy(update={"max_new_tokens": 4 + 3 * (i % 4)})
             for i, request in enumerate(tiny.requests(prompts))
-        ],
-        [stem, *questions],
+        ]
     )
     for prompt, row in zip(prompts, together, strict=True):
         (alone,) = TorchEngine(model).generate(tiny.requests([prompt], max_new_tokens=len(row.token_ids)))

@@ -26,7 +26,7 @@ from litestage.core import (
     whole_blocks,
 )
 from litestage.engine import TorchEngine
-from litestage.engine.steps import CONTEXT, FixedStep, FixedSteps, Said, StepKey, decision
+from litestage.engine.steps import CONTEXT, FixedStep, FixedSteps, PendingTokens, StepKey, decision
 from litestage.models import Affine, from_transformers
 from litestage.models.convert import to_decoder
 from litestage.models.decoder import Decoder, Skips
@@ -76,8 +76,8 @@ def test_a_plan_says_what_it_says_by_steps_made_anew(family: str, sampling: Samp
             assert ours.confidences == pytest.approx(theirs.confidences, rel=1e-4)
 
 
-def test_rows_at_different_segments_are_stepped_anew() -> None:
-    """Only what all rows skip alike is fixed; the rest of a schedule goes its old way, in the same batch."""
+def test_rows_at_different_segments_have_a_step_each() -> None:
+    """Those at the same segment by one step."""
     segments = (Segment(first_step=0), Segment(first_step=4, skipped=whole_blocks([1])))
     plan = StagePlan(schedule=SkipSchedule(segments=segments))
     anew, fixed = (tiny.engine(batch_size=3, fixed_steps=fixed) for fixed in (False, True))
@@ -116,8 +116,8 @@ def test_steps_are_made_for_powers_of_two_and_kept() -> None:
     steps = FixedSteps(decoder, decoder.new_cache(6, CONTEXT + 64))
 
     def step(rows: int, context: int, skipped: frozenset[SubLayer] = frozenset()) -> FixedStep:
-        path = Skips(skipped).path(decoder.layers)
-        return steps.step(skipped, Compensation(), Sampling(), path, rows, context)
+        program = Skips(skipped).program(decoder.layers)
+        return steps.step(skipped, Compensation(), Sampling(), program, rows, context)
 
     assert step(3, 5) is step(4, CONTEXT)
     assert step(3, 5) is not step(3, 5, SKIPPED)
@@ -160,7 +160,7 @@ class OnTheDevice(TorchDispatchMode):
 def unreal_step(decoder: Decoder, sampling: Sampling) -> FixedStep:
     """A step on a device that has shapes and no numbers."""
     key = StepKey(SKIPPED, Compensation(), sampling, 4, 64)
-    return FixedStep(decoder, decoder.new_cache(4, 64), Skips(SKIPPED).path(decoder.layers), key)
+    return FixedStep(decoder, decoder.new_cache(4, 64), Skips(SKIPPED).program(decoder.layers), key)
 
 
 @families
@@ -179,7 +179,7 @@ def test_a_decision_holds_any_token_and_the_confidence_as_it_is() -> None:
     logits = torch.zeros(3, vocabulary)
     chosen = [0, vocabulary // 2 + 1, vocabulary - 1]
     logits[range(3), chosen] = torch.tensor([20.0, 11.0, 30.0])
-    tokens, confidences = Said(decision(logits, Sampling(), None, None), 3).wait()
+    tokens, confidences = PendingTokens(decision(logits, Sampling(), None, None), 3).wait()
     assert tokens == chosen
     assert confidences == logits.softmax(-1).amax(-1).tolist()
 
@@ -203,7 +203,7 @@ class Doubles(Affine):
 @torch.inference_mode()
 def test_what_leaves_the_device_is_noticed(fault: Affine) -> None:
     step = unreal_step(to_decoder(tiny.new_model("llama"), torch.device("meta")), Sampling())
-    step._path = (fault, *step._path)
+    step._program = (fault, *step._program)
     with OnTheDevice(), pytest.raises((AssertionError, RuntimeError)):
         step._step()
 
@@ -219,9 +219,10 @@ def test_a_gpu_replays_what_it_captured(family: str) -> None:
         for stage_plan in (StagePlan(), plan):
             options = {"stage_plan": stage_plan, "sampling": sampling, "seed": 5}
             assert texts(complete(engine, **options)) == texts(complete(anew, **options))
-        assert engine._fixed is not None
-        assert len(engine._fixed.made) >= 4
-        assert all(step.graph is not None for step in engine._fixed.made.values())
+        batch, _ = engine._ready()
+        assert batch.fixed is not None
+        assert len(batch.fixed.made) >= 4
+        assert all(step.graph is not None for step in batch.fixed.made.values())
 
 
 def test_fixed_steps_are_for_a_gpu_and_sub_layers_are_all_there() -> None:

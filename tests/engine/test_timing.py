@@ -33,8 +33,10 @@ def test_every_combination_is_timed_as_often_as_asked() -> None:
 def test_timing_leaves_the_engine_as_it_was() -> None:
     engine = tiny.engine()
     requests = tiny.requests([tiny.prompt(9), tiny.prompt(4)], max_new_tokens=6)
-    before = engine.generate(requests, [tiny.prompt(9)])
+    before = engine.generate(requests)
     time_passes(engine, [2], [16], [Prefill(1, 8, 8)], repeats=1)
+    work: list[Prefill | Decode] = []
+    engine.on_pass = work.append
     after = engine.generate(requests)
     assert [c.token_ids for c in after] == [c.token_ids for c in before]
-    assert after[0].counts.prefilled == 0
+    assert not any(isinstance(one, Prefill) for one in work), "the prompts are still there"

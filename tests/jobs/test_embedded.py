@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litestage.core import Completion, Engine, OnToken, Request, TokenIds
+from litestage.core import Completion, Engine, OnEvent, Request
 from litestage.core.engine import EngineAround
 from litestage.evaluation import score
 from litestage.jobs.session import Session
@@ -26,10 +26,8 @@ class Tampered(EngineAround):
         self.stages, self.stage, self.swap = stages, stage, swap
         self.calls = 0
 
-    def generate(
-        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
-    ) -> list[Completion]:
-        completions = self.engine.generate(requests, prefixes, on_token)
+    def generate(self, requests: Sequence[Request], on_event: OnEvent | None = None) -> list[Completion]:
+        completions = self.engine.generate(requests, on_event)
         self.calls += 1
         if (self.calls - 1) % self.stages != self.stage:
             return completions

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from litestage.core import Compensation, LitestageError, Plan, Request, SkipSchedule, StagePlan, Trace
+from litestage.core import Compensation, LitestageError, NewToken, Plan, Request, SkipSchedule, StagePlan, Trace
 from litestage.core.layers import SubLayer
 from litestage.engine import TorchEngine
 from litestage.engine import processes as workers
@@ -65,7 +65,7 @@ def test_whoever_listens_hears_every_token_from_this_process(session: Session, b
         session.task,
         session.questions("test", 3),
         session.full_plan(),
-        on_token=lambda _, token: heard.append(token),
+        on_event=lambda event: heard.append(event.token) if isinstance(event, NewToken) else None,
     )
     assert len(heard) == sum(len(c.token_ids) for trace in traces for stage in trace.stages for c in stage.completions)
 

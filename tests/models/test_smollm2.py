@@ -40,7 +40,7 @@ def test_greedy_text_equals_transformers() -> None:
         expected.append(tuple(out[0, ids.shape[1] :].tolist()))
     engine = TorchEngine(from_transformers(source, tokenizer, NAME, device="cpu"), batch_size=2)
     prompts = [engine.encode(text) for text in PROMPTS]
-    got = engine.generate(tiny.requests(prompts, max_new_tokens=NEW), prefixes=[prompts[0][:10]])
+    got = engine.generate(tiny.requests(prompts, max_new_tokens=NEW))
     assert [completion.token_ids for completion in got] == expected
     assert "Paris" in got[1].text
     plan = StagePlan(schedule=SkipSchedule.fixed(["10.attention", "11.ffn", "20.attention"]))

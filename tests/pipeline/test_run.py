@@ -11,7 +11,9 @@ from tiny import engine
 from litestage.core import (
     DataError,
     Decode,
+    Event,
     ExitRule,
+    NewToken,
     Plan,
     Prefill,
     Request,
@@ -233,7 +235,12 @@ class TestCache:
             Request(prompt_ids=used.encode(f"{text}\nRecall:"), max_new_tokens=6)
             for text in ("Which floats?\n(A) a cork (B) a stone", "Is it?", "Is it?")
         ]
-        done = cached.generate(requests, on_token=lambda index, token: heard.setdefault(index, []).append(token))
+
+        def hear(event: Event) -> None:
+            if isinstance(event, NewToken):
+                heard.setdefault(event.id, []).append(event.token)
+
+        done = cached.generate(requests, hear)
         assert [tuple(heard[i]) for i in range(3)] == [completion.token_ids for completion in done]
 
     def test_other_weights_or_conditions_share_nothing(self, task: Task, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from litestage.evaluation import skip_efficiency
 from litestage.jobs.progress import Progress
 from litestage.jobs.session import hardware, versions
 from litestage.models import LoadedModel
-from litestage.models.decoder import Affine, Decoder, Linear, Stand
+from litestage.models.decoder import Affine, CompensationWeights, Decoder, Linear
 from litestage.models.load import DTYPES, from_transformers, load_transformers
 from litestage.models.packed import choose_packing
 from litestage.results import DecodeBench, StepTime
@@ -218,7 +218,7 @@ def _ours(
             )
 
 
-def stand_of(decoder: Decoder, kind: str) -> Stand:
+def stand_of(decoder: Decoder, kind: str) -> CompensationWeights:
     """Stand-ins of a kind for every sub-layer, with numbers that change nothing: a step takes as long with any."""
     name, _, rank = kind.partition(":")
     width = len(decoder.norm)
@@ -248,8 +248,8 @@ def _our_steps(engine: TorchEngine, prompts: Sequence[TokenIds], skipped: SkipSe
 
         engine.on_pass = on_pass
         requests = [Request(prompt_ids=prompt, stage_plan=plan, max_new_tokens=count + 1) for prompt in prompts]
-        beginnings = [prompt[:-1] for prompt in prompts]
-        engine.generate(requests, beginnings)  # the last token is prefilled each time: its end is the start
+        engine.forget([prompt[:-1] for prompt in prompts])  # the last token is prefilled: its end is the start
+        engine.generate(requests)
         engine.on_pass = None
         return clock.step
 

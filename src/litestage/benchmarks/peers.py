@@ -19,7 +19,19 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from litestage.core import FULL_DEPTH, Completion, Counts, LitestageError, OnToken, OptionError, Request, TokenIds
+from litestage.core import (
+    FULL_DEPTH,
+    Completion,
+    Counts,
+    Event,
+    Finished,
+    LitestageError,
+    NewText,
+    NewToken,
+    OptionError,
+    Request,
+    TokenIds,
+)
 from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
 from litestage.engine.clock import Clock, works_behind
@@ -118,24 +130,38 @@ class TransformersEngine(EngineAround):
     def __init__(self, model: PreTrainedModel, ours: TorchEngine, batch_size: int) -> None:
         super().__init__(ours)
         self.model, self.ours, self.batch_size = model, ours, batch_size
+        self._next_id = 0
+        self._waiting: dict[int, tuple[Request, int, bool]] = {}
+        """Requests by id, the shortest prompt first: most new tokens, and whether somebody listens."""
 
-    def generate(
-        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
-    ) -> list[Completion]:
-        """Completions in the order of the requests; ``prefixes`` are not used."""
-        limits = [self._limit(request) for request in requests]
-        kinds: dict[object, list[int]] = {}
-        for i in sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids)):
-            kinds.setdefault((requests[i].stop, requests[i].sampling, limits[i]), []).append(i)
-        done: dict[int, Completion] = {}
-        for order in kinds.values():
-            for start in range(0, len(order), self.batch_size):
-                at = order[start : start + self.batch_size]
-                done.update(zip(at, self._batch([requests[i] for i in at], limits[at[0]]), strict=True))
-        if on_token is not None:
-            for index, token in ((i, token) for i in range(len(requests)) for token in done[i].token_ids):
-                on_token(index, token)
-        return [done[i] for i in range(len(requests))]
+    def add(self, request: Request, *, stream: bool = False) -> int:
+        """See `litestage.core.Engine`; tokens are told when their batch has ended."""
+        self._next_id += 1
+        self._waiting[self._next_id] = request, self._limit(request), stream
+        return self._next_id
+
+    def cancel(self, id: int) -> None:
+        """See `litestage.core.Engine`."""
+        self._waiting.pop(id, None)
+
+    def work(self) -> list[Event]:
+        """A batch: the shortest prompt that waits, and those like it that are next in length."""
+        order = sorted(self._waiting, key=lambda id: len(self._waiting[id][0].prompt_ids))
+        if not order:
+            return []
+        like = [id for id in order if self._kind(id) == self._kind(order[0])][: self.batch_size]
+        asked = {id: self._waiting.pop(id) for id in like}
+        events: list[Event] = []
+        done = self._batch([request for request, _, _ in asked.values()], asked[like[0]][1])
+        for (id, (_, _, stream)), completion in zip(asked.items(), done, strict=True):
+            if stream:
+                events += [NewToken(id, token) for token in completion.token_ids] + [NewText(id, completion.text)]
+            events.append(Finished(id, completion))
+        return events
+
+    def _kind(self, id: int) -> object:
+        request, limit, _ = self._waiting[id]
+        return request.stop, request.sampling, limit
 
     def _limit(self, request: Request) -> int:
         """Most new tokens; raises `OptionError` for what transformers cannot run."""

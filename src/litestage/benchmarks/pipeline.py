@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from litestage.benchmarks.options import PipelineBenchOptions
 from litestage.benchmarks.peers import TRANSFORMERS, TransformersEngine
-from litestage.core import Completion, Engine, OnToken, Plan, Request, TokenIds, Trace
+from litestage.core import Completion, Engine, OnEvent, Plan, Request, Trace
 from litestage.engine import TorchEngine
 from litestage.engine.clock import now, works_behind
 from litestage.jobs.progress import Progress
@@ -21,28 +20,13 @@ from litestage.results.benchmarks import OURS
 from litestage.tasks import Question
 
 
-class _Unshared(TorchEngine):
-    """Every prompt is prefilled whole."""
-
-    def generate(
-        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
-    ) -> list[Completion]:
-        return super().generate(requests, (), on_token)
-
-
 class _Unfilled(TorchEngine):
     """A batch runs until its last row has ended, and no other takes the place of one that ended before."""
 
-    def generate(
-        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], on_event: OnEvent | None = None) -> list[Completion]:
         groups = (requests[i : i + self.batch_size] for i in range(0, len(requests), self.batch_size))
-        generate = partial(super().generate, prefixes=prefixes, on_token=on_token)
-        return [done for group in groups for done in generate(group)]
-
-
-class _Bare(_Unshared, _Unfilled):
-    """Neither: what the step alone gains."""
+        generate = super().generate
+        return [done for group in groups for done in generate(group, on_event)]
 
 
 @dataclass(frozen=True)
@@ -145,8 +129,8 @@ def _systems(
             f"{TRANSFORMERS} generate", TransformersEngine(source, session.engine, rows), full, rows, peer_questions
         )
     few = peer_questions or questions
-    for name, kind in (("the step alone", _Bare), ("and shared prefixes", _Unfilled)):
-        yield System(f"{OURS}: {name}", kind(model, batch_size=size), full, size, few)
+    for name, share in (("the step alone", False), ("and shared prefixes", True)):
+        yield System(f"{OURS}: {name}", _Unfilled(model, batch_size=size, share=share), full, size, few)
     yield System(f"{OURS}: and refilled rows", TorchEngine(model, batch_size=size), full, size, questions)
     if plan is not None:
         planned = TorchEngine(model, batch_size=size, stands=session.engine.stands)

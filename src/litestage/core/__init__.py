@@ -2,7 +2,7 @@
 
 from litestage.core.certificate import Certificate
 from litestage.core.conditions import Conditions, Machine, RunConditions
-from litestage.core.engine import Engine, OnToken, TokenIds
+from litestage.core.engine import Engine, Event, Finished, NewText, NewToken, OnEvent, TokenIds
 from litestage.core.errors import DataError, LitestageError, ModelError, OptionError, PlanError, TaskError, UserError
 from litestage.core.layers import (
     EMPTY,
@@ -46,13 +46,17 @@ __all__ = [
     "DataError",
     "Decode",
     "Engine",
+    "Event",
     "ExitRule",
     "FinishReason",
+    "Finished",
     "LitestageError",
     "Machine",
     "ModelError",
     "ModelIdentity",
-    "OnToken",
+    "NewText",
+    "NewToken",
+    "OnEvent",
     "OptionError",
     "Plan",
     "PlanError",

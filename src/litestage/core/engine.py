@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from litestage.core.plan import ModelIdentity
 from litestage.core.request import Chat, Completion, Request
 
 TokenIds = tuple[int, ...]
-OnToken = Callable[[int, int], None]
-"""Called with (index of the request, token id) as tokens are decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A request has its next token."""
+
+    id: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewText:
+    """A request's text goes on; the pieces together are the completion's text, and none breaks a character."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A request is done."""
+
+    id: int
+    completion: Completion
+
+
+Event = NewToken | NewText | Finished
+OnEvent = Callable[[Event], None]
 
 
 @runtime_checkable
@@ -41,18 +68,74 @@ class Engine(Protocol):
         """Text of token ids, without special tokens."""
         ...
 
-    def generate(
-        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
-    ) -> list[Completion]:
-        """Completions in the order of the requests.
+    def add(self, request: Request, *, stream: bool = False) -> int:
+        """Take a request and return its id; raises `OptionError` for one that can never run.
 
-        ``prefixes`` names prompt beginnings worth keeping: each is prefilled once and copied to the rows, of this call
-        and of later ones, that start with it.
+        With ``stream`` its tokens and text are told as they come; without, only that it is finished.
+        """
+        ...
+
+    def cancel(self, id: int) -> None:
+        """Drop a request: nothing more is told of it. One that is finished or unknown is no error."""
+        ...
+
+    def step(self) -> list[Event]:
+        """Do one piece of work, for all requests together; what came of it, in order. No work, no events."""
+        ...
+
+    def generate(self, requests: Sequence[Request], on_event: OnEvent | None = None) -> list[Completion]:
+        """Completions in the order of the requests: add all, step until they are done.
+
+        ``on_event`` hears what is told of them; there an id is a request's index.
         """
         ...
 
 
-class EngineAround:
+class Stepping:
+    """`Engine.generate` in terms of `add`, `cancel` and one piece of work."""
+
+    _kept: list[Event] | None = None
+    """Events of others' requests, which came while `generate` ran."""
+
+    def add(self, request: Request, *, stream: bool = False) -> int:
+        raise NotImplementedError
+
+    def cancel(self, id: int) -> None:
+        raise NotImplementedError
+
+    def work(self) -> list[Event]:
+        """One piece of work."""
+        raise NotImplementedError
+
+    def step(self) -> list[Event]:
+        """See `Engine.step`."""
+        kept, self._kept = self._kept or [], None
+        return kept + self.work()
+
+    def generate(self, requests: Sequence[Request], on_event: OnEvent | None = None) -> list[Completion]:
+        """See `Engine.generate`."""
+        index: dict[int, int] = {}
+        done: dict[int, Completion] = {}
+        try:
+            for place, request in enumerate(requests):
+                index[self.add(request, stream=on_event is not None)] = place
+            while len(done) < len(requests):
+                for event in self.work():
+                    if event.id not in index:
+                        self._kept = [*(self._kept or ()), event]
+                        continue
+                    if isinstance(event, Finished):
+                        done[index[event.id]] = event.completion
+                    if on_event is not None:
+                        on_event(replace(event, id=index[event.id]))
+        except BaseException:  # nobody will ask for the others
+            for id in index:
+                self.cancel(id)
+            raise
+        return [done[place] for place in range(len(requests))]
+
+
+class EngineAround(Stepping):
     """What an engine around another one takes from it: all but how requests are answered."""
 
     def __init__(self, engine: Engine) -> None:
@@ -76,7 +159,11 @@ class EngineAround:
     def decode(self, token_ids: Sequence[int]) -> str:
         return self.engine.decode(token_ids)
 
+    def add(self, request: Request, *, stream: bool = False) -> int:
+        return self.engine.add(request, stream=stream)
 
-def beginning(requests: Sequence[Request], prefixes: Sequence[TokenIds]) -> list[TokenIds]:
-    """The prefixes that one of the requests begins with."""
-    return [p for p in prefixes if any(request.prompt_ids[: len(p)] == p for request in requests)]
+    def cancel(self, id: int) -> None:
+        self.engine.cancel(id)
+
+    def work(self) -> list[Event]:
+        return self.engine.step()

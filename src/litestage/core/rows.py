@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Decode:
 
 PREFILL_TOKENS = 2048
 """Most tokens, padding included, of one prefill: bounds its activations, and fills any processor."""
+
+BEGINNING = 8
+"""Fewest tokens that are prefilled apart for all rows that begin with them: fewer cost more in a forward of their own
+than they save."""
 
 
 def rows_to_admit(active: int, waiting: Sequence[int], capacity: int) -> int:
@@ -76,3 +83,43 @@ def passes(rows: Sequence[Row], capacity: int) -> Iterator[Prefill | Decode]:
         context = max(row.prefill + row.reused + step + 1 for row, step in active)
         yield Decode(len(active), context, min(step for _, step in active))
         active = [(row, step + 1) for row, step in active if step + 1 < row.decode]
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    most = min(len(one), len(other))
+    if one[:most] == other[:most]:
+        return most
+    return bisect_left(range(1, most + 1), True, key=lambda length: one[:length] != other[:length])
+
+
+def shared_lengths(prompts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
+    """How many tokens each prompt shares with another one, at most; all of them where two are equal."""
+    counts = Counter(prompts)
+    ordered = sorted(counts)
+    between = [0, *(common_length(one, other) for one, other in pairwise(ordered)), 0]
+    return {
+        prompt: len(prompt) if counts[prompt] > 1 else max(sides)
+        for prompt, sides in zip(ordered, pairwise(between), strict=False)
+    }
+
+
+def shared_beginnings(
+    prompts: Sequence[tuple[int, ...]], held: Sequence[int], least: int = BEGINNING
+) -> list[tuple[int, ...]]:
+    """Beginnings to prefill once before these prompts enter, of which ``held`` tokens are there; none if none pays.
+
+    Each is the longest that some prompts share. Where several of those share much in turn, that comes first, and they
+    come when they are asked for again.
+    """
+    there = dict(zip(prompts, held, strict=True))
+    found = {
+        prompt[:length]: there[prompt]
+        for prompt, length in shared_lengths(prompts).items()
+        if length - there[prompt] >= least
+    }
+    whole = [one for one in found if sum(other[: len(one)] == one for other in found) == 1]  # and not in a longer one
+    if len(whole) < 2:
+        return whole
+    first = shared_beginnings(whole, [found[one] for one in whole], 2 * least)
+    return first + [one for one in whole if not any(one[: len(other)] == other for other in first)]

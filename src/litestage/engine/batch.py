@@ -1,261 +1,233 @@
-"""A batch of rows under one stage plan: prefill, decode steps, rows leaving and others taking their slots."""
+"""Rows that decode side by side, whatever their plans and sampling: one forward of a token a row."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, islice
-from math import isfinite
-from typing import TypeGuard
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from litestage.core import Decode, LitestageError, OnToken, Prefill, Sampling, StagePlan, TokenIds
-from litestage.core.rows import rows_to_admit
-from litestage.engine.prefixes import Prefix, alike
-from litestage.engine.row import Row
-from litestage.engine.steps import FixedStep, FixedSteps, Said, decision
+from litestage.core import Compensation, Decode, Prefill, SkipSet, TokenIds
+from litestage.engine.row import Generation
+from litestage.engine.sampling import decide_each
+from litestage.engine.steps import Decision, FixedStep, FixedSteps, PendingTokens, decision
+from litestage.engine.tree import alike
 from litestage.kernels import Alike
 from litestage.models.cache import Cache
-from litestage.models.decoder import FULL, Decoder, Observer, Path, Skips, Stand
+from litestage.models.decoder import (
+    CompensationWeights,
+    Decoder,
+    LayerProgram,
+    Observer,
+    Skips,
+    Stretch,
+    interleave,
+)
 
 OnPass = Callable[[Prefill | Decode], None]
 OnLogits = Callable[[Sequence[int], Float[Tensor, "B V"]], None]
-"""Called with the rows' request indices and the raw logits that decide their next token."""
+"""Called with requests' ids and the raw logits that decide their next token."""
+PROGRAMS = 256
+"""Layer programs that are remembered: a search asks for new ones with every skip set."""
 
 
-@dataclass
+class Program(NamedTuple):
+    """What some rows run, and what it is known by."""
+
+    skipped: SkipSet
+    compensation: Compensation
+    parts: LayerProgram
+
+
+class Due(NamedTuple):
+    """A forward on its way, and the rows whose next tokens it decides."""
+
+    rows: list[Generation]
+    pending: PendingTokens
+    step: FixedStep | None = None
+
+    @property
+    def work(self) -> Decode | None:
+        """None when nobody is left who needs it."""
+        left = [row for row in self.rows if row.runs]
+        if not left:
+            return None
+        return Decode(len(left), max(row.length for row in left) + 1, min(row.step for row in left))
+
+
 class Batch:
-    """Rows 0 to ``len(active)`` of the cache hold the active rows; those that end are filled from the back."""
+    """Rows that decode. On a GPU those of one plan and sampling run by a fixed step, elsewhere all by one forward."""
 
-    decoder: Decoder
-    cache: Cache
-    eos_ids: tuple[int, ...]
-    stage_plan: StagePlan
-    sampling: Sampling
-    stand: Stand
-    stops: Callable[[Row], bool]
-    capacity: int
-    broken: Callable[[Row], LitestageError] | None = None
-    """What to raise for a row whose logits are not finite."""
-    on_token: OnToken | None = None
-    on_pass: OnPass | None = None
-    active: list[Row] = field(default_factory=list)
-    on_logits: OnLogits | None = None
-    fixed: FixedSteps | None = None
-    """Steps to decode by where all rows skip the same; without, every step is made anew."""
-    _ahead: tuple[Said, FixedStep] | None = None
-    """What the step behind the last one says of the active rows: it was started before that one was read."""
-    _paths: dict[frozenset[int], Path] = field(default_factory=dict)
-    """By the segments that the rows are at."""
-    _alike: tuple[tuple[int, ...], Alike | None] = ((), None)
-    """Which rows begin alike, and of which rows that was found."""
+    def __init__(self, decoder: Decoder, cache: Cache, fixed: FixedSteps | None = None) -> None:
+        self.decoder, self.cache, self.fixed = decoder, cache, fixed
+        self.active: list[Generation] = []
+        self._ahead: list[Due] = []
+        """Steps that were started before the ones in front of them were read."""
+        self._programs: list[Program] = []
+        self._interleaved: dict[tuple[int, ...], tuple[Stretch, ...]] = {}
+        """By the programs of the rows."""
+        self._alike: tuple[tuple[int, ...], Alike | None] = ((), None)
+        """Which rows begin alike, and of which rows that was found."""
 
-    def run(self, rows: Sequence[Row]) -> None:
-        """Bring every row to its end, in the order that `litestage.core.rows.passes` states.
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a step is under way that somebody waits for."""
+        return any(one.work for one in self._ahead)
 
-        Fixed steps run one more where a row ends, started before that was known.
+    def program(self, skipped: SkipSet, compensation: Compensation, weights: CompensationWeights) -> int:
+        """The number of a layer program, which rows name it by."""
+        for number, one in enumerate(self._programs):
+            if one.skipped == skipped and (not skipped or one.compensation == compensation):
+                return number
+        self._programs.append(Program(skipped, compensation, Skips(skipped, weights).program(self.decoder.layers)))
+        return len(self._programs) - 1
+
+    def forget_programs(self) -> None:
+        """When no row needs them; the numbers begin anew."""
+        if len(self._programs) > PROGRAMS:
+            self._programs, self._interleaved = [], {}
+
+    def decode(self, ahead: bool) -> list[Due]:
+        """Forwards that decide a token for every active row.
+
+        With ``ahead``, fixed steps go on by themselves: the next is started before this one is read, so that a device
+        makes one token while its host takes in another. Where a row ends, that is the last step of these rows.
         """
-        waiting = deque(sorted(rows, key=lambda row: -row.to_prefill))
-        while waiting or self.active:
-            sizes = [row.to_prefill for row in islice(waiting, self.capacity)]
-            if admitted := rows_to_admit(len(self.active), sizes, self.capacity):
-                self.admit([waiting.popleft() for _ in range(admitted)])
-            else:
-                self.decode()
-            self._leave()
+        due, self._ahead = [one for one in self._ahead if one.work], []
+        known = {row.id for one in due for row in one.rows}
+        rest = [row for row in self.active if row.id not in known]
+        if self.fixed is not None:
+            due += [self._start(self.fixed, rows) for rows in self._by_kind(rest)]
+        elif rest:
+            due.append(self._forward(rest))
+        if ahead:
+            self._ahead = [Due(one.rows, self._go_on(one), one.step) for one in due if self._goes_on(one)]
+        return due
 
-    def admit(self, rows: list[Row]) -> None:
-        """Prefill new rows behind the active ones, always at full depth, and decide their first token."""
-        prompts, prefixes = [row.request.prompt_ids for row in rows], [row.prefix for row in rows]
-        logits = prefill(self.decoder, self.cache, len(self.active), prompts, prefixes, self.on_pass)
-        self.active += rows
-        self._accept(rows, self._said(logits, rows))
+    def _by_kind(self, rows: Sequence[Generation]) -> list[list[Generation]]:
+        kinds: dict[object, list[Generation]] = {}
+        for row in rows:
+            kinds.setdefault((row.program, row.request.sampling), []).append(row)
+        return list(kinds.values())
 
-    def decode(self) -> None:
-        """One forward of one token for every active row.
+    def _start(self, fixed: FixedSteps, rows: list[Generation]) -> Due:
+        program, sampling = self._programs[rows[0].program], rows[0].request.sampling
+        lengths = [row.length for row in rows]
+        step = fixed.step(program.skipped, program.compensation, sampling, program.parts, len(rows), max(lengths) + 1)
+        places = [row.cache_row for row in rows]
+        return Due(rows, step.start([row.tokens[-1] for row in rows], lengths, places, self._uniforms(rows)), step)
 
-        Fixed steps go on by themselves: the next is started before this one is read, so that a device makes one token
-        while its host takes in another. Once a row has ended, the step ahead is the last of these rows.
-        """
-        said, step = self._ahead or self._start()
-        self._ahead = (step.go_on(self._uniforms(self.active, 1)), step) if self._goes_on(step) else None
-        self._read(said)
-        if self._ahead and any(row.reason for row in self.active):
-            self._read(self._ahead[0])
-            self._ahead = None
-
-    def _start(self) -> tuple[Said, FixedStep | None]:
-        rows = self.active
-        skips, path = self._skips()
-        tokens, lengths = [row.tokens[-1] for row in rows], [row.length for row in rows]
-        if self.fixed is None or skips.rows:
-            return self._said(self._forward(tokens, lengths, skips, path), rows), None
-        compensation = self.stage_plan.compensation
-        step = self.fixed.step(skips.everywhere, compensation, self.sampling, path, len(rows), max(lengths) + 1)
-        return step.start(tokens, lengths, self._uniforms(rows)), step
-
-    def _goes_on(self, step: FixedStep | None) -> TypeGuard[FixedStep]:
-        """Whether the next step is the same for all rows, and any row may come to it."""
+    def _goes_on(self, due: Due) -> bool:
+        """Whether the next step is the same for all these rows and no others, and any of them may come to it."""
+        first = due.rows[0]
         return (
-            step is not None
-            and self.on_logits is None
-            and len(self.stage_plan.schedule.segments) == 1
-            and max(row.length for row in self.active) + 2 <= step.context
-            and any(len(row.tokens) + 1 < row.max_new_tokens for row in self.active)
+            due.step is not None
+            and all(row.runs for row in due.rows)
+            and len(first.programs) == 1
+            and max(row.length for row in due.rows) + 2 <= due.step.context
+            and any(len(row.tokens) + 1 < row.max_new_tokens for row in due.rows)
+            and [len(rows) for rows in self._by_kind(self.active) if first in rows] == [len(due.rows)]
         )
 
-    def _read(self, said: Said) -> None:
-        """Take in what a step says of the active rows."""
-        if self.on_pass is not None:
-            lengths, steps = zip(*((row.length, row.step) for row in self.active), strict=True)
-            self.on_pass(Decode(len(self.active), max(lengths) + 1, min(steps)))
-        self._accept(self.active, said)
+    def _go_on(self, due: Due) -> PendingTokens:
+        assert due.step is not None
+        return due.step.go_on(self._uniforms(due.rows, 1))
 
-    def _forward(self, tokens: list[int], lengths: list[int], skips: Skips, path: Path) -> Float[Tensor, "B V"]:
+    def _forward(self, rows: list[Generation]) -> Due:
         device = self.decoder.device
-        return self.decoder.forward(
-            torch.tensor(tokens, device=device)[:, None],
+        places = [row.cache_row for row in rows]
+        lengths = [row.length for row in rows]
+        step = self.decoder.step(
+            1,
             torch.tensor(lengths, device=device),
             self.cache,
-            torch.arange(len(tokens), device=device),
+            torch.tensor(places, device=device),
             max(lengths) + 1,
-            skips,
-            path,
-            in_place=True,
-            alike=self._beginning_alike(),
+            in_place=places == list(range(len(rows))),
+            alike=self._beginning_alike(rows),
         )
+        tokens = torch.tensor([row.tokens[-1] for row in rows], device=device)
+        return Due(rows, self.decide(self.decoder.forward(tokens[:, None], step, self._interleave(rows)), rows))
 
-    def _beginning_alike(self) -> Alike | None:
+    def _interleave(self, rows: Sequence[Generation]) -> tuple[Stretch, ...]:
+        used = tuple(row.program for row in rows)
+        if used not in self._interleaved:
+            if len(self._interleaved) >= PROGRAMS:
+                self._interleaved.clear()
+            numbers = sorted(set(used))
+            parts = [self._programs[number].parts for number in numbers]
+            self._interleaved[used] = interleave(parts, [numbers.index(number) for number in used])
+        return self._interleaved[used]
+
+    def _beginning_alike(self, rows: Sequence[Generation]) -> Alike | None:
         """For kernels, which then read the common beginnings of prompts once."""
-        rows = tuple(row.index for row in self.active)
-        if self.decoder.kernels is not None and rows != self._alike[0]:
-            self._alike = rows, alike([row.prefix for row in self.active])
+        if self.decoder.kernels is None:
+            return None
+        ids = tuple(row.id for row in rows)
+        if ids != self._alike[0]:
+            self._alike = ids, alike([(row.cache_row, row.request.prompt_ids) for row in rows])
         return self._alike[1]
 
-    def _said(self, logits: Float[Tensor, "B V"], rows: list[Row]) -> Said:
-        return Said(decision(logits, self.sampling, self._uniforms(rows), self.decoder.kernels), len(rows))
+    def decide(self, logits: Float[Tensor, "B V"], rows: Sequence[Generation]) -> PendingTokens:
+        """The rows' next tokens, each drawn as its request says."""
+        samplings = [row.request.sampling for row in rows]
+        uniforms, kernels = self._uniforms(rows), self.decoder.kernels
+        if uniforms is None or len(set(samplings)) == 1:
+            decided = decision(logits, samplings[0], uniforms, kernels)
+        else:
+            parts = decide_each(logits, samplings, uniforms, kernels)
+            decided = Decision(logits, torch.stack([part.float() for part in parts]))
+        return PendingTokens(decided, len(rows))
 
-    def _accept(self, rows: list[Row], said: Said) -> None:
-        """Give every row that has not ended its next token."""
-        if self.on_logits is not None:
-            self.on_logits([row.index for row in rows], said.logits)
-        for row, token, sure in zip(rows, *said.wait(), strict=True):
-            if row.reason is not None:
-                continue
-            if self.broken is not None and not isfinite(sure):
-                raise self.broken(row)
-            row.accept(token, sure, self.eos_ids, self.on_token)
-            if row.reason in (None, "length") and self.stops(row):
-                row.reason = "stop"
+    def _uniforms(self, rows: Sequence[Generation], ahead: int = 0) -> Float[Tensor, " B"] | None:
+        """For the next token, or one that many further on; a row that will have ended gets its last again.
 
-    def _uniforms(self, rows: list[Row], ahead: int = 0) -> Float[Tensor, " B"] | None:
-        """For the next token, or one that many further on; a row that will have ended gets its last again."""
-        if self.sampling.is_greedy:
+        None where no row needs any.
+        """
+        if all(row.uniforms is None for row in rows):
             return None
-        drawn = [u[min(len(row.tokens) + ahead, len(u) - 1)] for row in rows if (u := row.uniforms) is not None]
-        return torch.stack(drawn).to(self.decoder.device)
+        drawn = [0.0 if (u := row.uniforms) is None else u[min(len(row.tokens) + ahead, len(u) - 1)] for row in rows]
+        return torch.tensor(drawn, device=self.decoder.device)
 
-    def _leave(self) -> None:
-        """Rows that ended leave; the last active rows move into their slots."""
-        for slot in reversed(range(len(self.active))):
-            if self.active[slot].reason is None:
-                continue
-            last = self.active.pop()
-            if slot < len(self.active):
-                self.active[slot] = last
-                self.cache.move(len(self.active), slot, last.length)
-
-    def _skips(self) -> tuple[Skips, Path]:
-        """What this step leaves out: one set for all, or row by row while rows are at different segments."""
-        schedule = self.stage_plan.schedule
-        at = [schedule.segment_index(row.step) for row in self.active] if len(schedule.segments) > 1 else [0]
-        segments = frozenset(at)
-        sets = [schedule.segments[i].skipped for i in segments]
-        everywhere = frozenset.intersection(*sets)
-        some = frozenset.union(*sets) - everywhere
-        masks = {
-            layer: torch.tensor([layer in schedule.segments[i].skipped for i in at], device=self.decoder.device)
-            for layer in some
-        }
-        skips = Skips(everywhere, masks, self.stand) if everywhere or masks else FULL
-        if segments not in self._paths:
-            self._paths[segments] = skips.path(self.decoder.layers)
-        return skips, self._paths[segments]
+    def move(self, places: dict[int, int], fixed: FixedSteps | None) -> None:
+        """The cache has other rows now, and other steps."""
+        for row in self.active:
+            row.cache_row = places[row.cache_row]
+        self.fixed, self._ahead, self._alike = fixed, [], ((), None)
 
 
 def prefill(
     decoder: Decoder,
     cache: Cache,
-    first_row: int,
-    prompts: Sequence[TokenIds],
-    prefixes: Sequence[Prefix | None],
-    on_pass: OnPass | None = None,
+    rows: Sequence[int],
+    tokens: Sequence[TokenIds],
+    starts: Sequence[int],
     observe: Observer | None = None,
 ) -> Float[Tensor, "B V"]:
-    """Fill cache rows ``first_row`` and following with prompts; raw logits after each one's last token.
-
-    What a prefix holds is copied; only the rest is computed, in one forward of right-padded rows.
-    """
-    _copy(cache, first_row, prefixes)
-    starts = [len(prefix.tokens) if prefix else 0 for prefix in prefixes]
-    rest = [prompt[start:] for prompt, start in zip(prompts, starts, strict=True)]
-    rows = [i for i, tokens in enumerate(rest) if tokens]
-    logits = torch.empty(len(prompts), decoder.head.shape[0], dtype=decoder.dtype, device=decoder.device)
-    for i, prefix in enumerate(prefixes):
-        if prefix is not None and not rest[i]:
-            logits[i] = prefix.logits
-    if rows:
-        logits[rows] = forward(decoder, cache, first_row, rows, rest, starts, observe)
-        if on_pass is not None:
-            tokens = sum(len(rest[i]) for i in rows)
-            on_pass(Prefill(len(rows), tokens, max(len(prompts[i]) for i in rows)))
-    return logits
-
-
-def forward(
-    decoder: Decoder,
-    cache: Cache,
-    first_row: int,
-    rows: list[int],
-    rest: Sequence[TokenIds],
-    starts: list[int],
-    observe: Observer | None = None,
-) -> Float[Tensor, "B V"]:
-    """Run the new tokens of some rows from their starts on; logits after each one's last.
+    """Run new tokens of some cache rows from their starts on, at full depth; raw logits after each row's last.
 
     Kernels take them one behind the other, torch padded at the right.
     """
     device = decoder.device
+    ends = [start + len(one) for start, one in zip(starts, tokens, strict=True)]
     if decoder.kernels is not None and decoder.kernels.ragged and observe is None:
-        ends = list(accumulate(len(rest[i]) for i in rows))
         return decoder.forward_ragged(
-            torch.tensor([token for i in rows for token in rest[i]], device=device),
-            torch.tensor([starts[i] + n for i in rows for n in range(len(rest[i]))], device=device),
+            torch.tensor([token for one in tokens for token in one], device=device),
+            torch.tensor(
+                [at for start, end in zip(starts, ends, strict=True) for at in range(start, end)], device=device
+            ),
             cache,
-            torch.tensor([first_row + i for i in rows for _ in rest[i]], device=device),
-            torch.tensor(ends, device=device) - 1,
+            torch.tensor([row for row, one in zip(rows, tokens, strict=True) for _ in one], device=device),
+            torch.tensor(list(accumulate(map(len, tokens))), device=device) - 1,
         )
-    width = max(len(rest[i]) for i in rows)
+    width = max(map(len, tokens))
+    step = decoder.step(width, torch.tensor(starts, device=device), cache, torch.tensor(rows, device=device), max(ends))
     return decoder.forward(
-        torch.tensor([rest[i] + (0,) * (width - len(rest[i])) for i in rows], device=device),
-        torch.tensor([starts[i] for i in rows], device=device),
-        cache,
-        torch.tensor([first_row + i for i in rows], device=device),
-        max(starts[i] + len(rest[i]) for i in rows),
-        last=torch.tensor([len(rest[i]) - 1 for i in rows], device=device),
+        torch.tensor([one + (0,) * (width - len(one)) for one in tokens], device=device),
+        step,
+        last=torch.tensor([len(one) - 1 for one in tokens], device=device),
         observe=observe,
     )
-
-
-def _copy(cache: Cache, first_row: int, prefixes: Sequence[Prefix | None]) -> None:
-    """Copy each distinct part of the prefixes to all the rows that start with it."""
-    users: dict[Prefix, list[int]] = {}
-    for i, prefix in enumerate(prefixes):
-        for part in prefix.chain() if prefix else []:
-            users.setdefault(part, []).append(first_row + i)
-    for part, rows in users.items():
-        cache.write(rows, part.start, part.content)

@@ -41,6 +41,18 @@ class Detokeniser:
         cuts += [self._length_before(tokens, whole.index(mark)) for mark in stop if mark in whole]
         return text[: min(cuts)] if cuts else text
 
+    def settled(self, tokens: Sequence[int], stop: Sequence[str]) -> str:
+        """The text that no later token changes: without half a character or what may become a stop string."""
+        text = self.text(tokens)
+        end = len(text.rstrip(BROKEN))
+        if getattr(self._tokenizer, "clean_up_tokenization_spaces", False):
+            end = min(end, text.rfind(" ") if " " in text else end)  # what follows may draw nearer
+        if stop and (begun := max(_begun(text, mark) for mark in stop)):
+            end = min(end, len(text) - begun)
+        if stop and (begun := max(_begun(whole := self._with_special(tokens), mark) for mark in stop)):
+            end = min(end, self._length_before(tokens, len(whole) - begun))
+        return text[:end]
+
     def _may_complete(self, token: int, stop: Sequence[str]) -> bool:
         """Whether a text may contain a stop string since this token: most have no letter that ends one.
 
@@ -69,6 +81,28 @@ class Detokeniser:
     def _with_special(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=False)
         return text
+
+
+class TextStream:
+    """A text told in pieces; together they are the whole text."""
+
+    def __init__(self, detokeniser: Detokeniser, stop: Sequence[str]) -> None:
+        self._detokeniser, self._stop, self._told = detokeniser, stop, 0
+
+    def next(self, tokens: Sequence[int]) -> str:
+        """What these tokens settle of the text, behind what was told before."""
+        return self.last(self._detokeniser.settled(tokens, self._stop))
+
+    def last(self, text: str) -> str:
+        """What is left of a text."""
+        piece = text[self._told :]
+        self._told += len(piece)
+        return piece
+
+
+def _begun(text: str, mark: str) -> int:
+    """How many characters at a text's end may be the beginning of a stop string."""
+    return max((size for size in range(1, len(mark)) if text.endswith(mark[:size])), default=0)
 
 
 def _piece(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

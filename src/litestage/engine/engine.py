@@ -1,10 +1,11 @@
-"""The engine: groups requests by how they decode, keeps shared prefixes, runs batches."""
+"""The engine: requests come and go, and every step is one forward for all of them that can use it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -12,41 +13,50 @@ from torch import Tensor
 
 from litestage.core import (
     Chat,
-    Completion,
+    Compensation,
+    Event,
+    Finished,
     ModelIdentity,
-    OnToken,
+    NewText,
+    NewToken,
     OptionError,
     PlanError,
+    Prefill,
     Request,
-    Sampling,
-    StagePlan,
     SubLayer,
     TokenIds,
 )
-from litestage.core.rows import rows_to_admit
-from litestage.engine.batch import Batch, OnLogits, OnPass, prefill
-from litestage.engine.detokeniser import Detokeniser
+from litestage.core.engine import Stepping
+from litestage.core.rows import BEGINNING, rows_to_admit, shared_beginnings, shared_lengths
+from litestage.engine.batch import Batch, Due, OnLogits, OnPass, prefill
+from litestage.engine.detokeniser import Detokeniser, TextStream
 from litestage.engine.not_finite import not_finite
-from litestage.engine.prefixes import Prefix, PrefixStore, waves
-from litestage.engine.row import Row
+from litestage.engine.row import Generation
 from litestage.engine.sampling import uniforms_of
-from litestage.engine.steps import FixedSteps
+from litestage.engine.steps import FixedSteps, PendingTokens
+from litestage.engine.tree import Found, TokenTree
 from litestage.models import Cache, LoadedModel
-from litestage.models.decoder import Observer, Stand
+from litestage.models.decoder import CompensationWeights, Observer
 
 Visit = Callable[[SubLayer, Float[Tensor, "T D"], Float[Tensor, "T D"], int], None]
 """Called with a sub-layer, the residual stream before and after it, and how many prompts share these tokens."""
 
 ENCODED = 1 << 11
 """Texts whose tokens are remembered: the systems of a comparison ask the same questions over and over."""
+ROW_TOKENS = 1024
+"""Tokens that the cache has for each row that decodes, unless it is said how many it has in all."""
+KEPT_TOKENS = 8192
+"""Tokens that are kept for later requests while nobody asks."""
+SLOTS = 512
+"""Tokens that a row of the cache holds at first: rows are made longer, and fewer, for longer requests."""
 
 
-class TorchEngine:
+class TorchEngine(Stepping):
     """Completions from a loaded model, in fp32 or bf16, on a CPU or GPU.
 
-    ``batch_size`` is the most rows that decode together; memory is the weights, a cache of that many rows as long as
-    the longest request, and the prompt beginnings of one call, of which ``prefix_tokens`` are kept for the next.
-    ``fixed_steps`` decodes by steps of fixed shapes, captured on CUDA, where it is the default.
+    ``batch_size`` is the most rows that decode together. Memory is the weights and a cache of ``cache_tokens``; of what
+    it holds, ``kept_tokens`` are kept while nobody asks. Requests that begin alike have that computed once, unless
+    ``share`` is false. ``fixed_steps`` decodes by steps of fixed shapes, captured on CUDA, where it is the default.
     """
 
     def __init__(
@@ -54,24 +64,38 @@ class TorchEngine:
         model: LoadedModel,
         *,
         batch_size: int = 32,
-        prefix_tokens: int = 8192,
-        stands: Mapping[str, Stand] | None = None,
+        cache_tokens: int | None = None,
+        kept_tokens: int = KEPT_TOKENS,
+        stands: Mapping[str, CompensationWeights] | None = None,
         fixed_steps: bool | None = None,
+        share: bool = True,
     ) -> None:
         if batch_size < 1:
             raise OptionError(f"--batch-size {batch_size}: at least one row must decode. Give 1 or more.")
         self.model, self.batch_size = model, batch_size
-        self.stands: dict[str, Stand] = dict(stands or {})
+        self.stands: dict[str, CompensationWeights] = dict(stands or {})
         """What stands in for skipped sub-layers, by the content hash that stage plans name."""
         self.on_pass: OnPass | None = None
         """Called with every forward that is run, for those who count."""
         self.on_logits: OnLogits | None = None
         """Called with what decides each generated token, for those who want more of it than its confidence."""
-        self._store = PrefixStore(prefix_tokens)
-        self._cache: Cache | None = None
-        self._by_fixed_steps = model.decoder.device.type == "cuda" if fixed_steps is None else fixed_steps
-        self._fixed: FixedSteps | None = None
         self.detokeniser = Detokeniser(model.tokenizer)
+        self._by_fixed_steps = model.decoder.device.type == "cuda" if fixed_steps is None else fixed_steps
+        self._share, self._kept_tokens = share, kept_tokens
+        positions = model.decoder.shape.max_positions
+        least = max(batch_size * ROW_TOKENS + KEPT_TOKENS, positions * (1 + self._by_fixed_steps))
+        self._cache_tokens = cache_tokens or least
+        self._made: tuple[Batch, TokenTree] | None = None
+        """When the first request comes."""
+        self._next_id = 0
+        self._arrived: list[Generation] = []
+        self._waiting: list[Generation] = []
+        """In the order in which they enter."""
+        self._too_long = False
+        """Whether a request waits for longer rows, and those for steps under way or rows in use."""
+        self._wave: list[TokenIds] = []
+        """Beginnings that were prefilled last."""
+        self._events: list[Event] = []
         self._encode = lru_cache(maxsize=ENCODED)(
             partial(_encoded, model)
         )  # of a method it would keep the engine alive
@@ -82,13 +106,13 @@ class TorchEngine:
 
     @property
     def cache_bytes(self) -> int:
-        """Of the KV cache and the kept prefixes."""
-        return (0 if self._cache is None else self._cache.data.nbytes) + self._store.nbytes
+        """Of the KV cache, once there is one."""
+        return 0 if self._made is None else self._made[1].cache.nbytes
 
     @property
     def max_context(self) -> int:
         """Most tokens of a prompt and its completion together."""
-        return self.model.decoder.shape.max_positions
+        return min(self.model.decoder.shape.max_positions, self._cache_tokens // (1 + self._by_fixed_steps))
 
     def encode(self, text: str, chat: Chat | None = None) -> TokenIds:
         """Token ids of a prompt; with ``chat`` as a user's turn in the model's chat template."""
@@ -103,49 +127,6 @@ class TorchEngine:
         """Text of token ids, without special tokens."""
         return self.detokeniser.text(token_ids)
 
-    @torch.inference_mode()
-    def generate(
-        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
-    ) -> list[Completion]:
-        """Completions in the order of the requests (see `litestage.core.Engine`)."""
-        rows = [self._row(i, request) for i, request in enumerate(requests)]
-        self._reserve(rows, prefixes)
-        self._keep(prefixes)
-        for row in rows:
-            row.take(self._store.longest(row.request.prompt_ids))
-        for (stage_plan, sampling), group in _by_decoding(rows).items():
-            self._batch(stage_plan, sampling, on_token).run(group)
-        self._store.trim()
-        return [row.completion(self._text(row)) for row in rows]
-
-    @torch.inference_mode()
-    def scan(self, prompts: Sequence[TokenIds], prefixes: Sequence[TokenIds], visit: Visit) -> None:
-        """Prefill prompts at full depth and show every sub-layer's work on their tokens, for rankings and fits.
-
-        Tokens that several prompts share through ``prefixes`` are shown once, with the number of prompts as weight.
-        """
-        self.forget()
-        self._reserve([], [max([*prompts, *prefixes], key=len, default=())])
-        shown: set[TokenIds] = set()
-        for prompt, count in Counter(prompts).items():
-            for prefix in sorted({p for p in prefixes if p == prompt[: len(p)]}, key=len):
-                if prefix not in self._store:
-                    weight = 0 if prefix in shown else sum(other[: len(prefix)] == prefix for other in prompts)
-                    self._keep_batch([prefix], _weighted(visit, weight))
-                    shown.add(prefix)
-            if prompt not in self._store:
-                self._prefill([prompt], [self._store.longest(prompt)], _weighted(visit, count))
-            self._store.trim()
-        self.forget()
-
-    def forget(self, but: Sequence[TokenIds] = ()) -> None:
-        """Drop every kept prefix except ``but``."""
-        self._store.clear(but)
-
-    def fixed_steps(self, cache: Cache) -> FixedSteps | None:
-        """Steps over a cache, if this engine decodes by such."""
-        return FixedSteps(self.model.decoder, cache) if self._by_fixed_steps else None
-
     def room(self, prompt: TokenIds) -> int:
         """Tokens that the context leaves behind a prompt; raises `OptionError` where there is none."""
         room = self.max_context - len(prompt)
@@ -156,79 +137,244 @@ class TorchEngine:
             )
         return room
 
-    def _row(self, index: int, request: Request) -> Row:
-        limit = min(request.max_new_tokens, self.room(request.prompt_ids))
+    def check(self, request: Request) -> int:
+        """Most tokens that will be written; raises `UserError` for a request that cannot run."""
         request.stage_plan.schedule.check_fits(self.identity.num_blocks)
-        uniforms = None if request.sampling.is_greedy else uniforms_of(request.seed, limit)
-        return Row(index, request, limit, uniforms)
+        self._weights(request.stage_plan.compensation)
+        return min(request.max_new_tokens, self.room(request.prompt_ids))
 
-    def _reserve(self, rows: Sequence[Row], prefixes: Sequence[TokenIds]) -> None:
-        """Have a cache for the longest row; the last slot of each is for padding."""
-        lengths = [len(row.request.prompt_ids) + row.max_new_tokens for row in rows] + [len(p) + 1 for p in prefixes]
-        slots = -(-max(lengths, default=1) // 64) * 64
-        count = min(self.batch_size, max(len(rows), len(prefixes), 1))
-        if self._cache is None or self._cache.rows < count or self._cache.slots < slots:
-            grown = (0, 0) if self._cache is None else (self._cache.rows, self._cache.slots)
-            self._cache = self._fixed = None
-            self._cache = self.model.decoder.new_cache(max(count, grown[0]), max(slots, grown[1]))
-            self._fixed = self.fixed_steps(self._cache)
-
-    def _keep(self, prefixes: Sequence[TokenIds]) -> None:
-        """Prefill the prefixes that are not held yet, as many at a time as the cache has rows."""
-        for wave in waves([p for p in prefixes if p and p not in self._store]):
-            while wave:
-                count = rows_to_admit(0, [self._store.missing(tokens) for tokens in wave], self.batch_size)
-                self._keep_batch(wave[:count])
-                wave = wave[count:]
-
-    def _keep_batch(self, prefixes: list[TokenIds], observe: Observer | None = None) -> None:
-        parents = [self._store.longest(tokens) for tokens in prefixes]
-        logits = self._prefill(prefixes, parents, observe)
-        assert self._cache is not None
-        for row, (tokens, parent) in enumerate(zip(prefixes, parents, strict=True)):
-            start = len(parent.tokens) if parent else 0
-            content = self._cache.read(row, start, len(tokens))
-            self._store.add(Prefix(tokens, parent, content, logits[row].clone(), len(tokens) - start))
-
-    def _prefill(
-        self, prompts: list[TokenIds], prefixes: list[Prefix | None], observe: Observer | None = None
-    ) -> Float[Tensor, "B V"]:
-        assert self._cache is not None
-        return prefill(self.model.decoder, self._cache, 0, prompts, prefixes, self.on_pass, observe)
-
-    def _batch(self, stage_plan: StagePlan, sampling: Sampling, on_token: OnToken | None) -> Batch:
-        assert self._cache is not None
-        return Batch(
-            self.model.decoder,
-            self._cache,
-            self.model.eos_ids,
-            stage_plan,
-            sampling,
-            self._stand(stage_plan),
-            self._stops,
-            self.batch_size,
-            lambda row: not_finite(self.model, (*row.request.prompt_ids, *row.tokens)),
-            on_token,
-            self.on_pass,
-            on_logits=self.on_logits,
-            fixed=self._fixed,
+    def add(self, request: Request, *, stream: bool = False) -> int:
+        """See `litestage.core.Engine`."""
+        limit, plan = self.check(request), request.stage_plan
+        weights, (batch, _) = self._weights(plan.compensation), self._ready()
+        self._next_id += 1
+        self._arrived.append(
+            Generation(
+                self._next_id - 1,
+                request,
+                limit,
+                None if request.sampling.is_greedy else uniforms_of(request.seed, limit),
+                programs=tuple(
+                    batch.program(one.skipped, plan.compensation, weights) for one in plan.schedule.segments
+                ),
+                stream=TextStream(self.detokeniser, request.stop) if stream else None,
+            )
         )
+        return self._next_id - 1
 
-    def _stand(self, stage_plan: StagePlan) -> Stand:
-        content = stage_plan.compensation.content
+    def cancel(self, id: int) -> None:
+        """See `litestage.core.Engine`."""
+        batch, tree = self._ready()
+        for rows in (self._arrived, self._waiting, batch.active):
+            for row in [row for row in rows if row.id == id]:
+                row.cancelled = True
+                if rows is not batch.active:
+                    rows.remove(row)
+        self._leave(batch, tree)
+
+    @torch.inference_mode()
+    def work(self) -> list[Event]:
+        """One forward: of beginnings that several requests share, of requests that enter, or of a token a row."""
+        batch, tree = self._ready()
+        self._order(tree)
+        if count := self._to_admit(batch, tree):
+            if beginnings := self._beginnings(tree):
+                for row in self._fill(tree, list(beginnings), list(beginnings.values()))[0]:
+                    tree.release(row)
+            else:
+                self._enter(batch, tree, count)
+        elif batch.active:
+            for due in batch.decode(ahead=self.on_logits is None and not self._too_long):
+                self._read(due)
+        self._leave(batch, tree)
+        events, self._events = self._events, []
+        return events
+
+    @torch.inference_mode()
+    def scan(self, prompts: Sequence[TokenIds], prefixes: Sequence[TokenIds], visit: Visit) -> None:
+        """Prefill prompts at full depth and show every sub-layer's work on their tokens, for rankings and fits.
+
+        Tokens that several prompts share through ``prefixes`` are shown once, with the number of prompts as weight.
+        """
+        decoder = self.model.decoder
+        cache = decoder.new_cache(1, max(map(len, prompts), default=0) + 1)
+        shown: set[TokenIds] = set()
+        there: TokenIds = ()
+        for prompt, count in Counter(prompts).items():
+            shared = {prefix for prefix in prefixes if prefix and prefix == prompt[: len(prefix)]}
+            start = max((len(one) for one in shared if one == there[: len(one)]), default=0)
+            for end in sorted({*map(len, shared), len(prompt)}):
+                if end <= start:
+                    continue
+                part = prompt[:end]
+                others = sum(other[:end] == part for other in prompts) if part in shared else count
+                observe = _weighted(visit, 0 if part in shown else others)
+                prefill(decoder, cache, [0], [part[start:]], [start], observe)
+                shown |= {part} & shared
+                start = end
+            there = prompt
+
+    def forget(self, but: Sequence[TokenIds] = ()) -> None:
+        """Drop all that is kept of requests that are done, except the tokens of ``but``."""
+        if self._made is not None:
+            self._made[1].forget(but)
+
+    def fixed_steps(self, cache: Cache) -> FixedSteps | None:
+        """Steps over a cache, if this engine decodes by such; its last row is theirs."""
+        return FixedSteps(self.model.decoder, cache) if self._by_fixed_steps else None
+
+    def _ready(self) -> tuple[Batch, TokenTree]:
+        if self._made is None:
+            slots = min(SLOTS, -(-self.max_context // 64) * 64, self._longest_row)
+            cache = self.model.decoder.new_cache(self._cache_tokens // slots, slots)
+            tree = TokenTree(cache, cache.rows - self._by_fixed_steps)
+            self._made = Batch(self.model.decoder, cache, self.fixed_steps(cache)), tree
+        return self._made
+
+    @property
+    def _longest_row(self) -> int:
+        """Tokens of a cache row where there are as few as can be."""
+        return self._cache_tokens // (1 + self._by_fixed_steps)
+
+    def _order(self, tree: TokenTree) -> None:
+        """Those that have arrived wait behind the others, the ones with most to prefill first."""
+        if not self._arrived:
+            return
+        prompts = [row.request.prompt_ids for row in self._arrived]
+        shared = shared_lengths(prompts) if self._share else {}
+        held = {prompt: tree.find(prompt).length for prompt in shared}
+        for row, prompt in zip(self._arrived, prompts, strict=True):
+            there = held.get(prompt, 0)
+            both = shared.get(prompt, 0)
+            row.to_prefill = len(prompt) - (both if both - there >= BEGINNING else there)
+        self._waiting += sorted(self._arrived, key=lambda row: -row.to_prefill)
+        self._arrived = []
+
+    def _to_admit(self, batch: Batch, tree: TokenTree) -> int:
+        """How many of those that wait enter now; none while one of them is too long for the rows as they are."""
+        if not self._waiting:
+            return 0
+        sizes = [row.to_prefill for row in self._waiting[: self.batch_size]]
+        count = rows_to_admit(len(batch.active), sizes, min(self.batch_size, tree.rows))
+        longest = max((row.last_length for row in self._waiting[:count]), default=0)
+        return min(count, tree.rows - len(batch.active)) if self._lengthen(batch, tree, longest) else 0
+
+    def _lengthen(self, batch: Batch, tree: TokenTree, needed: int) -> bool:
+        """Have rows of so many tokens; false while more rows are in use than there would be."""
+        slots = tree.cache.slots
+        while slots < needed:
+            slots = min(2 * slots, self._longest_row)
+        self._too_long = needed > tree.cache.slots and (batch.is_ahead or len(batch.active) > tree.rows_of(slots))
+        if needed > tree.cache.slots and not self._too_long:
+            batch.move(tree.lengthen(slots, [row.cache_row for row in batch.active]), self.fixed_steps(tree.cache))
+        return not self._too_long
+
+    def _beginnings(self, tree: TokenTree) -> dict[TokenIds, Found]:
+        """What is to be prefilled first because several that wait begin with it, and what is there of it."""
+        window = [row for row in self._waiting[: tree.free] if not row.looked_at] if self._share else []
+        prompts = [row.request.prompt_ids for row in window]
+        held = {prompt: tree.find(prompt).length for prompt in set(prompts)}
+        found = shared_beginnings(prompts, [held[prompt] for prompt in prompts])
+        if not found or found == self._wave:
+            for row in window:
+                row.looked_at = True
+            found = []
+        self._wave = found
+        there = [tree.find(beginning) for beginning in found]
+        sizes = [len(beginning) - one.length for beginning, one in zip(found, there, strict=True)]
+        return dict(list(zip(found, there, strict=True))[: rows_to_admit(0, sizes, self.batch_size)])
+
+    def _enter(self, batch: Batch, tree: TokenTree, count: int) -> None:
+        """Prefill new rows, always at full depth, and decide their first token."""
+        rows, self._waiting = self._waiting[:count], self._waiting[count:]
+        prompts = [row.request.prompt_ids for row in rows]
+        found = {prompt: tree.find(prompt) if self._share else Found(0, 0) for prompt in set(prompts)}
+        places, logits = self._fill(tree, prompts, [found[prompt] for prompt in prompts])
+        for row, place in zip(rows, places, strict=True):
+            row.cache_row = place
+        batch.active += rows
+        self._accept(rows, batch.decide(logits, rows))
+
+    def _fill(
+        self, tree: TokenTree, prompts: Sequence[TokenIds], found: Sequence[Found]
+    ) -> tuple[list[int], Float[Tensor, "B V"]]:
+        """Cache rows that hold these prompts, and the raw logits after each one's last token."""
+        places, decoder = tree.place(found), self.model.decoder
+        rest = [prompt[one.length :] for prompt, one in zip(prompts, found, strict=True)]
+        new = [place for place, tokens in enumerate(rest) if tokens]
+        logits = torch.empty(len(prompts), decoder.head.shape[0], dtype=decoder.dtype, device=decoder.device)
+        for place, one in enumerate(found):
+            if one.logits is not None:
+                logits[place] = one.logits
+        if new:
+            starts = [found[place].length for place in new]
+            logits[new] = prefill(
+                decoder, tree.cache, [places[place] for place in new], [rest[place] for place in new], starts
+            )
+            if self.on_pass is not None:
+                tokens = sum(len(rest[place]) for place in new)
+                self.on_pass(Prefill(len(new), tokens, max(len(prompts[place]) for place in new)))
+        for place, prompt, one in zip(places, prompts, logits, strict=True):
+            tree.hold(place, prompt, one.clone())
+        return places, logits
+
+    def _read(self, due: Due) -> None:
+        """Take in what a step says of its rows."""
+        if self.on_pass is not None and due.work is not None:
+            self.on_pass(due.work)
+        self._accept(due.rows, due.pending)
+
+    def _accept(self, rows: Sequence[Generation], pending: PendingTokens) -> None:
+        """Give every row that has not ended its next token."""
+        if self.on_logits is not None:
+            self.on_logits([row.id for row in rows], pending.logits)
+        for row, token, sure in zip(rows, *pending.wait(), strict=True):
+            if not row.runs:
+                continue
+            if not isfinite(sure):
+                row.cancelled = True
+                raise not_finite(self.model, (*row.request.prompt_ids, *row.tokens))
+            row.accept(token, sure, self.model.eos_ids)
+            if row.reason in (None, "length") and self.detokeniser.stops(row.tokens, row.request.stop):
+                row.reason = "stop"
+            self._tell(row)
+
+    def _tell(self, row: Generation) -> None:
+        """What is new of a row."""
+        text = self._text(row) if row.reason else ""
+        if row.stream is not None:
+            self._events.append(NewToken(row.id, row.tokens[-1]))
+            if piece := row.stream.last(text) if row.reason else row.stream.next(row.tokens):
+                self._events.append(NewText(row.id, piece))
+        if row.reason:
+            self._events.append(Finished(row.id, row.completion(text)))
+
+    def _leave(self, batch: Batch, tree: TokenTree) -> None:
+        """Rows that ended give their cache rows back, with what others may begin with."""
+        for row in [row for row in batch.active if not row.runs]:
+            batch.active.remove(row)
+            if self._share:
+                written = row.at_full_depth if self.model.decoder.is_exact else []
+                tree.hold(row.cache_row, [*row.request.prompt_ids, *written])
+            else:
+                tree.hold(row.cache_row, ())
+            tree.release(row.cache_row)
+        if not batch.active and not self._waiting and not self._arrived:
+            tree.trim(self._kept_tokens)
+            batch.forget_programs()
+
+    def _weights(self, compensation: Compensation) -> CompensationWeights:
+        content = compensation.content
         if content is None:
             return {}
         if content not in self.stands:
             raise PlanError(
-                f"The plan's {stage_plan.compensation.kind} compensation ({content[:12]}) is not loaded: its numbers "
+                f"The plan's {compensation.kind} compensation ({content[:12]}) is not loaded: its numbers "
                 "lie in the plan folder. Load the plan from its whole folder."
             )
         return self.stands[content]
 
-    def _stops(self, row: Row) -> bool:
-        return self.detokeniser.stops(row.tokens, row.request.stop)
-
-    def _text(self, row: Row) -> str:
+    def _text(self, row: Generation) -> str:
         if row.reason == "stop":
             return self.detokeniser.until(row.tokens, row.request.stop)
         return self.decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
@@ -241,11 +387,3 @@ def _encoded(model: LoadedModel, text: str, chat: Chat | None) -> TokenIds:
 def _weighted(visit: Visit, weight: int) -> Observer | None:
     """Show a single row's tokens with a weight; nothing to show at weight 0."""
     return (lambda layer, before, after: visit(layer, before[0], after[0], weight)) if weight else None
-
-
-def _by_decoding(rows: Sequence[Row]) -> dict[tuple[StagePlan, Sampling], list[Row]]:
-    """Rows that one batch can hold: the same stage plan and sampling, in their order."""
-    groups: dict[tuple[StagePlan, Sampling], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.request.stage_plan, row.request.sampling), []).append(row)
-    return groups

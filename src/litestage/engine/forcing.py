@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -11,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from litestage.core import SubLayer, TokenIds
+from litestage.core.rows import common_length
 from litestage.engine.batch import prefill
 from litestage.engine.engine import TorchEngine
-from litestage.engine.prefixes import Prefix
 from litestage.models.decoder import FULL, Hidden, Skips
 
 VisitDecoded = Callable[[SubLayer, Float[Tensor, "N D"], Float[Tensor, "N D"]], None]
@@ -74,7 +73,8 @@ class Forcing:
             if visit is not None:
                 visit(layer, self._flat(before), self._flat(after))
 
-        x = self.decoder.run(self.decoder.embed(self._tokens), self._step, skips, observe=observe)
+        program = skips.program(self.decoder.layers)
+        x = self.decoder.run(self.decoder.embed(self._tokens), self._step, program, observe)
         return self.decoder.logits(self._flat(x))
 
     @torch.inference_mode()
@@ -90,11 +90,11 @@ class Forcing:
         def observe(layer: SubLayer, before: Hidden, after: Hidden) -> None:
             entered[layer] = before
 
-        self.decoder.run(self.decoder.embed(self._tokens), self._step, skips, observe=observe)
         layers = self.decoder.layers
+        self.decoder.run(self.decoder.embed(self._tokens), self._step, skips.program(layers), observe)
         for layer in candidates:
             more = Skips(skips.everywhere | {layer}, stand=skips.stand)
-            x = self.decoder.run(entered[layer], self._step, path=more.path(layers[layers.index(layer) :]))
+            x = self.decoder.run(entered[layer], self._step, more.program(layers[layers.index(layer) :]))
             yield layer, self.decoder.logits(self._flat(x))
 
     def _flat(self, x: Hidden) -> Float[Tensor, "N D"]:
@@ -104,13 +104,12 @@ class Forcing:
     def _prefill(self, prompts: list[TokenIds]) -> None:
         """The beginning that all prompts share once, then what is left of each."""
         shortest = min(map(len, prompts)) - 1  # every prompt keeps a token of its own to run
-        same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
-        shared = tuple(tokens[0] for tokens in same)[:shortest]
-        parents: list[Prefix | None] = [None] * len(prompts)
+        shared = min(shortest, *(common_length(prompts[0], prompt) for prompt in prompts))
+        rows = list(range(len(prompts)))
         if shared:
-            logits = prefill(self.decoder, self._cache, 0, [shared], [None])
-            parents = [Prefix(shared, None, self._cache.read(0, 0, len(shared)), logits[0], 0)] * len(prompts)
-        prefill(self.decoder, self._cache, 0, prompts, parents)
+            prefill(self.decoder, self._cache, [0], [prompts[0][:shared]], [0])
+            self._cache.copy(0, rows, shared)
+        prefill(self.decoder, self._cache, rows, [prompt[shared:] for prompt in prompts], [shared] * len(prompts))
 
 
 def forcings(engine: TorchEngine, texts: Sequence[Text], at_once: int = 8) -> Iterator[Forcing]:

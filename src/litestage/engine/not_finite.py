@@ -21,14 +21,9 @@ def not_finite(model: LoadedModel, text: TokenIds) -> ModelError:
             where.append(f"sub-layer {layer} is the first that makes others")
 
     decoder, device = model.decoder, model.decoder.device
-    logits = decoder.forward(
-        torch.tensor([text], device=device),
-        torch.zeros(1, dtype=torch.long, device=device),
-        decoder.new_cache(1, len(text)),
-        torch.zeros(1, dtype=torch.long, device=device),
-        len(text),
-        observe=look,
-    )
+    zero = torch.zeros(1, dtype=torch.long, device=device)
+    step = decoder.step(len(text), zero, decoder.new_cache(1, len(text)), zero, len(text))
+    logits = decoder.forward(torch.tensor([text], device=device), step, observe=look)
     if not where and not logits.isfinite().all():
         where.append("the last norm or the output head makes others")
     if not where:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import pairwise
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -15,10 +16,10 @@ from typing import Any
 
 import torch
 
-from litestage.core import Completion, LitestageError, OnToken, Request, TokenIds
-from litestage.core.engine import EngineAround, beginning
+from litestage.core import Completion, Event, Finished, LitestageError, Request
+from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
-from litestage.models.decoder import Stand
+from litestage.models.decoder import CompensationWeights
 
 Load = Callable[[], TorchEngine]
 READY = "ready"
@@ -40,25 +41,66 @@ class ParallelEngine(EngineAround):
         self._others = others
         self._threads = max(1, torch.get_num_threads() // (others + 1))
         self._started: list[Other] = []
+        self._next_id = 0
+        self._arrived: dict[int, Request] = {}
+        self._mine: dict[int, int] = {}
+        """This process's requests: its engine's id, and the one that is known outside."""
 
-    def generate(
-        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
-    ) -> list[Completion]:
-        """Completions in the order of the requests; whoever listens to tokens hears this process alone."""
-        listened = on_token or self.own.on_logits or self.own.on_pass
-        if listened or len(requests) <= self._others:
-            return self.own.generate(requests, prefixes, on_token)
-        others = [other for other in self.others() if other.is_ready()]
-        mine, *theirs = _shares(requests, 1 + len(others))
+    def add(self, request: Request, *, stream: bool = False) -> int:
+        """See `litestage.core.Engine`; whoever listens to tokens hears this process alone."""
+        self.own.check(request)
+        self._next_id += 1
+        if stream or self.own.on_logits or self.own.on_pass:
+            self._mine[self.own.add(request, stream=stream)] = self._next_id
+        else:
+            self._arrived[self._next_id] = request
+        return self._next_id
+
+    def cancel(self, id: int) -> None:
+        """See `litestage.core.Engine`; what another process has begun it ends, and nobody hears of it."""
+        self._arrived.pop(id, None)
+        for mine in [mine for mine, known in self._mine.items() if known == id]:
+            self.own.cancel(mine)
+            del self._mine[mine]
+        for other in self._started:
+            other.ids = [None if known == id else known for known in other.ids]
+
+    def work(self) -> list[Event]:
+        """Share out what has arrived; then a step of this process, and what the others are done with."""
         try:
-            for other, share in zip(others, theirs, strict=True):
-                other.ask(share, beginning(share, prefixes), self.own.stands)
+            if self._arrived:
+                self._share_out()
+            busy = [other for other in self._started if other.ids]
+            if not busy:
+                return self._own_step()
             with torch_threads(self._threads):
-                done = self.own.generate(mine, beginning(mine, prefixes))
-            return done + [completion for other in others for completion in other.told()]
+                events = self._own_step()
+            idle = not self._mine
+            return events + [event for other in busy if idle or other.is_done() for event in other.told()]
         except BaseException:  # who is still at work would answer the next call with this one's completions
             self.close()
             raise
+
+    def _own_step(self) -> list[Event]:
+        events = []
+        for event in self.own.step() if self._mine else ():
+            if (id := self._mine.get(event.id)) is not None:
+                events.append(replace(event, id=id))
+                if isinstance(event, Finished):
+                    del self._mine[event.id]
+        return events
+
+    def _share_out(self) -> None:
+        """A share of what has arrived for each process that has nothing to do; all for this one where it is little."""
+        arrived, self._arrived = list(self._arrived.items()), {}
+        others: list[Other] = []
+        if len(arrived) > self._others:
+            others = [other for other in self.others() if other.is_ready() and not other.ids]
+        mine, *theirs = _shares(arrived, 1 + len(others))
+        for other, share in zip(others, theirs, strict=True):
+            other.ask(share, self.own.stands)
+        for id, request in mine:
+            self._mine[self.own.add(request)] = id
 
     def settle(self) -> None:
         """Leave none that is still loading: it would disturb whoever takes times next."""
@@ -69,7 +111,9 @@ class ParallelEngine(EngineAround):
         """End the other processes; a later call starts them anew."""
         for other in self._started:
             other.end()
-        self._started = []
+        for mine in self._mine:
+            self.own.cancel(mine)
+        self._started, self._mine, self._arrived = [], {}, {}
 
     def others(self) -> Sequence[Other]:
         """The other processes, started if they are not."""
@@ -89,6 +133,8 @@ class Other:
             self._process.start()
         theirs.close()
         self._ready = False
+        self.ids: list[int | None] = []
+        """Of what it was asked for last; None where nobody waits for it any more."""
         self._stands: set[str] = set()
         """What stands in for skipped sub-layers, as far as the process knows it."""
 
@@ -97,18 +143,25 @@ class Other:
             self._ready = self._hear() == READY
         return self._ready
 
-    def ask(self, requests: Sequence[Request], prefixes: Sequence[TokenIds], stands: dict[str, Stand]) -> None:
+    def ask(self, share: Sequence[tuple[int, Request]], stands: dict[str, CompensationWeights]) -> None:
+        requests = [request for _, request in share]
         needed = {request.stage_plan.compensation.content for request in requests} - self._stands
         fresh = {content: stands[content] for content in needed if content is not None}
         self._stands |= fresh.keys()
         try:
-            self._connection.send((requests, prefixes, fresh))
+            self._connection.send((requests, fresh))
         except OSError:
             raise _died() from None
+        self.ids = [id for id, _ in share]
 
-    def told(self) -> list[Completion]:
-        told: list[Completion] = self._hear()
-        return told
+    def is_done(self) -> bool:
+        """Whether it has an answer, or will have none any more."""
+        return self._connection.poll()
+
+    def told(self) -> list[Event]:
+        """What it was asked for, once it is done."""
+        ids, self.ids = self.ids, []
+        return [Finished(id, done) for id, done in zip(ids, self._hear(), strict=True) if id is not None]
 
     def end(self) -> None:
         self._process.terminate()
@@ -125,7 +178,7 @@ class Other:
         return heard
 
 
-def _shares(requests: Sequence[Request], count: int) -> list[Sequence[Request]]:
+def _shares(requests: Sequence[tuple[int, Request]], count: int) -> list[Sequence[tuple[int, Request]]]:
     """As many requests for each; neighbours, which share the beginnings of their prompts, stay together."""
     ends = [round(len(requests) * i / count) for i in range(count + 1)]
     return [requests[start:end] for start, end in pairwise(ends)]
@@ -172,11 +225,11 @@ def _serve(connection: Connection, load: Load, threads: int) -> None:
 
 
 def _answer(
-    engine: TorchEngine, requests: Sequence[Request], prefixes: Sequence[TokenIds], stands: dict[str, Stand]
+    engine: TorchEngine, requests: Sequence[Request], stands: dict[str, CompensationWeights]
 ) -> list[Completion] | LitestageError:
     engine.stands.update(stands)
     try:
-        return engine.generate(requests, prefixes)
+        return engine.generate(requests)
     except LitestageError as error:
         return error
 

@@ -6,32 +6,36 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from litestage.core import Completion, Counts, FinishReason, OnToken, Request
-from litestage.engine.prefixes import Prefix
+from litestage.core import Completion, Counts, FinishReason, Request
+from litestage.engine.detokeniser import TextStream
 
 
-@dataclass(slots=True)
-class Row:
+@dataclass(slots=True, eq=False)
+class Generation:
     """A request's tokens so far, and why it ended once it has."""
 
-    index: int
-    """Which request of the call it is."""
+    id: int
     request: Request
     max_new_tokens: int
     """As asked, or what the context leaves."""
     uniforms: Tensor | None = None
     tokens: list[int] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
-    prefix: Prefix | None = None
-    """The longest kept beginning of its prompt."""
-    reused: int = 0
-    """Prompt tokens that some other row has been counted for."""
+    programs: tuple[int, ...] = (0,)
+    """Numbers of the layer programs of its schedule's segments."""
+    stream: TextStream | None = None
+    """For one that is told as it comes."""
+    cache_row: int = -1
+    to_prefill: int = 0
+    """Prompt tokens that the cache will not hold when it enters, as far as is known."""
+    looked_at: bool = False
+    """Whether what it shares with others that wait is in the cache."""
     reason: FinishReason | None = None
+    cancelled: bool = False
 
     @property
-    def to_prefill(self) -> int:
-        """Prompt tokens that no prefix holds."""
-        return len(self.request.prompt_ids) - (len(self.prefix.tokens) if self.prefix else 0)
+    def runs(self) -> bool:
+        return self.reason is None and not self.cancelled
 
     @property
     def length(self) -> int:
@@ -39,17 +43,31 @@ class Row:
         return len(self.request.prompt_ids) + max(0, len(self.tokens) - 1)
 
     @property
+    def last_length(self) -> int:
+        """Slots that its cache row must have: the last token is not run, and the last slot is for padding."""
+        return len(self.request.prompt_ids) + self.max_new_tokens
+
+    @property
     def step(self) -> int:
         """The decode step that comes next."""
         return len(self.tokens) - 1
 
-    def take(self, prefix: Prefix | None) -> None:
-        """Start behind a kept beginning; its tokens are counted for the first row that takes it."""
-        self.prefix = prefix
-        self.reused = len(prefix.tokens) - prefix.bill() if prefix else 0
+    @property
+    def program(self) -> int:
+        """The number of that step's layer program."""
+        if len(self.programs) == 1:
+            return self.programs[0]
+        return self.programs[self.request.stage_plan.schedule.segment_index(self.step)]
 
-    def accept(self, token: int, confidence: float, eos_ids: tuple[int, ...], on_token: OnToken | None) -> None:
-        """Take the next token, or EOS in its place when the exit rule says so (REFERENCE, section 4)."""
+    @property
+    def at_full_depth(self) -> list[int]:
+        """The generated tokens that steps ran which left nothing out: from the first that did, keys are missing."""
+        segments = self.request.stage_plan.schedule.segments
+        first = next((segment.first_step for segment in segments if segment.skipped), len(self.tokens))
+        return self.tokens[: min(first, len(self.tokens) - 1)]
+
+    def accept(self, token: int, confidence: float, eos_ids: tuple[int, ...]) -> None:
+        """Take the next token, or EOS in its place when the exit rule says so (paper, section 4.4)."""
         self.confidences.append(confidence)
         if token in eos_ids:
             self.reason = "eos"
@@ -58,20 +76,18 @@ class Row:
         self.tokens.append(token)
         if self.reason is None and len(self.tokens) >= self.max_new_tokens:
             self.reason = "length"
-        if on_token is not None:
-            on_token(self.index, token)
 
     def _unsure(self) -> bool:
         rule = self.request.stage_plan.exit
         return rule is not None and rule.first_exit(self.confidences[-rule.window :]) is not None
 
     def completion(self, text: str) -> Completion:
+        """Its counts are of the request alone; what the cache held of the prompt is not in them."""
         assert self.reason is not None
-        prompt = len(self.request.prompt_ids)
         return Completion(
             token_ids=tuple(self.tokens),
             text=text,
             confidences=tuple(self.confidences),
             finish_reason=self.reason,
-            counts=Counts(prefilled=prompt - self.reused, reused=self.reused, decoded=len(self.tokens) - 1),
+            counts=Counts(prefilled=len(self.request.prompt_ids), decoded=len(self.tokens) - 1),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -28,6 +30,21 @@ def decide(
     """Each row's next token and its confidence; without ``uniforms`` the most probable one."""
     tokens, confidences = most_probable(logits, kernels)
     return tokens if uniforms is None else drawn(logits, sampling, uniforms, kernels), confidences
+
+
+def decide_each(
+    logits: Float[Tensor, "B V"],
+    samplings: Sequence[Sampling],
+    uniforms: Float[Tensor, " B"],
+    kernels: Kernels | None = None,
+) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
+    """As `decide`, for rows that are sampled in different ways."""
+    tokens, confidences = most_probable(logits, kernels)
+    for sampling in set(samplings):
+        if not sampling.is_greedy:
+            at = torch.tensor([i for i, one in enumerate(samplings) if one == sampling], device=logits.device)
+            tokens[at] = drawn(logits[at], sampling, uniforms[at], kernels)
+    return tokens, confidences
 
 
 def drawn(

@@ -14,7 +14,7 @@ from litestage.core import Compensation, Sampling, SkipSet
 from litestage.engine.sampling import decide
 from litestage.kernels import Kernels
 from litestage.models.cache import Cache
-from litestage.models.decoder import Decoder, Path, Skips
+from litestage.models.decoder import Decoder, LayerProgram, Stretch
 
 CONTEXT = 128
 """Slots read are rounded up to a multiple of this."""
@@ -41,7 +41,7 @@ def decision(
     return Decision(logits, torch.stack([part.float() for part in decide(logits, sampling, uniforms, kernels)]))
 
 
-class Said:
+class PendingTokens:
     """A decision about ``count`` rows on its way to the host, which need not wait for it while it has other work."""
 
     def __init__(self, decision: Decision, count: int) -> None:
@@ -77,15 +77,14 @@ class FixedStep:
     """One decode step whose inputs and outputs keep their places in memory.
 
     It leaves what it decides where it takes its tokens from, and goes on from there by itself. Rows without a
-    generation run along: they write to slots that are filled anew before anybody reads them.
+    generation run along: they write to the last row of the cache, which nobody reads.
     """
 
     def __init__(
-        self, decoder: Decoder, cache: Cache, path: Path, key: StepKey, recorder: Recorder | None = None
+        self, decoder: Decoder, cache: Cache, program: LayerProgram, key: StepKey, recorder: Recorder | None = None
     ) -> None:
-        self._decoder, self._cache, self._path, self._key, self._recorder = decoder, cache, path, key, recorder
-        self._given: Int[Tensor, "2 R"] = torch.zeros(2, key.rows, dtype=torch.long, device=decoder.device)
-        self._rows: Int[Tensor, " R"] = torch.arange(key.rows, device=decoder.device)
+        self._decoder, self._cache, self._program, self._key, self._recorder = decoder, cache, program, key, recorder
+        self._given: Int[Tensor, "3 R"] = torch.zeros(3, key.rows, dtype=torch.long, device=decoder.device)
         self._uniforms: Float[Tensor, " R"] = torch.zeros(key.rows, device=decoder.device)
         self._count = 0
         self._out: Decision | None = None
@@ -96,10 +95,16 @@ class FixedStep:
         """Slots that it reads at most: no row may have more tokens when it has run."""
         return self._key.context
 
-    def start(self, tokens: Sequence[int], lengths: Sequence[int], uniforms: Float[Tensor, " B"] | None) -> Said:
-        """Decide the token after ``tokens``, which follow ``lengths`` others."""
+    def start(
+        self,
+        tokens: Sequence[int],
+        lengths: Sequence[int],
+        rows: Sequence[int],
+        uniforms: Float[Tensor, " B"] | None,
+    ) -> PendingTokens:
+        """Decide the token after ``tokens``, which follow ``lengths`` others in these rows of the cache."""
         self._count = len(tokens)
-        given = torch.tensor([tokens, lengths])
+        given = torch.tensor([tokens, lengths, rows])
         if self._recorder is not None:  # not before: the steps that warm it up write where this one writes
             self._take(given, uniforms)
             self.graph, self._out = self._recorder.record(self._step)
@@ -107,7 +112,7 @@ class FixedStep:
         self._take(given, None)
         return self.go_on(uniforms)
 
-    def go_on(self, uniforms: Float[Tensor, " B"] | None) -> Said:
+    def go_on(self, uniforms: Float[Tensor, " B"] | None) -> PendingTokens:
         """Decide the token after the one decided last."""
         self._take(None, uniforms)
         if self.graph is None:
@@ -115,27 +120,20 @@ class FixedStep:
         else:
             self.graph.replay()
         assert self._out is not None
-        return Said(self._out, self._count)
+        return PendingTokens(self._out, self._count)
 
-    def _take(self, given: Int[Tensor, "2 B"] | None, uniforms: Float[Tensor, " B"] | None) -> None:
+    def _take(self, given: Int[Tensor, "3 B"] | None, uniforms: Float[Tensor, " B"] | None) -> None:
         if given is not None:
             self._given[:, : self._count] = given
-            self._given[:, self._count :] = 0
+            self._given[:2, self._count :] = 0
+            self._given[2, self._count :] = self._cache.rows - 1
         if uniforms is not None:
             self._uniforms[: self._count] = uniforms
 
     def _step(self) -> Decision:
-        tokens, lengths = self._given
-        logits = self._decoder.forward(
-            tokens[:, None],
-            lengths,
-            self._cache,
-            self._rows,
-            self._key.context,
-            Skips(self._key.skipped),
-            self._path,
-            in_place=True,
-        )
+        tokens, lengths, rows = self._given
+        step = self._decoder.step(1, lengths, self._cache, rows, self._key.context)
+        logits = self._decoder.forward(tokens[:, None], step, (Stretch(self._program, None),))
         uniforms = None if self._key.sampling.is_greedy else self._uniforms
         decided = decision(logits, self._key.sampling, uniforms, self._decoder.kernels)
         tokens.copy_(decided.numbers[0])
@@ -177,13 +175,19 @@ class FixedSteps:
         self.made: dict[StepKey, FixedStep] = {}
 
     def step(
-        self, skipped: SkipSet, compensation: Compensation, sampling: Sampling, path: Path, rows: int, context: int
+        self,
+        skipped: SkipSet,
+        compensation: Compensation,
+        sampling: Sampling,
+        program: LayerProgram,
+        rows: int,
+        context: int,
     ) -> FixedStep:
         """One that takes so many rows and reads so many slots at least: rows by powers of two, slots by `CONTEXT`."""
         room = min(1 << (rows - 1).bit_length(), self._cache.rows)
         read = min(-(-context // CONTEXT) * CONTEXT, self._cache.slots)
         key = StepKey(skipped, compensation, sampling, room, read)
-        found = self.made.pop(key, None) or FixedStep(self._decoder, self._cache, path, key, self._recorder)
+        found = self.made.pop(key, None) or FixedStep(self._decoder, self._cache, program, key, self._recorder)
         self.made[key] = found  # the last
         while len(self.made) > 1 and sum(kept.rows for kept in self.made) > ROWS_KEPT:
             del self.made[next(iter(self.made))]

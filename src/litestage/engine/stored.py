@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from litestage.core import Completion, Engine, LitestageError, OnToken, Request, TokenIds
-from litestage.core.engine import EngineAround, beginning
+from litestage.core import Completion, Engine, Event, Finished, LitestageError, NewText, NewToken, Request
+from litestage.core.engine import EngineAround
 from litestage.core.plan import content_hash
 from litestage.core.wording import problem
+
+TOGETHER = 64
+"""Completions that are written to the file at once."""
 
 
 class CachedEngine(EngineAround):
     """An engine that remembers its completions in a file (or ``:memory:``).
 
-    Work upstream of a changed stage is reused by itself: what did not change is the same request. A completion is
+    Work upstream of a changed stage is reused by itself: what did not change is the same request. Completions are
     stored before `generate` returns, so a killed run loses at most what was in flight. Never time through a cache.
     """
 
@@ -28,6 +31,14 @@ class CachedEngine(EngineAround):
         """Requests that the engine really ran."""
         self.answered = 0
         """Requests answered from the cache."""
+        self._next_id = 0
+        self._askers: dict[int, list[int]] = {}
+        """Who waits for each request that the engine has."""
+        self._asked: dict[str, int] = {}
+        self._keys: dict[int, str] = {}
+        self._fresh: list[tuple[str, Completion]] = []
+        """Completions that are not in the file yet."""
+        self._events: list[Event] = []
         self._space, self._path = f"{engine.identity.fingerprint} {conditions}", path
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,36 +49,61 @@ class CachedEngine(EngineAround):
         except sqlite3.Error as error:
             raise self._unusable(str(error)) from None
 
-    def generate(
-        self, requests: Sequence[Request], prefixes: Sequence[TokenIds] = (), on_token: OnToken | None = None
-    ) -> list[Completion]:
-        """Completions in the order of the requests; only unknown ones reach the engine."""
-        keys = [self._key(request) for request in requests]
-        known = {key: self._find(key) or self._cut(request) for key, request in zip(keys, requests, strict=True)}
-        missing = {key: request for key, request in zip(keys, requests, strict=True) if known[key] is None}
-        self.answered += len(requests) - len(missing)
-        if on_token is not None:
-            self._replay(keys, known, on_token)
-        if missing:
-            users = [[i for i, key in enumerate(keys) if key == asked] for asked in missing]
-            known.update(self._generate(missing, prefixes, on_token and _to_all(on_token, users)))
-        return [completion for key in keys if (completion := known[key]) is not None]
+    def add(self, request: Request, *, stream: bool = False) -> int:
+        """See `litestage.core.Engine`; a request whose completion is known, or under way, is not decoded again."""
+        self._next_id += 1
+        id, key = self._next_id, self._key(request)
+        if (known := self._find(key) or self._cut(request)) is not None:
+            self.answered += 1
+            self._events += _told(id, known, stream)
+        elif key in self._asked and not stream:
+            self._askers[self._asked[key]].append(id)
+        else:
+            asked = self.engine.add(request, stream=stream)
+            self._askers[asked], self._asked[key], self._keys[asked] = [id], asked, key
+        return id
 
-    def _replay(self, keys: Sequence[str], known: Mapping[str, Completion | None], on_token: OnToken) -> None:
-        """Tell the tokens of the completions that are known."""
-        for index, key in enumerate(keys):
-            if (completion := known[key]) is not None:
-                for token in completion.token_ids:
-                    on_token(index, token)
+    def cancel(self, id: int) -> None:
+        """See `litestage.core.Engine`; what others asked for as well goes on."""
+        self._events = [event for event in self._events if event.id != id]
+        for asked, askers in list(self._askers.items()):
+            if id in askers:
+                askers.remove(id)
+                if not askers:
+                    self.engine.cancel(asked)
+                    self._forget(asked)
+        if not self._askers:
+            self._store()
 
-    def _generate(
-        self, missing: dict[str, Request], prefixes: Sequence[TokenIds], on_token: OnToken | None
-    ) -> dict[str, Completion]:
-        requests = list(missing.values())
-        completions = self.engine.generate(requests, beginning(requests, prefixes), on_token)
-        fresh = dict(zip(missing, completions, strict=True))
-        self.decoded += len(fresh)
-        rows = [(key, completion.model_dump_json()) for key, completion in fresh.items()]
+    def work(self) -> list[Event]:
+        """What is known at once; else a step of the engine, whose completions are stored before they are told."""
+        events, self._events = self._events, []
+        if not events and self._askers:
+            for event in self.engine.step():
+                if event.id in self._askers:
+                    events += self._heard(event)
+            if len(self._fresh) >= TOGETHER or not self._askers:
+                self._store()
+        return events
+
+    def _heard(self, event: Event) -> list[Event]:
+        """A step's event, for all who asked for the same."""
+        if not isinstance(event, Finished):
+            return [replace(event, id=id) for id in self._askers[event.id][:1]]
+        first, *others = self._askers[event.id]
+        self._fresh.append((self._keys[event.id], event.completion))
+        self.decoded += 1
+        self._forget(event.id)
+        return [Finished(first, event.completion), *(Finished(id, event.completion) for id in others)]
+
+    def _forget(self, asked: int) -> None:
+        self._asked.pop(self._keys.pop(asked), None)
+        del self._askers[asked]
+
+    def _store(self) -> None:
+        if not self._fresh:
+            return
+        rows = [(key, completion.model_dump_json()) for key, completion in self._fresh]
         try:
             with self._file:
                 self._file.executemany("INSERT OR REPLACE INTO completions VALUES (?, ?)", rows)
@@ -76,7 +112,7 @@ class CachedEngine(EngineAround):
                 f"Completions could not be kept ({error}). What was kept before is safe: free some space and run the "
                 "same command again to go on."
             ) from None
-        return fresh
+        self._fresh = []
 
     def _key(self, request: Request) -> str:
         return content_hash([self._space, request.key()])
@@ -120,11 +156,10 @@ class CachedEngine(EngineAround):
         self._file.close()
 
 
-def _to_all(on_token: OnToken, users: Sequence[Sequence[int]]) -> OnToken:
-    """Tell a token to every request that asked for the same."""
-
-    def tell(asked: int, token: int) -> None:
-        for index in users[asked]:
-            on_token(index, token)
-
-    return tell
+def _told(id: int, completion: Completion, stream: bool) -> list[Event]:
+    """All that is told of a completion."""
+    finished = Finished(id, completion)
+    if not stream:
+        return [finished]
+    text = [NewText(id, completion.text)] if completion.text else []
+    return [*(NewToken(id, token) for token in completion.token_ids), *text, finished]

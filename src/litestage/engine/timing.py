@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from litestage.core import Compensation, Decode, Prefill, Request, SkipSchedule, StagePlan, SubLayer, num_runs
-from litestage.core.request import GREEDY
-from litestage.engine.batch import Batch, forward
+from litestage.engine.batch import Batch, prefill
 from litestage.engine.engine import TorchEngine
-from litestage.engine.row import Row
+from litestage.engine.row import Generation
 from litestage.models.cache import Cache
-from litestage.models.decoder import Affine, Stand
+from litestage.models.decoder import Affine, CompensationWeights
 
 OnProgress = Callable[[int, int], None]
 AHEAD = 4
@@ -61,7 +60,7 @@ def time_passes(
     Interleaving spreads a drift of the machine over all of them alike.
     """
     longest = max([*contexts, *(work.context for work in prefills)])
-    cache = engine.model.decoder.new_cache(max([*rows, *(work.rows for work in prefills)]), longest + 2 + AHEAD)
+    cache = engine.model.decoder.new_cache(max([*rows, *(work.rows for work in prefills)]) + 1, longest + 2 + AHEAD)
     probes = [
         *_decode_probes(engine, cache, rows, contexts),
         *(_Probe(work, 0, 0, 0, _prefill_run(engine, cache, work)) for work in prefills),
@@ -99,7 +98,9 @@ def _skip_sets(layers: Sequence[SubLayer]) -> list[frozenset[SubLayer]]:
 
 def _decode_probes(engine: TorchEngine, cache: Cache, rows: Sequence[int], contexts: Sequence[int]) -> list[_Probe]:
     layers = engine.model.decoder.layers
-    stand: Stand = dict.fromkeys(layers, Affine(scale=torch.ones((), device=cache.data.device, dtype=cache.data.dtype)))
+    stand: CompensationWeights = dict.fromkeys(
+        layers, Affine(scale=torch.ones((), device=cache.data.device, dtype=cache.data.dtype))
+    )
     sets = [(skipped, False) for skipped in _skip_sets(layers)] + [(_skip_sets(layers)[1], True)]
     return [
         _decode_probe(engine, cache, count, context, skipped, stand if compensated else {})
@@ -110,24 +111,24 @@ def _decode_probes(engine: TorchEngine, cache: Cache, rows: Sequence[int], conte
 
 
 def _decode_probe(
-    engine: TorchEngine, cache: Cache, rows: int, context: int, skipped: frozenset[SubLayer], stand: Stand
+    engine: TorchEngine, cache: Cache, rows: int, context: int, skipped: frozenset[SubLayer], stand: CompensationWeights
 ) -> _Probe:
     """A step of rows that are already there: what their cache holds does not change the time."""
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=Compensation())
     request = Request(prompt_ids=(0,) * (context - 1), stage_plan=plan, max_new_tokens=1 << 20)
     fixed = engine.fixed_steps(cache)
     steps = AHEAD if fixed else 1
-    batch = Batch(
-        *(engine.model.decoder, cache, (-1,), plan, GREEDY, stand),
-        stops=lambda row: False,
-        capacity=rows,
-        fixed=fixed,
-    )
+    batch = Batch(engine.model.decoder, cache, fixed)
+    programs = (batch.program(skipped, plan.compensation, stand),)
 
     def run() -> None:
-        batch.active = [Row(i, request, steps + 1, None, [0], [1.0]) for i in range(rows)]
-        for _ in range(steps):
-            batch.decode()
+        batch.active = [
+            Generation(i, request, steps + 1, tokens=[0], programs=programs, cache_row=i) for i in range(rows)
+        ]
+        for step in range(steps):
+            for due in batch.decode(ahead=step + 1 < steps):
+                for row, token, sure in zip(due.rows, *due.pending.wait(), strict=True):
+                    row.accept(token, sure, (-1,))
 
     attentions = sum(layer.kind == "attention" for layer in skipped)
     blocks = engine.identity.num_blocks
@@ -142,6 +143,6 @@ def _prefill_run(engine: TorchEngine, cache: Cache, work: Prefill) -> Callable[[
     rest, starts = [(0,) * tokens] * work.rows, [work.context - tokens] * work.rows
 
     def run() -> None:
-        forward(decoder, cache, 0, list(range(work.rows)), rest, starts)
+        prefill(decoder, cache, range(work.rows), rest, starts)
 
     return run

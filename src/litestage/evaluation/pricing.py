@@ -10,7 +10,7 @@ from typing import NamedTuple
 from litestage.core.errors import DataError, OptionError
 from litestage.core.layers import Record
 from litestage.core.plan import Plan, StagePlan
-from litestage.core.rows import Prefill, Row, passes
+from litestage.core.rows import BEGINNING, Prefill, Row, passes
 from litestage.core.trace import StageTrace, Trace
 from litestage.evaluation.latency import LatencyModel
 
@@ -103,7 +103,8 @@ def work_of(stage: StageTrace) -> Work:
     Branches that share more than that have it prefilled once.
     """
     already = max(stage.header_tokens, stage.reused_tokens)
-    new = max(0, stage.shared_tokens - already) if len(stage.prompt_tokens) > 1 else 0
+    new = stage.shared_tokens - already if len(stage.prompt_tokens) > 1 else 0
+    new = new if new >= BEGINNING else 0
     rows = tuple(
         Row(prefill=prompt - reused, reused=reused, decode=completion.counts.decoded)
         for prompt, completion in zip(stage.prompt_tokens, stage.completions, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from litestage.core import DataError, OptionError, Plan, StageTrace, Trace
+from litestage.core import DataError, Event, NewText, OptionError, Plan, StageTrace, Trace
 from litestage.core.wording import listed
 from litestage.jobs.session import Session
 from litestage.models.catalog import EMBEDDED, PULLABLE
@@ -87,22 +87,21 @@ def answer(
 ) -> Trace:
     """Answer one question greedily, at full depth without a plan.
 
-    A text has its choices inside: "... Which of these could it be? (A) a glove (B) a lantern". ``on_text`` hears every
-    token, ``on_stage`` every finished stage.
+    A text has its choices inside: "... Which of these could it be? (A) a glove (B) a lantern". ``on_text`` hears a
+    branch's text as it grows, ``on_stage`` every finished stage.
     """
     asked = read_question(question, ()) if isinstance(question, str) else question
     names = list(session.task.stage_names)
-    tokens: dict[int, list[int]] = {}
-    decode = session.engine.model.tokenizer.decode
+    texts: dict[int, str] = {}
 
-    def heard(branch: int, token: int) -> None:
-        tokens.setdefault(branch, []).append(token)
-        if on_text is not None:
-            on_text(names[0], branch, decode(tokens[branch], skip_special_tokens=True))
+    def heard(event: Event) -> None:
+        if isinstance(event, NewText) and on_text is not None:
+            texts[event.id] = texts.get(event.id, "") + event.text
+            on_text(names[0], event.id, texts[event.id])
 
     def finished(traces: Sequence[StageTrace]) -> None:
         names.pop(0)
-        tokens.clear()
+        texts.clear()
         if on_stage is not None:
             on_stage(traces[0])
 
@@ -111,7 +110,7 @@ def answer(
         session.task,
         [asked],
         session.full_plan() if plan is None else plan,
-        on_token=heard,
+        on_event=heard,
         on_stage=lambda _, traces: finished(traces),
     )
     return trace

@@ -12,7 +12,7 @@ from litestage.engine import TorchEngine
 from litestage.jobs.options import PlanOptions, TrainingOptions
 from litestage.jobs.session import load_plan, plan_by_hand
 from litestage.models import Skips
-from litestage.models.decoder import Stand
+from litestage.models.decoder import CompensationWeights
 from litestage.skipping import save_stand
 from litestage.tasks import Task
 from litestage.training import Healing, TrainingReport
@@ -23,7 +23,7 @@ class Healed:
     """A plan that a model learns to live with."""
 
     plan: Plan
-    stands: Mapping[str, Stand]
+    stands: Mapping[str, CompensationWeights]
     """By content, as an engine keeps them."""
     stages: tuple[str, ...]
 

@@ -14,7 +14,7 @@ from litestage.core.plan import check_compensation
 from litestage.engine.forcing import Text
 from litestage.jobs.rank import check_room, fit_compensation, prompts_run, rank_traces, stage_redundancy
 from litestage.jobs.session import Session
-from litestage.models.decoder import Stand
+from litestage.models.decoder import CompensationWeights
 from litestage.skipping import (
     RANKINGS,
     Effect,
@@ -216,7 +216,7 @@ class Policies:
             self.session.progress.advance()
         return self._seen[stage]
 
-    def _stand(self, compensation: Compensation) -> Stand:
+    def _stand(self, compensation: Compensation) -> CompensationWeights:
         return self.session.engine.stands[compensation.content] if compensation.content else {}
 
     def _probe(self, purpose: Literal["calibrate", "judge"], stage: str) -> Probe:

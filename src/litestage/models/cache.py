@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,15 +14,14 @@ class Cache:
     """Keys and values of R rows and S slots in every block.
 
     ``data`` has the shape [L, R, S, 2, K, E]: blocks, rows, slots, key or value, KV heads, head size. The last slot of
-    a row takes what padding writes and is never read.
+    a row takes what padding writes and is never read. The memory stays what it was when rows are made longer.
     """
 
     def __init__(
         self, blocks: int, rows: int, slots: int, heads: int, head_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.data: Float[Tensor, "L R S 2 K E"] = torch.zeros(
-            blocks, rows, slots, 2, heads, head_size, dtype=dtype, device=device
-        )
+        self._memory = _zeros((blocks, rows * slots, 2, heads, head_size), dtype, device)
+        self.data: Float[Tensor, "L R S 2 K E"] = self._memory.view(blocks, rows, slots, 2, heads, head_size)
 
     @property
     def rows(self) -> int:
@@ -29,20 +31,38 @@ class Cache:
     def slots(self) -> int:
         return self.data.shape[2]
 
-    def read(self, row: int, start: int, end: int) -> Float[Tensor, "L T 2 K E"]:
-        """A copy of a row's slots ``start`` to ``end``."""
-        return self.data[:, row, start:end].clone()
+    @property
+    def nbytes(self) -> int:
+        return self._memory.nbytes
 
-    def write(self, rows: list[int], start: int, content: Float[Tensor, "L T 2 K E"]) -> None:
-        """Copy the same content into several rows."""
-        side_by_side = rows == list(range(rows[0], rows[-1] + 1))  # which copies twice as fast
-        at = slice(rows[0], rows[-1] + 1) if side_by_side else rows
-        self.data[:, at, start : start + content.shape[1]] = content[:, None]
+    def rows_of(self, slots: int) -> int:
+        """How many rows of so many slots the memory holds."""
+        return self._memory.shape[1] // slots
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a row's first ``length`` slots over another row."""
-        self.data[:, target, :length] = self.data[:, source, :length]
+    def lengthen(self, slots: int, kept: Sequence[int]) -> None:
+        """Make fewer and longer rows of the same memory; the first of them get what the ``kept`` rows hold."""
+        rows, before = self.rows_of(slots), self.data
+        self.data = self._memory[:, : rows * slots].view(len(before), rows, slots, *before.shape[3:])
+        for old, new in zip(before, self.data, strict=True):  # a block at a time needs little room besides
+            content = old[list(kept)]
+            new[: len(kept), : before.shape[2]] = content
+
+    def copy(self, source: int, targets: Sequence[int], length: int) -> None:
+        """Copy a row's first slots over those of other rows."""
+        side_by_side = list(targets) == list(range(targets[0], targets[-1] + 1))  # which copies twice as fast
+        at = slice(targets[0], targets[-1] + 1) if side_by_side else list(targets)
+        self.data[:, at, :length] = self.data[:, source, None, :length]
 
     def slot_index(self, rows: Int[Tensor, " B"], positions: Int[Tensor, "B T"]) -> Int[Tensor, " N"]:
         """Flat slot numbers of [B, T] positions; positions beyond the row go to its last slot."""
         return (rows[:, None] * self.slots + positions.clamp(max=self.slots - 1)).flatten()
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; a processor's memory is taken where it is first written to, so that slots nobody uses cost nothing."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    count = dtype.itemsize
+    for size in shape:
+        count *= size
+    return torch.from_numpy(np.zeros(count, np.uint8)).view(dtype).view(shape)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from litestage.core import EMPTY, SkipSet, SubLayer, sub_layers
@@ -195,6 +195,22 @@ class Step:
     alike: Alike | None = None
     """What kernels may read once for several rows."""
 
+    def of(self, rows: Int[Tensor, " N"]) -> Step:
+        """The same for some of its rows."""
+        at = None if self.alike is None else rows.to(self.alike.leaders.device)
+        return replace(
+            self,
+            positions=self.positions[rows],
+            rotary=self.rotary
+            if self.by_kernels
+            else {name: (cos[rows], sin[rows]) for name, (cos, sin) in self.rotary.items()},
+            slots=None if self.slots is None else self.slots.view(self.positions.shape)[rows].flatten(),
+            masks={window: mask[rows] for window, mask in self.masks.items()},
+            rows=self.rows[rows],
+            in_place=False,
+            alike=None if self.alike is None else Alike(*(part[at] for part in self.alike)),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Affine:
@@ -240,44 +256,80 @@ class Affine:
 
 Rotary = Mapping[str, Callable[[int], tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]]]]
 """Makers of cosine and sine tables for so many positions, by name."""
-Stand = Mapping[SubLayer, Affine]
+CompensationWeights = Mapping[SubLayer, Affine]
 """What stands in for each skipped sub-layer; nothing for those not named."""
-Path = tuple["SubLayer | Affine", ...]
+LayerProgram = tuple["SubLayer | Affine", ...]
 """What a forward runs: the sub-layers that are kept, and stand-ins for runs of those that are not."""
 
 
 @dataclass(frozen=True)
 class Skips:
-    """What one forward leaves out.
-
-    ``rows`` is for batches whose rows are at different segments of a schedule: for a sub-layer that only some rows
-    skip it says which ([B], True skips).
-    """
+    """What is left out of a forward, and what stands in for it."""
 
     everywhere: SkipSet = EMPTY
-    rows: Mapping[SubLayer, Bool[Tensor, " B"]] = field(default_factory=dict)
-    stand: Stand = field(default_factory=dict)
+    stand: CompensationWeights = field(default_factory=dict)
 
     def instead(self, layer: SubLayer, x: Hidden) -> Hidden:
         """The residual stream after a skipped sub-layer."""
         return self.stand[layer](x) if layer in self.stand else x
 
-    def path(self, layers: Sequence[SubLayer]) -> Path:
+    def program(self, layers: Sequence[SubLayer]) -> LayerProgram:
         """``layers`` without the skipped ones; what stands in for a run of those is folded into one."""
         if not self.everywhere:
             return tuple(layers)
-        path: list[SubLayer | Affine] = []
+        program: list[SubLayer | Affine] = []
         for layer in layers:
             if layer not in self.everywhere:
-                path.append(layer)
+                program.append(layer)
             elif layer in self.stand:
-                before = path.pop() if path and isinstance(path[-1], Affine) else Affine()
+                before = program.pop() if program and isinstance(program[-1], Affine) else Affine()
                 assert isinstance(before, Affine)
-                path.append(before.then(self.stand[layer]))
-        return tuple(path)
+                program.append(before.then(self.stand[layer]))
+        return tuple(program)
 
 
 FULL = Skips()
+
+
+class Stretch(NamedTuple):
+    """Parts of layer programs that some rows of a batch run together."""
+
+    parts: LayerProgram
+    rows: Int[Tensor, " N"] | None
+    """Places in the batch; None for all."""
+
+
+def interleave(programs: Sequence[LayerProgram], used: Sequence[int]) -> tuple[Stretch, ...]:
+    """One program for a batch whose rows run different ones: ``used`` has each row's.
+
+    A sub-layer runs once, for all rows that keep it; each row meets its parts in its own order.
+    """
+    stretches: list[tuple[list[SubLayer | Affine], frozenset[int]]] = []
+
+    def run(part: SubLayer | Affine, which: frozenset[int]) -> None:
+        if stretches and stretches[-1][1] == which:
+            stretches[-1][0].append(part)
+        else:
+            stretches.append(([part], which))
+
+    at = [0] * len(programs)
+    layers = sorted({part for program in programs for part in program if isinstance(part, SubLayer)})
+    for layer in (*layers, None):
+        keeping = set()
+        for which, program in enumerate(programs):
+            if at[which] < len(program) and isinstance(part := program[at[which]], Affine):
+                run(part, frozenset({which}))
+                at[which] += 1
+            if at[which] < len(program) and program[at[which]] == layer:
+                keeping.add(which)
+                at[which] += 1
+        if layer is not None:
+            run(layer, frozenset(keeping))
+    rows = {which: [place for place, one in enumerate(used) if one in which] for _, which in stretches}
+    return tuple(
+        Stretch(tuple(parts), None if len(rows[which]) == len(used) else torch.tensor(rows[which]))
+        for parts, which in stretches
+    )
 
 
 class Decoder:
@@ -314,6 +366,20 @@ class Decoder:
         return self.norm.dtype
 
     @cached_property
+    def is_exact(self) -> bool:
+        """Whether a token's numbers are the same to the last bit, whatever else its forward computes."""
+        maps = [
+            one
+            for block in self.blocks
+            for one in (block.attention.qkv, block.attention.out, block.ffn.gate_up, block.ffn.down)
+        ]
+        return (
+            self.kernels is not None
+            and self.kernels.ragged
+            and not any(isinstance(one, Projection) for one in (*maps, self.head))
+        )
+
+    @cached_property
     def windows(self) -> frozenset[int | None]:
         return frozenset(block.attention.window for block in self.blocks)
 
@@ -324,27 +390,23 @@ class Decoder:
     def forward(
         self,
         tokens: Int[Tensor, "B T"],
-        starts: Int[Tensor, " B"],
-        cache: Cache,
-        rows: Int[Tensor, " B"],
-        context: int,
-        skips: Skips = FULL,
-        path: Path | None = None,
+        step: Step,
+        program: Sequence[Stretch] | None = None,
         last: Int[Tensor, " B"] | None = None,
         observe: Observer | None = None,
-        in_place: bool = False,
-        alike: Alike | None = None,
     ) -> Float[Tensor, "B V"]:
-        """Raw logits of one position a row, after running ``tokens`` from position ``starts`` on.
+        """Raw logits of one position a row, after running ``tokens`` at full depth or by a program.
 
-        ``rows`` are the cache rows, ``context`` the most slots any row reads, ``last`` the token whose logits are
-        wanted (default: the only or final one). Tokens beyond a row's end are padding: put them at the right.
-        ``path`` is the skips' own, for a caller that keeps it.
-        ``in_place`` says that ``rows`` are 0 to B-1, as in a decode step, so that the cache is read without a copy,
-        ``alike`` which of them begin with the same slots.
+        ``last`` are the tokens whose logits are wanted (default: the only or final one). Tokens beyond a row's end are
+        padding: put them at the right.
         """
-        step = self.step(tokens.shape[1], starts, cache, rows, context, in_place, alike)
-        x = self.run(self.embed(tokens), step, skips, path, observe)
+        x = self.embed(tokens)
+        for parts, rows in program or (Stretch(self.layers, None),):
+            if rows is None:
+                x = self.run(x, step, parts, observe)
+            else:
+                rows = rows.to(x.device)
+                x[rows] = self.run(x[rows], step.of(rows), parts)
         x = x[:, -1] if last is None else x[torch.arange(len(last), device=x.device), last]
         return self.logits(x)
 
@@ -361,7 +423,7 @@ class Decoder:
         ``rows`` and ``positions`` are each token's own, ``wanted`` the tokens whose logits are asked for.
         """
         step = self.step(1, positions, cache, rows, cache.slots)
-        x = self.run(self.embed(tokens[:, None]), step)
+        x = self.run(self.embed(tokens[:, None]), step, self.layers)
         return self.logits(x[wanted, 0])
 
     def embed(self, tokens: Int[Tensor, "B T"]) -> Hidden:
@@ -378,18 +440,11 @@ class Decoder:
         cap = self.shape.logit_cap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def run(
-        self, x: Hidden, step: Step, skips: Skips = FULL, path: Path | None = None, observe: Observer | None = None
-    ) -> Hidden:
-        """The residual stream after a path of sub-layers and stand-ins; without one, after all that ``skips`` keeps."""
-        for part in skips.path(self.layers) if path is None else path:
-            if isinstance(part, Affine):
-                x = part(x)
-                continue
-            y = self._after(part, x, step)
-            if (some := skips.rows.get(part)) is not None:
-                y = torch.where(some[:, None, None], skips.instead(part, x), y)
-            if observe is not None:
+    def run(self, x: Hidden, step: Step, program: LayerProgram, observe: Observer | None = None) -> Hidden:
+        """The residual stream after a program of sub-layers and stand-ins."""
+        for part in program:
+            y = part(x) if isinstance(part, Affine) else self._after(part, x, step)
+            if observe is not None and isinstance(part, SubLayer):
                 observe(part, x, y)
             x = y
         return x
@@ -505,7 +560,11 @@ class Decoder:
         in_place: bool = False,
         alike: Alike | None = None,
     ) -> Step:
-        """What the sub-layers of a forward of T new tokens a row share; the arguments are those of `forward`."""
+        """What the sub-layers of a forward of T new tokens a row share, which follow ``starts`` others.
+
+        ``rows`` are the cache rows, ``context`` the most slots any of them reads. ``in_place`` says that they are 0 to
+        B-1, so that the cache is read without a copy, ``alike`` which of them begin with the same slots.
+        """
         by_kernels = self.kernels is not None and (T == 1 or self.kernels.ragged)
         positions = starts[:, None]
         if T > 1:

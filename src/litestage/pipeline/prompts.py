@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from litestage.core import DataError, Engine, TokenIds
+from litestage.core.rows import common_length
 from litestage.tasks.question import Question
 from litestage.tasks.task import Stage, Task
 
@@ -24,19 +25,9 @@ class Prompts:
     header: TokenIds
     """What every question's prompt of this stage starts with."""
     shared: TokenIds
-    """What the branches, the votes or a later stage's prompts have in common; empty when nothing reuses it."""
-    continued: tuple[TokenIds, ...]
-    """The beginnings that earlier stages of this question already prefilled."""
-
-    @property
-    def reused(self) -> int:
-        """Leading tokens that earlier stages prefilled."""
-        return max(map(len, self.continued), default=0)
-
-    @property
-    def prefixes(self) -> list[TokenIds]:
-        """Each after what it continues, so that a resumed run, whose store is empty, computes it in the same pieces."""
-        return [prefix for prefix in (self.header, *self.continued, self.shared) if prefix]
+    """What the branches, the votes or a later stage's prompts have in common; empty when nothing more is gained."""
+    reused: int
+    """Leading tokens that earlier stages of this question prefilled."""
 
 
 def encode_prompts(
@@ -46,11 +37,11 @@ def encode_prompts(
     question: Question,
     texts: Mapping[str, str],
     header: TokenIds,
-    kept: Iterable[TokenIds],
+    asked: Iterable[TokenIds],
     votes: int,
     room: bool = True,
 ) -> Prompts:
-    """Render and encode a stage's prompts; ``kept`` are the beginnings that earlier stages had prefilled.
+    """Render and encode a stage's prompts; ``asked`` are those of earlier stages.
 
     Raises `DataError` for a question that is too long by itself. A prompt that earlier stages made too long has no ids,
     nor have those behind it, for which there is no ``room``.
@@ -64,12 +55,12 @@ def encode_prompts(
             f"{engine.max_context} with its answer. Shorten the question, or use fewer worked examples (--shots)."
         )
     if longest >= engine.max_context or not room:
-        return Prompts(prompts, ((),) * len(prompts), (), (), ())
+        return Prompts(prompts, ((),) * len(prompts), (), (), 0)
     shared = common_prefix(ids) if len(ids) > 1 else ids[0] if votes > 1 or _continued(task, stage) else ()
     first = shared or ids[0]
-    continued = tuple(prefix for prefix in kept if first[: len(prefix)] == prefix)
-    worth = len(shared) > max(map(len, (header, *continued)))
-    return Prompts(prompts, ids, header, shared if worth else (), continued)
+    reused = max((common_length(first, prompt) for prompt in asked), default=0)
+    worth = len(shared) > max(len(header), reused)
+    return Prompts(prompts, ids, header, shared if worth else (), reused)
 
 
 def header_of(engine: Engine, task: Task, stage: Stage) -> TokenIds:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from litestage.core import GREEDY, NO_ROOM, Completion, Engine, OnToken, Plan, Request, StageTrace, TokenIds, Trace
+from litestage.core import GREEDY, NO_ROOM, Completion, Engine, OnEvent, Plan, Request, StageTrace, TokenIds, Trace
 from litestage.core.memory import give_memory_back
 from litestage.evaluation.votes import VoteStop
 from litestage.pipeline.prompts import Prompts, encode_prompts, header_of
@@ -23,8 +23,8 @@ class _Path:
     question: Question
     vote: int
     texts: dict[str, str] = field(default_factory=dict)
-    kept: list[TokenIds] = field(default_factory=list)
-    """Prompt beginnings that were prefilled for this question."""
+    asked: list[TokenIds] = field(default_factory=list)
+    """The prompts of its earlier stages."""
     stages: list[StageTrace] = field(default_factory=list)
 
     @property
@@ -42,7 +42,7 @@ def run(
     stop: VoteStop | None = None,
     seed: int = 0,
     questions_at_once: int = 16,
-    on_token: OnToken | None = None,
+    on_event: OnEvent | None = None,
     on_stage: Callable[[Stage, Sequence[StageTrace]], None] | None = None,
     on_traces: OnTraces | None = None,
 ) -> list[Trace]:
@@ -57,7 +57,7 @@ def run(
     for group in _groups(questions, questions_at_once):
 
         def draw(paths: list[_Path]) -> list[Trace]:
-            return _run_paths(engine, task, paths, plan, votes, seed, on_token, on_stage)
+            return _run_paths(engine, task, paths, plan, votes, seed, on_event, on_stage)
 
         done = _until_settled(group, stop, draw) if stop else draw(_paths(group, range(votes or 1)))
         traces += done
@@ -98,22 +98,21 @@ def _run_paths(
     plan: Plan,
     votes: int | None,
     seed: int,
-    on_token: OnToken | None,
+    on_event: OnEvent | None,
     on_stage: Callable[[Stage, Sequence[StageTrace]], None] | None,
 ) -> list[Trace]:
     for stage in task.stages:
         header = header_of(engine, task, stage)
         prompts = [
             encode_prompts(
-                engine, task, stage, path.question, path.texts, header, path.kept, votes or 1, room=not path.no_room
+                engine, task, stage, path.question, path.texts, header, path.asked, votes or 1, room=not path.no_room
             )
             for path in paths
         ]
         requests = [
             _requests(task, stage, plan, path, ids.ids, votes, seed) for path, ids in zip(paths, prompts, strict=True)
         ]
-        prefixes = list(dict.fromkeys(prefix for one in prompts for prefix in one.prefixes))
-        completions = iter(engine.generate([request for some in requests for request in some], prefixes, on_token))
+        completions = iter(engine.generate([request for some in requests for request in some], on_event))
         for path, one, some in zip(paths, prompts, requests, strict=True):
             _take(stage, path, one, [next(completions) for _ in some] or [NO_ROOM] * len(one.ids))
         if on_stage is not None:
@@ -148,8 +147,7 @@ def _take(stage: Stage, path: _Path, prompts: Prompts, completions: list[Complet
     """Record a stage and hand its text to the next ones."""
     text = stage.join_texts([completion.text for completion in completions], path.question)
     path.texts[stage.name] = text
-    if prompts.shared:
-        path.kept.append(prompts.shared)
+    path.asked += filter(None, prompts.ids)
     first_vote = not path.vote or bool(path.stages)
     path.stages.append(
         StageTrace(

@@ -15,7 +15,7 @@ from litestage.core import Compensation, OptionError, PlanError, SubLayer, Token
 from litestage.core.files import write_bytes
 from litestage.engine import TorchEngine
 from litestage.engine.forcing import Text, scan_decoded
-from litestage.models.decoder import Affine, Stand
+from litestage.models.decoder import Affine, CompensationWeights
 from litestage.skipping.moments import Moments
 
 PARTS = ("scale", "shift", "down", "up")
@@ -36,7 +36,9 @@ def gather(engine: TorchEngine, texts: Sequence[Text], products: bool = False) -
     return moments
 
 
-def fit(engine: TorchEngine, kind: str, moments: Mapping[SubLayer, Moments]) -> tuple[Compensation, Stand]:
+def fit(
+    engine: TorchEngine, kind: str, moments: Mapping[SubLayer, Moments]
+) -> tuple[Compensation, CompensationWeights]:
     """A stand-in for every sub-layer, shrunk towards nothing by as much as its error on so few tokens says.
 
     ``mean`` adds the mean of what the sub-layer adds, ``affine`` a line for each channel, ``lowrank:R`` a ridge
@@ -53,7 +55,7 @@ def fit(engine: TorchEngine, kind: str, moments: Mapping[SubLayer, Moments]) -> 
     return _named(engine, kind, {layer: solve[name](seen) for layer, seen in moments.items()})
 
 
-def fit_norm_ratio(engine: TorchEngine, prompts: Sequence[TokenIds]) -> tuple[Compensation, Stand]:
+def fit_norm_ratio(engine: TorchEngine, prompts: Sequence[TokenIds]) -> tuple[Compensation, CompensationWeights]:
     """AdaSkip's scale: the mean over prompts of ||x + f(norm(x))|| / ||x||, Frobenius over the prompt's tokens."""
     ratios: dict[SubLayer, list[float]] = {}
 
@@ -65,14 +67,14 @@ def fit_norm_ratio(engine: TorchEngine, prompts: Sequence[TokenIds]) -> tuple[Co
     return _named(engine, "norm_ratio", {layer: Affine(scale=scale) for layer, scale in scales.items()})
 
 
-def _named(engine: TorchEngine, kind: str, stand: Stand) -> tuple[Compensation, Stand]:
+def _named(engine: TorchEngine, kind: str, stand: CompensationWeights) -> tuple[Compensation, CompensationWeights]:
     """The numbers as the engine computes with them, and what a plan calls them."""
     decoder = engine.model.decoder
     cast = _cast(_tensors(stand), decoder.device, decoder.dtype)
     return Compensation(kind=kind, content=_content(_tensors(cast))), cast
 
 
-def save_stand(folder: Path, compensation: Compensation, stand: Stand) -> None:
+def save_stand(folder: Path, compensation: Compensation, stand: CompensationWeights) -> None:
     """Write the numbers beside the plan, under the name that the plan knows them by."""
     if compensation.content is not None:
         write_bytes(_path(folder, compensation), save(_tensors(stand), metadata={"kind": compensation.kind}))
@@ -87,7 +89,9 @@ def load_stands(folder: Path, compensations: Sequence[Compensation], engine: Tor
         )
 
 
-def read_compensation(folder: Path, compensation: Compensation, device: torch.device, dtype: torch.dtype) -> Stand:
+def read_compensation(
+    folder: Path, compensation: Compensation, device: torch.device, dtype: torch.dtype
+) -> CompensationWeights:
     """The numbers that lie beside a plan; raises `PlanError` when they are missing or changed."""
     path = _path(folder, compensation)
     if not path.is_file():
@@ -112,7 +116,7 @@ def _path(folder: Path, compensation: Compensation) -> Path:
     return folder / f"compensation-{(compensation.content or '')[:16]}.safetensors"
 
 
-def _tensors(stand: Stand) -> dict[str, Tensor]:
+def _tensors(stand: CompensationWeights) -> dict[str, Tensor]:
     """Tensors by name, in fp32 after rounding to what the engine computes with."""
     return {
         f"{layer}:{part}": tensor.float().cpu().contiguous()
@@ -122,7 +126,7 @@ def _tensors(stand: Stand) -> dict[str, Tensor]:
     }
 
 
-def _cast(numbers: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> Stand:
+def _cast(numbers: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> CompensationWeights:
     """Stand-ins from tensors by name, where and in what a model computes."""
     parts: dict[SubLayer, dict[str, Tensor]] = {}
     for name, tensor in numbers.items():

@@ -13,7 +13,7 @@ from torch import Tensor
 from litestage.core import EMPTY, OptionError, SkipSet, SubLayer
 from litestage.engine import TorchEngine
 from litestage.engine.forcing import NOT_DECODED, Forcing, Text, forcings
-from litestage.models.decoder import Skips, Stand
+from litestage.models.decoder import CompensationWeights, Skips
 
 GREEDY_ENDS = 0.5
 """Agreement below which greedy removal ends: such a set changes every second token."""
@@ -43,13 +43,17 @@ class Probe:
         if not self.groups:
             raise OptionError(NOT_DECODED)
 
-    def effect(self, skipped: SkipSet, stand: Stand | None = None) -> Effect:
+    def effect(self, skipped: SkipSet, stand: CompensationWeights | None = None) -> Effect:
         """What skipping ``skipped`` does, with ``stand`` in its place."""
         skips = Skips(skipped, stand=stand or {})
         return _mean([_Reference(group.logits()).effect(group.logits(skips)) for group in self.groups])
 
     def without_one_more(
-        self, skipped: SkipSet, stand: Stand, candidates: Iterable[SubLayer], groups: Sequence[Forcing] | None = None
+        self,
+        skipped: SkipSet,
+        stand: CompensationWeights,
+        candidates: Iterable[SubLayer],
+        groups: Sequence[Forcing] | None = None,
     ) -> dict[SubLayer, Effect]:
         """What each candidate does on top of what is skipped already."""
         effects: dict[SubLayer, list[Effect]] = {layer: [] for layer in candidates}
@@ -66,14 +70,14 @@ def effect_of(pairs: Iterable[tuple[Forcing, Forcing]]) -> Effect:
     return _mean([_Reference(reference.logits()).effect(other.logits()) for reference, other in pairs])
 
 
-def probe(probes: Probe, stand: Stand | None = None) -> dict[SubLayer, Effect]:
+def probe(probes: Probe, stand: CompensationWeights | None = None) -> dict[SubLayer, Effect]:
     """What each sub-layer does when it alone is left out."""
     return probes.without_one_more(EMPTY, stand or {}, probes.layers)
 
 
 def greedy(
     probes: Probe,
-    stand: Stand | None = None,
+    stand: CompensationWeights | None = None,
     ends: float = GREEDY_ENDS,
     on_removal: Callable[[], None] | None = None,
 ) -> list[tuple[SubLayer, Effect]]:

@@ -1,0 +1,235 @@
+"""Requests that come and go at any moment, of any plan and sampling: bit for bit what each gets alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litestage.core import (
+    Compensation,
+    Completion,
+    Event,
+    ExitRule,
+    Finished,
+    NewText,
+    NewToken,
+    Prefill,
+    Request,
+    Sampling,
+    Segment,
+    SkipSchedule,
+    StagePlan,
+    SubLayer,
+    TokenIds,
+)
+from litestage.engine import TorchEngine
+from litestage.kernels import find_kernels
+from litestage.models import Affine, LoadedModel, from_transformers
+from litestage.models.packed import Packing
+
+pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs a C compiler")
+STANDS = {"scaled": {SubLayer(1, "ffn"): Affine(scale=torch.tensor(0.9)), SubLayer(2, "attention"): Affine()}}
+_GROWING = SkipSchedule(segments=(Segment(), Segment(first_step=3, skipped={"1.ffn", "2.attention"})))
+PLANS = (
+    StagePlan(),
+    StagePlan(schedule=SkipSchedule.fixed(["0.attention", "2.ffn", "3.ffn"])),
+    StagePlan(schedule=_GROWING),
+    StagePlan(
+        schedule=SkipSchedule.fixed(["1.ffn", "2.attention"]),
+        compensation=Compensation(kind="norm_ratio", content="scaled"),
+    ),
+    StagePlan(exit=ExitRule(window=2, threshold=0.12)),
+)
+SAMPLINGS = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.5, top_k=20, top_p=0.9))
+STEM = tiny.prompt(16, seed=4)
+
+
+@cache
+def packed(kind: str = "int8") -> LoadedModel:
+    """Whose numbers do not depend on the batch."""
+    packing = Packing(kind, torch.float32, torch.float32, find_kernels())
+    model = tiny.new_model("llama", intermediate_size=64)
+    return from_transformers(model, tiny.tokenizer(), kind, device="cpu", packing=packing)
+
+
+def engine(**options: object) -> TorchEngine:
+    return TorchEngine(packed(), stands=STANDS, **({"batch_size": 4} | options))
+
+
+def mixed_requests(count: int) -> list[Request]:
+    choose = random.Random(2)
+    piece = tiny.tokenizer().decode
+    return [
+        Request(
+            prompt_ids=STEM[: choose.choice((0, 9, 16))] + tiny.prompt(choose.randint(1, 12), seed=i),
+            stage_plan=choose.choice(PLANS),
+            max_new_tokens=choose.randint(1, 12),
+            stop=(piece([choose.randint(100, 300)]),) if i % 4 == 0 else (),
+            sampling=choose.choice(SAMPLINGS),
+            seed=choose.randint(0, 3),
+        )
+        for i in range(count)
+    ]
+
+
+REQUESTS = mixed_requests(24)
+
+
+@cache
+def alone() -> list[Completion]:
+    return [engine().generate([request])[0] for request in REQUESTS]
+
+
+def test_there_is_something_to_mix_up() -> None:
+    assert {one.finish_reason for one in alone()} >= {"length", "stop", "low_confidence"}
+    assert packed().decoder.is_exact
+    assert not tiny.loaded("llama").decoder.is_exact, "torch's products in fp32 add up in another order"
+
+
+@given(data=st.data())
+@settings(max_examples=25)
+def test_requests_that_join_and_leave_get_what_each_gets_alone(data: st.DataObject) -> None:
+    """All of a completion, confidences too, however few rows and slots there are; nothing of the cancelled."""
+    batch_size = data.draw(st.integers(1, 6), "rows")
+    used = engine(batch_size=batch_size, cache_tokens=data.draw(st.sampled_from([None, 256, 300]), "cache"))
+    free = used._ready()[1].free
+    asked: dict[int, int] = {}
+    events: list[Event] = []
+    cancelled: dict[int, int] = {}
+    for which in data.draw(st.lists(st.integers(0, len(REQUESTS) - 1), min_size=1, max_size=10), "requests"):
+        asked[used.add(REQUESTS[which], stream=which % 2 == 0)] = which
+        for _ in range(data.draw(st.integers(0, 5), "steps")):
+            events += used.step()
+        running = [id for id in asked if id not in cancelled]
+        if running and data.draw(st.integers(0, 3), "cancel") == 0:
+            id = data.draw(st.sampled_from(running), "which")
+            used.cancel(id)
+            cancelled[id] = len(events)
+    wanted = asked.keys() - cancelled.keys()
+    while wanted - {event.id for event in events if isinstance(event, Finished)}:
+        events += used.step()
+    assert used.step() == []
+    done = {event.id: event.completion for event in events if isinstance(event, Finished)}
+    for id in wanted:
+        assert done[id] == alone()[asked[id]]
+    for id, at in cancelled.items():
+        assert all(event.id != id for event in events[at:])
+    assert_in_order(events, {id for id in asked if asked[id] % 2 == 0})
+    tree = used._ready()[1]
+    assert tree.free == tree.rows
+    assert free >= tree.free
+
+
+def assert_in_order(events: Sequence[Event], streamed: set[int]) -> None:
+    """A request's tokens and pieces of text, and then that it is finished; of others that alone."""
+    for id in {event.id for event in events}:
+        own = [event for event in events if event.id == id]
+        last = own[-1]
+        if not isinstance(last, Finished):
+            continue  # cancelled
+        assert [event for event in own if isinstance(event, Finished)] == [last]
+        if id in streamed:
+            assert tuple(e.token for e in own if isinstance(e, NewToken)) == last.completion.token_ids
+            assert "".join(e.text for e in own if isinstance(e, NewText)) == last.completion.text
+        else:
+            assert own == [last]
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8", "int4"])
+def test_what_full_depth_wrote_is_a_beginning_like_any_other(kind: str) -> None:
+    """The next stage's prompt holds the text of this one: nothing of it is run again, and not a bit changes."""
+
+    def continued(plan: StagePlan, wanted: int) -> None:
+        used = TorchEngine(packed(kind))
+        (first,) = used.generate(tiny.requests([STEM], max_new_tokens=9, stage_plan=plan))
+        work: list[int] = []
+        used.on_pass = lambda one: work.append(one.tokens if isinstance(one, Prefill) else 0)
+        later = tiny.requests([STEM + first.token_ids + (7, 8)], max_new_tokens=9)
+        assert used.generate(later) == TorchEngine(packed(kind)).generate(later)
+        assert sum(work) == wanted
+
+    continued(StagePlan(), 3)
+    continued(StagePlan(schedule=_GROWING), 9 - 3 + 2)
+    continued(StagePlan(schedule=SkipSchedule.fixed(["1.ffn"])), 9 + 2)
+    continued(StagePlan(exit=ExitRule(window=200)), 3)
+
+
+def test_a_cancelled_request_frees_its_row() -> None:
+    """The only one there is: what waits behind it goes on at once."""
+    used = engine(batch_size=1)
+    first = used.add(Request(prompt_ids=STEM, max_new_tokens=200), stream=True)
+    second = used.add(Request(prompt_ids=STEM[:5], max_new_tokens=3), stream=True)
+    heard = {event.id for _ in range(6) for event in used.step()}
+    assert heard == {first}
+    used.cancel(first)
+    events = [event for _ in range(4) for event in used.step()]
+    assert {event.id for event in events} == {second}
+    assert isinstance(events[-1], Finished)
+
+
+def test_a_longer_request_finds_room_in_the_same_memory() -> None:
+    """Rows become longer and fewer while others run; they all write what they write alone."""
+    used = engine(batch_size=4, cache_tokens=512)
+    short = [Request(prompt_ids=tiny.prompt(20, seed=i), max_new_tokens=30) for i in range(6)]
+    long = Request(prompt_ids=tiny.prompt(180), max_new_tokens=40)
+    ids = [used.add(request) for request in short]
+    done: dict[int, Completion] = {}
+    size = used.cache_bytes
+    for step in range(400):
+        if step == 7:
+            ids.append(used.add(long))
+        done |= {event.id: event.completion for event in used.step() if isinstance(event, Finished)}
+    assert [done[id] for id in ids] == [engine().generate([request])[0] for request in (*short, long)]
+    assert used.cache_bytes == size
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_memory_stays_what_it_is(count: int) -> None:
+    used = engine(batch_size=8, cache_tokens=2048)
+
+    def ask(first: int, last: int) -> None:
+        for start in range(first, last, 40):
+            prompts = [STEM[: i % 16] + tiny.prompt(1 + i % 7, seed=i) for i in range(start, start + 40)]
+            used.generate(tiny.requests(prompts, max_new_tokens=2))
+
+    ask(0, 400)
+    before = resident()
+    ask(400, 400 + count)
+    assert resident() - before < 8 << 20
+
+
+@given(
+    text=st.text(st.sampled_from("ab .\n\u00e9\u4f60\U0001f600\U0001f468\u200d"), max_size=20),
+    stop=st.lists(st.sampled_from(["a", "ab", "b .", "\u00e9", "\U0001f600", "\n\n"]), max_size=2),
+)
+def test_pieces_are_the_text_and_break_no_character(text: str, stop: list[str]) -> None:
+    """Token by token, each at most a byte of a character: what was told is never taken back."""
+    from litestage.engine.detokeniser import Detokeniser, TextStream
+
+    detokeniser = Detokeniser(tiny.tokenizer())
+    tokens: TokenIds = tuple(tiny.tokenizer()(text)["input_ids"])
+    stream, pieces, end = TextStream(detokeniser, stop), [], len(tokens)
+    for count in range(1, len(tokens) + 1):
+        if detokeniser.stops(tokens[:count], stop):
+            end = count
+            break
+        pieces.append(stream.next(tokens[:count]))
+        assert not any(mark in "".join(pieces) for mark in stop)
+    whole = detokeniser.until(tokens[:end], stop)
+    pieces.append(stream.last(whole))
+    assert "".join(pieces) == whole
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
