@@ -26,6 +26,7 @@ RECORDS = [
     if isinstance(kind, type) and issubclass(kind, Options) and kind is not Options
 ]
 OWN_DEFAULTS = {
+    "certify": {"--split": "test"},
     "evaluate": {"--split": "test"},
     "quickstart": {"--limit": 300, "--batch-size": 64, "--out": "quickstart"},
     "compare": {"--split": "test", "--limit": 200, "--batch-size": 64, "--out": "comparison"},
@@ -60,7 +61,7 @@ def test_every_option_is_a_field_of_a_record_with_its_help_and_default(name: str
             known.setdefault(flag_of(one), []).append((hint.help, default))
     for parameter in COMMANDS[name].params:
         flag = parameter.opts[0]
-        if flag in ("question", "--choice", "--help"):
+        if flag in ("question", "answers", "--choice", "--help"):
             continue
         defaults = [default for _, default in known[flag]]
         expected = OWN_DEFAULTS.get(name, {}).get(flag, parameter.default)

@@ -11,6 +11,7 @@ from rich.text import Text
 from litestage import __version__
 from litestage.cli import (
     bench,
+    certify,
     compare,
     diagnose,
     evaluate,
@@ -45,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for module in (quickstart, search, evaluate, compare, diagnose, run, rank, report, finetune, export):
+for module in (quickstart, search, certify, evaluate, compare, diagnose, run, rank, report, finetune, export):
     app.command(module.__name__.rpartition(".")[2], cls=Command)(spelled_out(module.command))
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")

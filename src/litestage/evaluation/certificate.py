@@ -135,13 +135,17 @@ def questions_needed(
 
 
 def would_do(certificate: Certificate) -> int | None:
-    """About how many questions would grant what was refused, if the loss is what was seen; None where none would do."""
-    return questions_needed(
+    """About how many questions would grant what was refused, if the truth is what was seen; None where none would do.
+
+    A gain seen counts as no loss: it is more likely luck than a promise.
+    """
+    needed = questions_needed(
         certificate.epsilon,
         (certificate.lost + certificate.gained) / certificate.n,
         loss=max(0.0, -certificate.change),
-        delta=certificate.delta,
+        delta=certificate.delta if certificate.spent == certificate.delta else certificate.delta * LOOKS[-1],
     )
+    return needed if needed is None or certificate.granted else max(needed, certificate.n + 1)
 
 
 def look_sizes(n: int) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ class Healed:
         for stage in self.plan.stages.values():
             if stage.compensation.content is not None:
                 save_stand(out, stage.compensation, self.stands[stage.compensation.content])
-        plan = self.plan.model_copy(update={"model": identity, "target": {}, "evidence": evidence})
+        plan = self.plan.model_copy(update={"model": identity, "target": {}, "evidence": evidence, "certificate": None})
         plan.save_pretrained(out)
 
     def _skips(self, stage: str) -> Skips:

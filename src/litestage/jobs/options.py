@@ -184,6 +184,85 @@ class PlanOptions(Options):
         _one_exit(self.exit, self.no_exit)
 
 
+CHANGE = "What is changed"
+MOST_QUESTIONS = 1_000_000
+
+
+def counts(text: str) -> tuple[int, int, int]:
+    """Read ``LOST,GAINED,N``."""
+    try:
+        lost, gained, n = (int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            f"{text}: write the questions lost, those gained and all of them, as whole numbers with commas: 24,17,149."
+        ) from None
+    if min(lost, gained) < 0 or not 1 <= n <= MOST_QUESTIONS:
+        raise OptionError(f"{text}: none may be below 0, and questions are 1 to a million.")
+    if lost + gained > n:
+        raise OptionError(
+            f"{text}: {lost} lost and {gained} gained are more than {n} questions. The third number is all questions, "
+            "also those that did not change."
+        )
+    return lost, gained, n
+
+
+@dataclass(frozen=True)
+class ChangeOptions(Options):
+    """What is done to a system at full depth; all of it together is certified."""
+
+    plan: str | None = option(None, "DIR", "Run a plan folder, which then keeps its certificate.", CHANGE)
+    skip: tuple[str, ...] = option((), "STAGE=LAYERS", "Skip a set by hand: recall=7.attention,9.ffn.", CHANGE)
+    exit: ExitRule | None = option(None, "WINDOW,THRESHOLD", UNSURE, CHANGE, read=exit_rule)
+    no_exit: bool = option(False, "", "Leave out the plan's exit rules.", CHANGE)
+    to_quantise: str | None = option(None, "int8|int4", "Round weights to 8 or 4 bits.", CHANGE, flag="quantise")
+    to_adapter: str | None = option(None, "NAME", "Run another LoRA adapter than before.", CHANGE)
+    without: str | None = option(None, "STAGE", "Leave a stage out.", CHANGE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_exit(self.exit, self.no_exit)
+
+    @property
+    def is_plan_alone(self) -> bool:
+        """Whether a certificate of it is the plan's own."""
+        return self.plan is not None and self == ChangeOptions(plan=self.plan)
+
+    @property
+    def by_hand(self) -> PlanOptions:
+        """What of it a plan can say."""
+        return PlanOptions(self.plan, self.skip, self.exit, self.no_exit)
+
+    def __str__(self) -> str:
+        parts = (
+            f"plan {self.plan}" if self.plan else "",
+            f"skips {'; '.join(self.skip)}" if self.skip else "",
+            f"exit {self.exit.window},{self.exit.threshold:g}" if self.exit else "",
+            "no exit" if self.no_exit else "",
+            f"{self.to_quantise} weights" if self.to_quantise else "",
+            f"adapter {self.to_adapter}" if self.to_adapter else "",
+            f"without stage {self.without}" if self.without else "",
+        )
+        return ", ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class CertifyOptions(Options):
+    """What is asked for, and counts in place of answers."""
+
+    max_drop: float = option(3.0, "POINTS", "Accuracy points that the change may lose (epsilon).", WHAT)
+    counts: tuple[int, int, int] | None = option(
+        None, "LOST,GAINED,N", "Counts from elsewhere: questions lost, gained, and all.", WHAT, read=counts
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.max_drop <= 100:
+            raise OptionError(
+                f"--max-drop {self.max_drop:g}: a certificate is of a loss above 0 and up to 100 points. No number of "
+                "questions shows that nothing at all is lost; try 2."
+            )
+
+
 @dataclass(frozen=True)
 class ExportOptions(Options):
     """Which blocks a plain model goes without, and on how many questions that is measured."""

@@ -285,7 +285,8 @@ def plan_by_hand(base: Plan, task: Task, options: PlanOptions) -> Plan:
     if options.no_exit or options.exit:
         rule: ExitRule | None = None if options.no_exit else options.exit
         stages = {name: stage.model_copy(update={"exit": rule}) for name, stage in stages.items()}
-    return base.model_copy(update={"stages": stages})
+    certificate = base.certificate if stages == base.stages else None  # it is of the plan as it was
+    return base.model_copy(update={"stages": stages, "certificate": certificate})
 
 
 def _skip(text: str, task: Task, num_blocks: int) -> tuple[str, SkipSchedule]:
