@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from itertools import product
 from math import comb, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,3 +297,12 @@ def test_a_certificate_adds_up() -> None:
         Certificate(epsilon=1, lost=3, gained=2, n=4, bound=100)
     with pytest.raises(ValidationError, match="spent"):
         Certificate(epsilon=1, lost=3, gained=1, n=4, bound=100, delta=0.01)
+
+
+def test_the_table_of_the_guide_is_worked_out() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "certificate.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) points? \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", guide, re.MULTILINE)
+    written = {int(row[0]): [int(count.replace(",", "")) for count in row[1:]] for row in rows}
+    assert written == {points: [questions_needed(points, flips) for flips in (0.05, 0.1, 0.2)] for points in NEEDED}
+    for points, count in re.findall(r"(\d+)(?: questions are enough)? to promise (\d+)", guide):
+        assert questions_needed(float(count), 0) == int(points)

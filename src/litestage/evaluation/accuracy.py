@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
+from scipy.stats import t as student_t
 
 from litestage.core.errors import DataError, OptionError
 from litestage.core.layers import Record
@@ -115,7 +116,7 @@ def vote_accuracy(traces: Sequence[Trace], ks: Sequence[int]) -> VoteAccuracy:
     rights = [[trace.correct for trace in votes] for votes in by_question.values()]
     percent = 100 * sum(map(sum, rights)) / len(traces)
     error = clustered_standard_error(rights)
-    margin = 100 if error is None else 100 * error * float(norm.ppf((1 + CONFIDENCE_LEVEL) / 2))
+    margin = 100 if error is None else 100 * error * _errors_aside(len(by_question))
     return VoteAccuracy(
         questions=len(by_question),
         votes=min(map(len, rights)),
@@ -128,6 +129,11 @@ def vote_accuracy(traces: Sequence[Trace], ks: Sequence[int]) -> VoteAccuracy:
         none_percent=100 * sum(trace.answer is None for trace in traces) / len(traces),
         majority={k: _majority_accuracy(by_question, k) for k in ks},
     )
+
+
+def _errors_aside(questions: int) -> float:
+    """Standard errors to each side, where the error itself is estimated from so many questions."""
+    return float(student_t.ppf((1 + CONFIDENCE_LEVEL) / 2, questions - 1))
 
 
 def stopped_accuracy(traces: Sequence[Trace], votes: int) -> StoppedVotes:

@@ -13,7 +13,10 @@ from scipy.stats import t as student_t
 
 from litestage.core.errors import OptionError
 from litestage.core.layers import Record
-from litestage.evaluation.paired import INTERVAL, check_paired
+from litestage.evaluation.paired import LEVEL, check_paired
+
+JITTER = 0.02
+"""Share by which times of one question are taken to differ at least: ratios that agree better agree by chance."""
 
 
 class Sample(Record):
@@ -81,8 +84,9 @@ def speedup(
     before = np.array([baseline[question] for question in questions])
     after = np.array([system[question] for question in questions])
     ratio, n = float(before.sum() / after.sum()), len(questions)
-    error = float(np.std(before - ratio * after, ddof=1) / np.sqrt(n) / after.mean()) if n > 1 else 0.0
-    factor = math.exp(float(student_t.ppf(INTERVAL[1], n - 1)) * error / ratio) if n > 1 else 1.0
+    spread = float(np.std(before - ratio * after, ddof=1) / after.mean()) if n > 1 else 0.0
+    error = max(spread, JITTER * ratio) / math.sqrt(n)
+    factor = math.exp(float(student_t.ppf((1 + LEVEL) / 2, n - 1)) * error / ratio) if n > 1 else 1.0
     return Speedup(
         baseline=baseline_name,
         n=n,

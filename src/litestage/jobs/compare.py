@@ -265,7 +265,7 @@ def _comparison(
     seconds: float,
 ) -> Comparison:
     session, questions, cost = test.session, test.questions, test.baseline.cost
-    compared = tuple(_compared(result, results[0], session.decoding.seed) for result in results)
+    compared = tuple(_compared(result, results[0]) for result in results)
     scores = {result.method.name: question_scores(result.evaluation.questions) for result in results}
     gold = tuple(question.answer for question in questions)
     answer, constant = most_common(gold)
@@ -295,7 +295,7 @@ def _comparison(
     )
 
 
-def _compared(result: _MethodResult, full: _MethodResult, seed: int) -> MethodResult:
+def _compared(result: _MethodResult, full: _MethodResult) -> MethodResult:
     method, evaluation, traces = result.method, result.evaluation, result.evaluation.questions
     baseline = full.evaluation
     priced = [evaluation.price.by_question[i] for i, trace in enumerate(traces) if trace.question_id in result.wall]
@@ -321,7 +321,7 @@ def _compared(result: _MethodResult, full: _MethodResult, seed: int) -> MethodRe
             price_error(priced, measured) if measured else None,
         ),
         speedup=baseline.price.seconds / evaluation.price.seconds,
-        paired=paired_scores(question_scores(baseline.questions), question_scores(traces), seed=seed),
+        paired=paired_scores(question_scores(baseline.questions), question_scores(traces)),
         wall=speedup(full.wall, result.wall, baseline_name="full depth, same engine") if result.wall else None,
         answers=tuple(trace.answer for trace in traces),
     )

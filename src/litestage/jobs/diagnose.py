@@ -125,11 +125,10 @@ class _Tried:
         traces = self.traces(where, budget, with_exit)
         baseline = self.traces(where, budget) if with_exit else self.traces(ALL, 0)
         priced = price(self.cost, traces, self.plan(where, budget, with_exit))
-        seed = self.session.decoding.seed
         return SweepPoint(
             budget=budget,
             performance=Performance.of(score(traces), usage_of(traces), priced),
-            paired=compare(question_scores(baseline), question_scores(traces), seed=seed),
+            paired=compare(question_scores(baseline), question_scores(traces)),
         )
 
     def traces(self, where: str | None, budget: int, with_exit: bool = False) -> list[Trace]:

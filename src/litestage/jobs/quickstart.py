@@ -73,7 +73,7 @@ def _figures(session: Session, evaluations: Mapping[str, Evaluation], samples: S
     seconds = medians(samples)
     wall = speedup(seconds["full"], seconds["plan"], baseline_name="full depth, same engine")
     full, plan = (question_scores(evaluations[name].questions) for name in ("full", "plan"))
-    paired = compare(full, plan, seed=session.decoding.seed)
+    paired = compare(full, plan)
     return {
         "full": _system(evaluations["full"], seconds["full"]),
         "plan": _system(evaluations["plan"], seconds["plan"]),
