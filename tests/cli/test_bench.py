@@ -29,7 +29,7 @@ from litestage.jobs.session import load
 from litestage.models import load_transformers
 from litestage.models.catalog import cache_folder
 from litestage.pipeline import run
-from litestage.report.bench import full_depth
+from litestage.report.benchmarks import full_depth
 from litestage.results import DecodeBench
 
 Run = Callable[..., tuple[int, str, str]]

@@ -27,10 +27,9 @@ from litestage.jobs.compare import amounts, compare, duels, mean_skipped, splits
 from litestage.jobs.methods import cap_for, full_depth, token_cap
 from litestage.jobs.options import CompareOptions
 from litestage.jobs.session import Session, load
-from litestage.report import comparison_tables, comparison_words
-from litestage.report.comparison_report import comparison_page, write_report
+from litestage.report import comparison as report
+from litestage.report import draw, redraw
 from litestage.report.page import to_html
-from litestage.report.rebuild import rebuild
 from litestage.results import Amount, Comparison, MethodResult
 from litestage.skipping.rules import RULES
 
@@ -46,7 +45,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def comparison(session: Session, out: Path) -> Comparison:
     found = compare(session.at(out), OPTIONS, limit=TESTED)
-    write_report(found, out)
+    draw(found, out)
     return found
 
 
@@ -82,20 +81,20 @@ def test_it_resumes_without_decoding_and_tells_the_same(
 
 
 def test_the_page_says_whether_the_claim_holds(comparison: Comparison, out: Path) -> None:
-    text = " ".join(comparison_words.summary(comparison))
+    text = " ".join(report.summary(comparison))
     assert "The paper claims" in text
     said = ("holds here", "does not hold here", "not settled here", "is as fast", "that was not tested")
     assert any(word in text for word in said)
     assert "Every other method was asked for 2 and 10 sub-layers or 1 and 5 blocks, on 6 of" in text
-    page = write_report(Comparison.load(out), out).read_text()
-    assert rebuild(out).read_text() == page, "results alone make the report"
+    page = draw(Comparison.load(out), out).read_text()
+    assert redraw(out).read_text() == page, "results alone make the report"
     assert (out / "figures" / "frontier.svg").is_file()
     assert (out / "figures" / "frontier.png").is_file()
     assert "McNemar" in page
     old = [out / "figures" / f"plan-9.{kind}" for kind in ("svg", "png")]
     for path in (*old, out / "figures" / "mine.svg"):
         path.write_text("")
-    rebuild(out)
+    redraw(out)
     assert not any(path.exists() for path in old), "figures of an earlier page would be taken for this one's"
     assert (out / "figures" / "mine.svg").exists()
 
@@ -103,7 +102,7 @@ def test_the_page_says_whether_the_claim_holds(comparison: Comparison, out: Path
 def test_methods_are_held_against_each_other_and_against_no_model(comparison: Comparison) -> None:
     answer, percent = comparison.constant
     assert percent == pytest.approx(100 * max(comparison.gold.count(c) for c in comparison.gold) / len(comparison.gold))
-    assert f"Always {'ABCD'[answer]}, the answer most common" in " ".join(comparison_words.summary(comparison))
+    assert f"Always {'ABCD'[answer]}, the answer most common" in " ".join(report.summary(comparison))
     plan = max(comparison.of_kind("litestage"), key=lambda system: system.speedup)
     matched = {plan.name} | {pair.other for pair in comparison.pairs if pair.one == plan.name}
     assert {comparison.method(name).method for name in matched} >= set(RULES) - {"litestage"}
@@ -133,8 +132,8 @@ def test_what_is_worth_it_is_timed_and_held_against_its_price(
     assert all((system.wall is None) == (system.name in slow) for system in again.results)
     assert all((system.performance.price_error is None) == (system.name in slow) for system in again.results)
     assert all(system.wall and system.wall.n == OPTIONS.wall for system in again.results if system.name not in slow)
-    assert "were not timed" in comparison_tables.systems(again).note
-    assert rebuild(out)
+    assert "were not timed" in report.systems(again).note
+    assert redraw(out)
 
 
 def test_plans_that_were_found_are_compared_without_a_search(
@@ -155,7 +154,7 @@ def test_plans_that_were_found_are_compared_without_a_search(
     found = compare(session, replace(some, methods=("litestage",), plans=(given,)), limit=TESTED)
     assert found.method("litestage-20").answers == comparison.method("litestage-20").answers
     assert found.searched_on.used == OPTIONS.search_limit, "what the plan was searched on"
-    write_report(found, tmp_path)  # with one amount of each method no line joins any
+    draw(found, tmp_path)  # with one amount of each method no line joins any
     assert 'height="Infinity"' not in (tmp_path / "figures" / "ablations.svg").read_text()
 
 
@@ -190,7 +189,7 @@ def test_plans_are_not_compared_on_what_they_were_tuned_on(session: Session) -> 
 @pytest.mark.parametrize("width", [1280, 375])
 def test_charts_are_drawn_and_nothing_overflows(comparison: Comparison, tmp_path: Path, width: int) -> None:
     path = tmp_path / "report.html"
-    page = comparison_page(comparison)
+    page = report.page(comparison)
     path.write_text(to_html(page) + PROBE, encoding="utf-8")
     seen, logged = visit(path, tmp_path / "profile", width)
     assert not logged
@@ -216,7 +215,7 @@ def test_other_methods_alone_make_a_page_too(comparison: Comparison, tmp_path: P
             "examples": (),
         }
     )
-    assert "LiteStage was not among them" in write_report(alone, tmp_path).read_text()
+    assert "LiteStage was not among them" in draw(alone, tmp_path).read_text()
 
 
 def test_budgets_reach_what_the_plans_skip(session: Session) -> None:
@@ -250,12 +249,12 @@ def test_systems_that_lost_half_are_named_in_place_of_a_mark(comparison: Compari
     drawn = comparison.worth_drawing(*rules)
     assert 0 < len(drawn) < len(rules)
     assert all(2 * system.accuracy >= comparison.full.accuracy for system in drawn)
-    said = comparison_words.not_drawn(comparison, rules)
+    said = report.not_drawn(comparison, rules)
     lost = [system.title for system in rules if system not in drawn]
     assert all(f"{title} ({lost.count(title)})" in said for title in lost)
-    (figure,) = (figure for figure in comparison_page(comparison).figures if figure.name == "frontier")
+    (figure,) = (figure for figure in report.page(comparison).figures if figure.name == "frontier")
     assert said in figure.caption
-    assert comparison_words.not_drawn(comparison, drawn) == ""
+    assert report.not_drawn(comparison, drawn) == ""
 
 
 @pytest.mark.parametrize(
@@ -284,7 +283,7 @@ def test_the_claim_is_judged_by_what_the_questions_tell(
     wrong |= {"full": 0, "constant": 150}
     scores = {name: {f"q{i}": float(i >= count) for i in range(200)} for name, count in wrong.items()}
     judged = comparison.model_copy(update={"results": tuple(systems), "duels": tuple(duels(systems, scores))})
-    assert says in comparison_words.claim(judged)
+    assert says in report.claim(judged)
 
 
 @pytest.mark.parametrize(

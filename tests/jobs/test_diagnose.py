@@ -20,8 +20,7 @@ from litestage.jobs.options import DiagnoseOptions, PlanOptions
 from litestage.jobs.progress import Silent
 from litestage.jobs.session import Session, load
 from litestage.pipeline import run
-from litestage.report import diagnosis_tables
-from litestage.report.diagnosis_report import write_report
+from litestage.report import draw, shown
 from litestage.results import Diagnosis
 
 LIMIT = 4
@@ -37,7 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def diagnosis(session: Session, out: Path) -> Diagnosis:
     found = diagnose(session.at(out), OPTIONS, session.questions("dev", LIMIT))
-    write_report(found, out)
+    draw(found, out)
     return found
 
 
@@ -250,7 +249,7 @@ def test_it_leaves_results_a_report_and_figures(out: Path, diagnosis: Diagnosis)
 
 
 def test_the_terminal_summary_fits_80_columns(diagnosis: Diagnosis) -> None:
-    drawn = lines(diagnosis_tables.terminal(diagnosis))
+    drawn = lines(shown(diagnosis))
     assert max(map(len, drawn)) <= 80
     assert not any("…" in line for line in drawn)
 

@@ -20,7 +20,7 @@ from litestage.jobs.quickstart import quickstart
 from litestage.jobs.search import Trials, lay_baseline, search
 from litestage.jobs.session import Session, load
 from litestage.jobs.timing import wall_clock
-from litestage.report import write_report
+from litestage.report import draw
 from litestage.results import PlanResult
 from litestage.search import Candidate, Trial
 
@@ -30,7 +30,7 @@ def out(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart")
     sizes = QuickstartOptions(search_limit=16, wall=2)
     results = quickstart(session.at(folder), SearchSettings(max_drop=10, step=6), sizes, limit=16)
-    write_report(results, folder)
+    draw(results, folder)
     return folder
 
 

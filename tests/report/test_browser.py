@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from litestage.report import plan
 from litestage.report.page import to_html
-from litestage.report.plan_report import plan_page
 from litestage.results import PlanResult
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 @pytest.fixture(scope="module")
 def page(results: PlanResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(to_html(plan_page(results)) + PROBE, encoding="utf-8")
+    path.write_text(to_html(plan.page(results)) + PROBE, encoding="utf-8")
     return path
 
 

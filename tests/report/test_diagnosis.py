@@ -10,7 +10,7 @@ import pytest
 from litestage.core import DataError, ExitRule, ModelIdentity
 from litestage.evaluation import Paired, accuracy_of
 from litestage.evaluation.entropy import Place, TokenEntropy
-from litestage.report import diagnosis_figures, diagnosis_tables, diagnosis_words
+from litestage.report import diagnosis as report
 from litestage.results import (
     ConfidenceCurve,
     Diagnosis,
@@ -120,10 +120,10 @@ def uneven() -> Diagnosis:
 
 
 def test_stages_that_bear_unlike_amounts(uneven: Diagnosis) -> None:
-    assert diagnosis_words.headline(uneven) == (
+    assert report.headline(uneven) == (
         "No loss beyond chance shows up to 8 of 16 sub-layers skipped in recall, not even to 4 in summary"
     )
-    assert diagnosis_words.summary(uneven) == [
+    assert report.summary(uneven) == [
         "On 100 dev questions full depth is right on 80.0 %, in 1.00 s each. Where a stage skips alone, a loss beyond "
         "chance first shows at 4 sub-layers in summary; where all skip together, at 4. A loss counts where McNemar's "
         "test and the interval agree; below 6.0 points none can show on so few.",
@@ -140,10 +140,8 @@ def test_stages_that_bear_unlike_amounts(uneven: Diagnosis) -> None:
 
 def test_stages_that_bear_the_same() -> None:
     same = made_up({"recall": FLAT, "summary": FLAT}, FLAT, NO_EXIT)
-    assert diagnosis_words.headline(same) == (
-        "No loss beyond chance shows up to 8 of 16 sub-layers skipped, in any stage"
-    )
-    summary = diagnosis_words.summary(same)
+    assert report.headline(same) == ("No loss beyond chance shows up to 8 of 16 sub-layers skipped, in any stage")
+    summary = report.summary(same)
     assert "No stage alone loses accuracy that so many questions could tell from chance." in summary[0]
     assert "not always faster" not in " ".join(summary)
     assert summary[-2].endswith("but losses show at the same budget in all stages.")
@@ -153,7 +151,7 @@ def test_stages_that_bear_the_same() -> None:
 def test_stages_that_bear_nothing() -> None:
     steep: Numbers = [(80, 1.0), (40, 0.9), (90, 0.8)]
     fragile = made_up({"recall": steep, "summary": steep}, steep, [(80, 60, 0), (40, 60, 0), (90, 60, 0)])
-    assert diagnosis_words.headline(fragile) == "Every stage loses accuracy at 4 of 16 sub-layers skipped"
+    assert report.headline(fragile) == "Every stage loses accuracy at 4 of 16 sub-layers skipped"
     assert fragile.together.borne == 0  # a budget that recovers by luck is not borne
 
 
@@ -166,39 +164,46 @@ def test_entropy_is_held_against_what_is_borne(uneven: Diagnosis, bits: tuple[fl
         stage.model_copy(update={"written": stage.written.model_copy(update={"bits": b})})
         for stage, b in zip(uneven.entropy, bits, strict=True)
     )
-    sentences = diagnosis_words.summary(uneven.model_copy(update={"entropy": entropy}))
+    sentences = report.summary(uneven.model_copy(update={"entropy": entropy}))
     assert said in sentences[3]
     assert ("in no stage does a loss show later" in sentences[3]) == (bits[0] < bits[1])
 
 
 def test_five_questions_show_no_loss_at_all(uneven: Diagnosis) -> None:
     few = uneven.model_copy(update={"measured_on": uneven.measured_on.model_copy(update={"used": 5})})
-    assert "So few questions cannot show any loss at all" in diagnosis_words.summary(few)[0]
+    assert "So few questions cannot show any loss at all" in report.summary(few)[0]
 
 
-def test_rows_of_the_charts(uneven: Diagnosis) -> None:
-    rows = diagnosis_figures.sweep_rows(uneven)
-    assert len(rows) == 9
-    last = rows[-1]
-    assert (last["where"], last["budget"], last["accuracy"], last["seconds"]) == ("summary", 8, 10, 0.9)
-    assert last["verdict"] == diagnosis_figures.SURE
-    assert [row["verdict"] for row in rows if row["where"] == "recall"][1:] == [diagnosis_figures.UNSURE] * 2
-    assert [row["confidence"] for row in diagnosis_figures.curve_rows(uneven.curves)] == [0.9, None, 0.6]
-    redundancy = diagnosis_figures.redundancy_rows(uneven.ranking, STAGES)
-    assert [(row["stage"], row["block"], row["kind"], row["place"]) for row in redundancy[:3]] == [
-        ("recall", 0, "attention", "2 of 3"),
-        ("recall", 0, "FFN", "3 of 3"),
-        ("recall", 1, "FFN", "1 of 3"),
-    ]
+def test_points_of_the_charts(uneven: Diagnosis) -> None:
+    points = report.tried(uneven)
+    assert len(points) == 9
+    last = points[-1]
+    assert (last.curve, last.point.budget, last.point.accuracy, last.point.seconds) == ("summary", 8, 10, 0.9)
+    verdicts = {one.curve: [report.verdict(p.point) for p in points if p.curve == one.curve] for one in points}
+    assert verdicts["summary"][1:] == ["differs from full depth"] * 2
+    assert verdicts["recall"][1:] == ["cannot be told from full depth"] * 2
+    reached = [report.Reached(curve, place).confidence for curve in uneven.curves for place in curve.steps]
+    assert reached == [0.9, None, 0.6], "a mean of four texts is not drawn"
+
+
+def test_verdicts_are_values(uneven: Diagnosis) -> None:
+    assert uneven.borne == {"recall": 8, "summary": 0}
+    assert [sweep.first_loss for sweep in uneven.sweeps] == [4, None, 4]
+    assert uneven.entropy_verdict == "bears least"
+    assert uneven.exit_saving.share == pytest.approx(0.25)
+    assert uneven.exit_saving.point.budget == 8
+    rise = uneven.steepest_rise
+    assert rise
+    assert (rise.sweep.stage, rise.before.budget, rise.after.budget) == (None, 4, 8)
 
 
 def test_tables_tell_what_differs_beyond_chance(uneven: Diagnosis) -> None:
-    cells = {line.cells[0]: line.cells[1:] for line in diagnosis_tables.accuracies(uneven).lines}
+    cells = {line.cells[0]: line.cells[1:] for line in report.accuracies(uneven).lines}
     assert cells["recall"] == ("80.0", "80.0", "79.0")
     assert cells["summary"] == ("80.0", "60.0*", "10.0*")
-    exits = diagnosis_tables.exits(uneven).lines[-1].cells
+    exits = report.exits(uneven).lines[-1].cells
     assert exits == ("8 skipped", "120.0", "90.0", "8.0 %", "6.0 %", "−2.0 (−8.0 to 4.0)", "40 %")
-    assert diagnosis_tables.thinned(range(0, 44, 2), 7) == (0, 8, 16, 24, 32, 40)
+    assert report.thinned(range(0, 44, 2), 7) == (0, 8, 16, 24, 32, 40)
 
 
 def test_parts_that_do_not_fit_each_other_are_refused(uneven: Diagnosis, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litestage.report.examples import letter, mark_changes, stage_views
+from litestage.report.examples import letter, mark_changes, twice
 from litestage.results import PlanResult
 
 TEXTS = st.text(alphabet=st.sampled_from("ab \n."), max_size=40)
@@ -31,12 +31,15 @@ def test_only_what_differs_is_marked() -> None:
 
 
 def test_an_exit_is_shown_with_what_it_cut(results: PlanResult) -> None:
-    recall, analysis, _ = stage_views(results.examples[0])
-    assert [branch.letter for branch in recall.plan] == [""]
-    assert [branch.letter for branch in analysis.plan] == ["A", "B", "C", "D"]
-    assert [branch.exited for branch in analysis.plan] == [False, False, True, False]
-    assert analysis.plan[2].cut == " melts to a cold metal, so this choice is wrong."
-    assert not any(branch.exited for branch in analysis.full)
+    view = twice(results.examples[0], lambda stage: stage.upper())
+    (_, recall), (full, plan), _ = (stage.sides for stage in view.stages)
+    assert view.sides == ("Full depth", "Plan")
+    assert view.stages[1].remark.startswith("ANALYSIS, ")
+    assert [branch.letter for branch in recall] == [""]
+    assert [branch.letter for branch in plan] == ["A", "B", "C", "D"]
+    assert [branch.exited for branch in plan] == [False, False, True, False]
+    assert plan[2].cut == " melts to a cold metal, so this choice is wrong."
+    assert not any(branch.exited or piece.changed for branch in full for piece in branch.pieces)
 
 
 def test_letters() -> None:

@@ -12,7 +12,8 @@ import pytest
 from report.test_tables import lines
 
 from litestage.core import Completion, ExitRule, ModelIdentity, Plan, SkipSchedule, StagePlan, StageTrace, Trace
-from litestage.report import comparison_tables, notebook, tables
+from litestage.report import notebook
+from litestage.report import shown as drawn
 from litestage.results import Comparison, PlanResult
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -44,10 +45,10 @@ def test_a_plan_shows_what_it_leaves_out() -> None:
 
 def test_results_show_what_the_command_line_prints(results: PlanResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook, "WIDTH", 80)
-    printed = [line.rstrip() for line in lines(tables.report(results)) if line.strip()]
+    printed = [line.rstrip() for line in lines(drawn(results)) if line.strip()]
     assert text_of(results._repr_html_()) == printed
     comparison = Comparison.load(RESULTS / "obqa" / "comparison")
-    printed = [line.rstrip() for line in lines(comparison_tables.report(comparison)) if line.strip()]
+    printed = [line.rstrip() for line in lines(drawn(comparison)) if line.strip()]
     assert text_of(comparison._repr_html_()) == printed
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from litestage.report import write_report
+from litestage.report import draw, plan
 from litestage.report.page import chart_id, tie, to_html
-from litestage.report.plan_report import plan_page
 from litestage.results import Example, PlanResult
 
 FIGURES = {"profiles", "plan", "time", "redundancy", "accuracy"}
@@ -44,7 +43,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html(results: PlanResult) -> str:
-    return to_html(plan_page(results))
+    return to_html(plan.page(results))
 
 
 def specs_of(html: str) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def specs_of(html: str) -> dict[str, Any]:
 
 
 def test_every_chart_has_its_place_and_its_specification(results: PlanResult, html: str) -> None:
-    page = plan_page(results)
+    page = plan.page(results)
     assert {figure.name for figure in page.figures} == FIGURES
     wanted = {
         chart_id(figure, (column, row))
@@ -105,20 +104,20 @@ def test_text_from_a_model_cannot_become_code(results: PlanResult) -> None:
     example = Example.model_validate(results.examples[0].model_copy(update={"stages": stages, "question": nasty}))
     groups = tuple(group.model_copy(update={"name": nasty}) for group in results.groups)
     changed = results.model_copy(update={"examples": (example,), "groups": groups, "notes": (nasty,)})
-    elements = Elements(to_html(plan_page(changed)))
+    elements = Elements(to_html(plan.page(changed)))
     assert len(elements.scripts) == 3
     assert nasty in str(json.loads(elements.scripts[0]))
 
 
 def test_results_without_a_search_have_a_page(results: PlanResult) -> None:
     bare = results.model_copy(update={"search": None, "ranking": (), "examples": (), "groups": (), "notes": ()})
-    page = plan_page(bare)
+    page = plan.page(bare)
     assert [section.name for section in page.sections] == ["plan", "time", "numbers"]
     assert "How the budgets were found" not in to_html(page)
 
 
 def test_a_report_leaves_the_page_and_each_figure_as_svg_and_png(results: PlanResult, tmp_path: Path) -> None:
-    assert write_report(results, tmp_path) == tmp_path / "report.html"
+    assert draw(results, tmp_path) == tmp_path / "report.html"
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")
     }

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from litestage.core import ExitRule, Segment, SkipSchedule, StagePlan, whole_blocks
-from litestage.report import tables, tabular
+from litestage.report import evaluation, parts, plan, shown
+from litestage.report import terminal as screen
 from litestage.results import PlanResult
 
 
@@ -28,7 +29,7 @@ def row(content: RenderableType, start: str) -> list[str]:
 
 
 def test_full_depth_against_the_plan(results: PlanResult) -> None:
-    drawn = tables.comparison(results)
+    drawn = screen.shown([plan.overview(results), plan.stages(results)])
     assert row(drawn, "Accuracy") == ["Accuracy", "91.2 % (88.6–93.2)", "90.5 % (87.9–92.6)", "−0.7 (−2.0 to 0.7)"]
     assert row(drawn, "Latency, clock") == ["Latency, clock", "512 ms", "381 ms", "1.34× (1.31–1.38)"]
     assert row(drawn, "analysis") == [
@@ -39,27 +40,27 @@ def test_full_depth_against_the_plan(results: PlanResult) -> None:
 
 def test_profiles_and_exit_checks(results: PlanResult) -> None:
     assert results.search
-    drawn = tables.search_profiles(results.search)
+    drawn = screen.shown(plan.search_parts(results.search))
     assert row(drawn, "14    91.3 %")[-1] == "chosen"
     assert row(drawn, "16  ≤ 90.0 %") == ["16", "≤ 90.0 %", "–", "38 of 150", "misses the target, ended early"]
     assert row(drawn, "recall and analysis") == ["recall and analysis", "90.7 %", "374 ms", "keeps the target"]
 
 
 def test_one_system_alone(results: PlanResult) -> None:
-    drawn = tables.evaluation(results.plan, "made-up")
+    drawn = screen.shown([evaluation.performance(results.plan, "made-up")])
     assert row(drawn, "summary") == ["summary", "79.0 ms", "40 %", "7.0", "6.0", "139.0", "0 %"]
     assert "Accuracy 90.5 % (87.9–92.6); 543 of 600 right. None rate 0.5 %. 381 ms a" in lines(drawn)
 
 
 def test_a_ranking_is_cut_where_asked(results: PlanResult) -> None:
-    drawn = tables.to_rich(tabular.ranking(results.ranking, limit=3))
+    drawn = screen.shown([parts.ranking_table(results.ranking, limit=3)])
     assert row(drawn, "1  9.attention") == ["1", "9.attention", "0.9843", "0.9990", "0.9774", "0.9766"]
     assert "The other 29 are less redundant." in " ".join(lines(drawn))
-    assert "The other" not in " ".join(lines(tables.to_rich(tabular.ranking(results.ranking))))
+    assert "The other" not in " ".join(lines(screen.shown([parts.ranking_table(results.ranking)])))
 
 
 def test_the_plan_as_a_strip_of_blocks(results: PlanResult) -> None:
-    drawn = lines(tables.plan_map(results.stage_plans, 16))
+    drawn = lines(screen.shown([screen.PlanStrips(results.stage_plans, 16)]))
     assert "recall    ····■■■■■■■■■■■·  attention 4–14; FFN 7–9; exit below 0.5 (5 tokens)" in drawn
     assert "          ·······■■■······" in [line.rstrip() for line in drawn]
 
@@ -70,20 +71,20 @@ def test_a_schedule_that_changes_with_the_step_is_named_step_by_step() -> None:
     )
     plan = StagePlan(schedule=schedule, exit=ExitRule(window=3, threshold=0.25))
     assert (
-        tabular.skipped_names(plan)
+        parts.skipped_names(plan)
         == "attention 1; FFN 1; from step 2: attention 1, 2; FFN 1, 2; exit below 0.25 (3 tokens)"
     )
-    assert tabular.skipped_names(StagePlan()) == "nothing"
+    assert parts.skipped_names(StagePlan()) == "nothing"
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_nothing_is_wider_than_the_terminal_or_cut(results: PlanResult, width: int) -> None:
     assert results.search
     for content in (
-        tables.report(results),
-        tables.search_profiles(results.search),
-        tables.evaluation(results.full, "full depth"),
-        tables.to_rich(tabular.ranking(results.ranking)),
+        shown(results),
+        screen.shown(plan.search_parts(results.search)),
+        screen.shown([evaluation.performance(results.full, "full depth")]),
+        screen.shown([parts.ranking_table(results.ranking)]),
     ):
         drawn = lines(content, width)
         assert max(map(len, drawn)) <= width
@@ -93,7 +94,7 @@ def test_nothing_is_wider_than_the_terminal_or_cut(results: PlanResult, width: i
 @given(st.sets(st.integers(0, 40)))
 def test_ranges_name_every_number(numbers: set[int]) -> None:
     named: list[int] = []
-    for part in filter(None, tabular.ranges(sorted(numbers)).split(", ")):
+    for part in filter(None, parts.ranges(sorted(numbers)).split(", ")):
         first, _, last = part.partition("–")
         named += range(int(first), int(last or first) + 1)
     assert named == sorted(numbers)

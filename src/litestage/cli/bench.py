@@ -20,9 +20,9 @@ from litestage.jobs.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from litestage.report.tabular import Table
+    from litestage.report.table import Table
 
 app = typer.Typer(
     cls=Group,
@@ -52,8 +52,8 @@ def decode(
     from litestage.benchmarks.decode import bench_decode
     from litestage.benchmarks.peers import usable_peers
     from litestage.models import pick_device
-    from litestage.report import bench as records
-    from litestage.report import tables
+    from litestage.report import benchmarks as report
+    from litestage.report.page import write_figure
 
     if output.out is not None:
         o.check_out(output.out)
@@ -63,12 +63,8 @@ def decode(
     with Bars() as bars:
         result = bench_decode(model.name, options, wanted, place, bars)
     if output.out is not None:
-        records.write_decode_figure(result, output.out)
-    if not output.json:
-        OUT.print(tables.to_rich(records.full_depth(result)))
-        if (stand_ins := records.compensated(result)) is not None:
-            OUT.print(tables.to_rich(stand_ins))
-    _show(result.model_dump_json(indent=2), records.skipping(result), output, "decode")
+        write_figure(report.decode_figure(result), output.out)
+    _show(result.model_dump_json(indent=2), report.decode(result), output, "decode")
 
 
 @_command("pipeline")
@@ -86,7 +82,7 @@ def pipeline(
     Example: [bold]litestage bench pipeline --votes 10 --dtype bf16[/]
     """
     from litestage.benchmarks.pipeline import bench_pipeline
-    from litestage.report import bench as records
+    from litestage.report import benchmarks as report
 
     if output.out is not None:
         o.check_out(output.out)
@@ -94,7 +90,7 @@ def pipeline(
         session = o.open_session(model, data, decoding, None, bars)
         used = session.load_plan(plan.plan) if plan.plan else None
         result = bench_pipeline(session, session.questions(), used, options)
-    _show(result.model_dump_json(indent=2), records.pipeline(result), output, "pipeline")
+    _show(result.model_dump_json(indent=2), [report.pipeline(result)], output, "pipeline")
 
 
 @_command("accuracy")
@@ -110,14 +106,14 @@ def accuracy(
     Example: [bold]litestage bench accuracy --limit 100[/]
     """
     from litestage.benchmarks.precision import bench_accuracy
-    from litestage.report import bench as records
+    from litestage.report import benchmarks as report
 
     if output.out is not None:
         o.check_out(output.out)
     with Bars() as bars:
         session = o.open_session(model, data, decoding, None, bars)
         result = bench_accuracy(session, session.questions())
-    _show(result.model_dump_json(indent=2), records.accuracy(result), output, "accuracy")
+    _show(result.model_dump_json(indent=2), [report.precisions(result)], output, "accuracy")
 
 
 @_command("search")
@@ -134,14 +130,14 @@ def search(
     Example: [bold]litestage bench search --limit 20[/]
     """
     from litestage.benchmarks.search import bench_search
-    from litestage.report import bench as records
+    from litestage.report import benchmarks as report
 
     if output.out is not None:
         o.check_out(output.out)
     o.quiet_transformers()
     with Bars() as bars:
         result = bench_search(model, data, decoding, settings, bars)
-    _show(result.model_dump_json(indent=2), records.searching(result), output, "search")
+    _show(result.model_dump_json(indent=2), [report.searches(result)], output, "search")
 
 
 @_command("memory")
@@ -158,22 +154,22 @@ def memory(
     Example: [bold]litestage bench memory --quantise int4 --dtype bf16[/]
     """
     from litestage.benchmarks.memory import bench_memory
-    from litestage.report import bench as records
+    from litestage.report import benchmarks as report
 
     if output.out is not None:
         o.check_out(output.out)
     o.quiet_transformers()
     with Bars() as bars:
         result = bench_memory(model, data, decoding, options, bars)
-    _show(result.model_dump_json(indent=2), records.memory(result), output, "memory")
+    _show(result.model_dump_json(indent=2), [report.memory(result)], output, "memory")
 
 
-def _show(text: str, table: Table, output: OutputOptions, name: str) -> None:
-    """Keep the numbers where asked for, and print a table or the numbers."""
+def _show(text: str, tables: Sequence[Table], output: OutputOptions, name: str) -> None:
+    """Keep the numbers where asked for, and print tables or the numbers."""
     from litestage.core.files import write_text
-    from litestage.report import tables
+    from litestage.report import terminal
 
     if output.out is not None:
         write_text(output.out / f"{name}.json", text + "\n")
         ERR.print(f"Every number is in {output.out / f'{name}.json'}.", style="dim", highlight=False)
-    typer.echo(text) if output.json else OUT.print(tables.to_rich(table))
+    typer.echo(text) if output.json else OUT.print(terminal.shown(tables))

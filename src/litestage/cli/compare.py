@@ -34,16 +34,16 @@ def command(
     Example: [bold]litestage compare --out comparison[/]
     """
     from litestage.jobs.compare import compare, known_methods
-    from litestage.report import comparison_report, comparison_tables
+    from litestage.report import draw, shown
 
     known_methods(options.methods)
     out = o.check_out(output.out or Path())
     with Bars() as bars:
         session = o.open_session(model, data, decoding, out, bars)
         comparison = compare(session, options, split=data.split, limit=data.limit)
-        comparison_report.write_report(comparison, out)
+        draw(comparison, out)
     if output.json:
         typer.echo(comparison.model_dump_json(indent=2))
         return
-    OUT.print(comparison_tables.report(comparison))
+    OUT.print(shown(comparison))
     ERR.print(f"Open {out / 'report.html'} for the charts.", highlight=False)

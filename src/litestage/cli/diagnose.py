@@ -24,16 +24,15 @@ def command(
     Example: [bold]litestage diagnose --limit 100 --step 4[/]
     """
     from litestage.jobs.diagnose import diagnose
-    from litestage.report import diagnosis_tables
-    from litestage.report.diagnosis_report import write_report
+    from litestage.report import draw, shown
 
     folder = o.out_folder(output.out, "diagnose", model, data, decoding, options)
     with Bars() as bars:
         session = o.open_session(model, data, decoding, folder, bars)
         diagnosis = diagnose(session, options)
-        write_report(diagnosis, folder)
+        draw(diagnosis, folder)
     if output.json:
         typer.echo(diagnosis.model_dump_json(indent=2))
         return
-    OUT.print(diagnosis_tables.terminal(diagnosis))
+    OUT.print(shown(diagnosis))
     ERR.print(f"Open {folder / 'report.html'} for the charts and the examples.", highlight=False)

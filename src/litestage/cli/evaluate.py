@@ -33,7 +33,7 @@ def command(
     """
     from litestage.core.files import write_text
     from litestage.jobs.evaluate import NO_ROOM_NOTE, evaluate
-    from litestage.report import tables
+    from litestage.report import evaluation, terminal
 
     folder = o.out_folder(output.out, "evaluate", model, data, decoding, plan, options)
     with Bars() as bars:
@@ -46,7 +46,7 @@ def command(
         return
     of_a_run = "; latency and tokens of a run" if result.votes else ""
     title = f"{session.engine.identity.id} on {session.task.name}, {data.split}{of_a_run}"
-    OUT.print(tables.evaluation(result.performance, title))
+    OUT.print(terminal.shown([evaluation.performance(result.performance, title)]))
     if cramped := sum(trace.no_room for trace in result.questions):
         OUT.print(
             f"With {cramped} of {len(result.questions)} answers {NO_ROOM_NOTE} Fewer worked examples (--shots) or "
@@ -54,5 +54,5 @@ def command(
             highlight=False,
         )
     if result.votes:
-        OUT.print(tables.votes(result.votes))
+        OUT.print(terminal.shown([evaluation.votes(result.votes)]))
     ERR.print(f"Every prompt, text and count is in {folder / 'evaluation.json'}.", style="dim", highlight=False)

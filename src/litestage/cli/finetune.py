@@ -28,7 +28,8 @@ def command(options: TrainingOptions, output: Annotated[OutputOptions, TRAINED])
     On several GPUs: [bold]accelerate launch --no-python litestage finetune ...[/]
     """
     from litestage.jobs.finetune import finetune
-    from litestage.report.training import write_training_figure
+    from litestage.report import training
+    from litestage.report.page import write_figure
 
     out = o.check_out(output.out or Path())
     o.quiet_transformers()
@@ -36,8 +37,9 @@ def command(options: TrainingOptions, output: Annotated[OutputOptions, TRAINED])
         report = finetune(options, out, bars)
     if os.environ.get("RANK", "0") != "0":  # of the processes of `accelerate launch` one talks
         return
-    curve = report.curve
-    write_training_figure([p.step for p in curve], [p.loss for p in curve], [p.accuracy for p in curve], out)
+    losses = [(point.step, point.loss) for point in report.curve]
+    right = [(point.step, point.accuracy) for point in report.curve if point.accuracy is not None]
+    write_figure(training.figure(losses, right), out)
     if output.json:
         typer.echo(report.model_dump_json(indent=2))
         return

@@ -38,15 +38,15 @@ def command(
     Example: [bold]litestage quickstart[/]
     """
     from litestage.jobs.quickstart import quickstart
-    from litestage.report import tables, write_report
+    from litestage.report import draw, shown
 
     out = o.check_out(output.out or Path())
     with Bars() as bars:
         session = o.open_session(model, data, decoding, out, bars)
         results = quickstart(session, settings, sizes, limit=data.limit)
-        write_report(results, out)
+        draw(results, out)
     if output.json:
         typer.echo(results.model_dump_json(indent=2))
         return
-    OUT.print(tables.report(results))
+    OUT.print(shown(results))
     ERR.print(f"Open {out / 'report.html'} for the profiles, the plan and examples.", highlight=False)

@@ -16,6 +16,6 @@ def command(
 
     Example: [bold]litestage report quickstart[/]
     """
-    from litestage.report.rebuild import rebuild
+    from litestage.report import redraw
 
-    OUT.print(f"{rebuild(folder)} and its figures are drawn.", highlight=False, soft_wrap=True)
+    OUT.print(f"{redraw(folder)} and its figures are drawn.", highlight=False, soft_wrap=True)

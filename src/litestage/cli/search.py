@@ -26,7 +26,7 @@ def command(
     Example: [bold]litestage search --task everyday --max-drop 1 --out plans/everyday[/]
     """
     from litestage.jobs.search import search
-    from litestage.report import tables
+    from litestage.report import plan, terminal
     from litestage.results import PlanSearch, Split
 
     folder = o.out_folder(output.out, "search", model, data, decoding, settings)
@@ -38,8 +38,9 @@ def command(
         typer.echo(found.plan.model_dump_json(indent=2))
         return
     used = Split(name=data.split, used=len(questions), available=len(session.questions(data.split)))
-    OUT.print(tables.search_profiles(PlanSearch.of(found.record, used, settings.max_drop, settings.latency)))
-    OUT.print(tables.plan_map(found.plan.stages, session.engine.identity.num_blocks))
+    searched = PlanSearch.of(found.record, used, settings.max_drop, settings.latency)
+    strips = terminal.PlanStrips(found.plan.stages, session.engine.identity.num_blocks)
+    OUT.print(terminal.shown([*plan.search_parts(searched), strips]))
     options = o.as_typed(model, data, decoding, without=("split", "limit"))
     _close(found.record, folder, options, "dev" if data.split == "test" else "test")
 

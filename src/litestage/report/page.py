@@ -15,9 +15,9 @@ import jinja2
 import vl_convert
 
 from litestage.core.files import write_bytes, write_text
-from litestage.report.charts import Draw, Key, Width, legend
-from litestage.report.examples import StageView
-from litestage.report.tabular import Table
+from litestage.report.chart import Chart, Key, Width, legend
+from litestage.report.examples import ExampleView
+from litestage.report.table import Table
 from litestage.report.theme import PAGE, PAPER, Theme
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -31,7 +31,7 @@ PNG_SCALE = 3
 class Panel:
     """Charts above each other, under a heading."""
 
-    charts: tuple[Draw, ...]
+    charts: tuple[Chart, ...]
     heading: str = ""
     note: str = ""
 
@@ -58,24 +58,6 @@ class Card:
 
 
 @dataclass(frozen=True)
-class ExampleView:
-    """A question answered twice, or three times."""
-
-    question: str
-    choices: tuple[tuple[str, str, bool], ...]
-    """Letter, text, and whether it is the right one."""
-    full_answer: str
-    plan_answer: str
-    same: bool
-    stages: tuple[tuple[StageView, str], ...]
-    """Each with a remark on what the plan leaves out."""
-    sides: tuple[str, ...] = ("Full depth", "Plan")
-    """What the versions of a stage are called."""
-    answers: str = ""
-    """What the versions answer, where it takes more than the two answers to say."""
-
-
-@dataclass(frozen=True)
 class Section:
     name: str
     title: str
@@ -90,11 +72,15 @@ class Page:
     title: str
     headline: str
     summary: tuple[str, ...]
+    """What stands above everything."""
     notes: tuple[str, ...]
+    """Sentences that a reader must not miss."""
     cards: tuple[Card, ...]
     sections: tuple[Section, ...]
     facts: tuple[tuple[str, str], ...]
     """Provenance: names and values."""
+    more: tuple[str, ...] = ()
+    """What else there is to say, below the first section."""
 
     @property
     def figures(self) -> list[Figure]:
@@ -152,11 +138,11 @@ def on_paper(figure: Figure) -> dict[str, Any]:
     count = len(figure.panels)
     width = (PAPER_WIDTH - PANEL_GAP * (count - 1)) // count
     panels = [
-        alt.vconcat(*(draw(PAPER, width) for draw in panel.charts)).properties(title=_heading(panel))
+        alt.vconcat(*(chart.draw(PAPER, width) for chart in panel.charts)).properties(title=_heading(panel))
         for panel in figure.panels
     ]
     drawing = alt.hconcat(*panels, spacing=PANEL_GAP)
-    return _spec(alt.vconcat(legend(figure.legend, PAPER), drawing) if figure.legend else drawing, PAPER)
+    return _spec(alt.vconcat(legend(figure.legend, PAPER, PAPER_WIDTH), drawing) if figure.legend else drawing, PAPER)
 
 
 def chart_id(figure: Figure, at: tuple[int, int]) -> str:
@@ -166,14 +152,14 @@ def chart_id(figure: Figure, at: tuple[int, int]) -> str:
 
 def _page_specs(figure: Figure) -> dict[tuple[int, int], dict[str, Any]]:
     return {
-        (column, row): _spec(_fitted(draw, PAGE, "container"), PAGE)
+        (column, row): _spec(_fitted(chart, PAGE, "container"), PAGE)
         for column, panel in enumerate(figure.panels)
-        for row, draw in enumerate(panel.charts)
+        for row, chart in enumerate(panel.charts)
     }
 
 
-def _fitted(draw: Draw, theme: Theme, width: Width) -> Any:
-    return draw(theme, width).properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
+def _fitted(chart: Chart, theme: Theme, width: Width) -> Any:
+    return chart.draw(theme, width).properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
 
 
 def _heading(panel: Panel) -> Any:

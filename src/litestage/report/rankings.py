@@ -2,150 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar
 
-import altair as alt
-
-from litestage.evaluation import Accuracy, Paired
+from litestage.core import Ranking
 from litestage.report import words
-from litestage.report.charts import AXIS_WIDTH, Draw, Width
-from litestage.report.figures import Row
-from litestage.report.page import Figure, Panel, write_figure
-from litestage.report.tabular import NOTHING, Column, Line, Table
-from litestage.report.theme import Theme
+from litestage.report.chart import Axis, Lines, Style, keys
+from litestage.report.page import Figure, Panel
+from litestage.report.table import Column, Table, each, name
+from litestage.report.terminal import Part, Said
+from litestage.results import BudgetAnswers, PolicyAnswers, PolicyEffects, Rankings, StageRankings
 
 T = TypeVar("T")
 
 SHOWN = 16
 """Places of a ranking that a table shows."""
 BESIDE = 3
-"""Rankings, or ways, beside each other: as many as a terminal of 80 columns has room for."""
-Points = Sequence[tuple[int, float]]
-"""Budgets and the share of tokens, 0 to 1, that stay the same."""
-AnsweredBudgets = Sequence[tuple[int, Accuracy, Paired]]
-"""Budgets, the accuracy with them left out of every stage, and how it stands against full depth."""
+"""Rankings, or policies, beside each other: as many as a terminal of 80 columns has room for."""
+COLOURS = ("plan", "ffn", "attention", "vermilion", "purple", "sky", "brown", "full", "ink")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+Point = tuple[str, int, float]
+"""A policy, a budget and a percentage."""
 
 
-def places(stage: str, orders: Mapping[str, Sequence[tuple[str, float | None]]]) -> list[Table]:
+def terminal(found: Rankings) -> list[Part]:
+    """Of each stage the orders, what they keep, and what must never go; then the answers."""
+    shown: list[Part] = []
+    for stage in found.stages:
+        shown += [_places(stage.stage, some) for some in _beside(list(stage.rankings.items()))]
+        shown += [_effects(found, stage.stage, some) for some in _beside(stage.curves)]
+        if stage.indispensable:
+            layers = ", ".join(map(str, stage.indispensable))
+            shown.append(Said(f"Must stay: {layers}. Without one of them every second token changes."))
+    return [*shown, *([_right_answers(found)] if found.answers else [])]
+
+
+def figure(found: Rankings) -> Figure:
+    """A panel a stage and one for the answers, a line a policy."""
+    titles = list(dict.fromkeys(_title(found, policy) for stage in found.stages for policy in stage.curves))
+    styles = {
+        title: Style(COLOURS[place % len(COLOURS)], SHAPES[place % len(SHAPES)]) for place, title in enumerate(titles)
+    }
+    panels = [
+        _panel(_kept(found, stage), styles, f"{stage.stage}: tokens that stay the same, %") for stage in found.stages
+    ]
+    if found.answers:
+        panels.append(_panel(_right(found), styles, "left out of every stage: right answers, %"))
+    return Figure("rankings", "What stays the same, by sub-layers left out.", tuple(panels), keys(styles))
+
+
+def _kept(found: Rankings, stage: StageRankings) -> list[Point]:
+    return [
+        (_title(found, policy), budget, 100 * share)
+        for policy in stage.curves
+        for budget, share in [(0, 1.0), *((point.budget, point.agreement) for point in policy.points)]
+    ]
+
+
+def _right(found: Rankings) -> list[Point]:
+    return [
+        (_title(found, policy), budget, percent)
+        for policy in found.answers
+        for budget, percent in [
+            *((0, point.against_full.baseline_percent) for point in policy.points[:1]),
+            *((point.budget, point.accuracy.percent) for point in policy.points),
+        ]
+    ]
+
+
+def _panel(points: Sequence[Point], styles: dict[str, Style], title: str) -> Panel:
+    chart = Lines(
+        records=points,
+        x=lambda point: point[1],
+        y=lambda point: point[2],
+        series=lambda point: point[0],
+        styles=styles,
+        across=Axis("sub-layers left out", zero=True, ticks=8, format="d"),
+        up=Axis(zero=True),
+        title=title,
+        height=220,
+    )
+    return Panel((chart,))
+
+
+def _title(found: Rankings, policy: PolicyEffects | PolicyAnswers) -> str:
+    """Short where all policies share a compensation."""
+    return policy.ranking if found.one_compensation else str(policy)
+
+
+def _beside(some: Sequence[T]) -> list[Sequence[T]]:
+    return [some[at : at + BESIDE] for at in range(0, len(some), BESIDE)]
+
+
+def _places(stage: str, orders: Sequence[tuple[str, Ranking]]) -> Table:
     """The first places of each ranking: sub-layers, and where they were probed the tokens that stay the same."""
-    return [_places(stage, some) for some in _parts(orders)]
-
-
-def _places(stage: str, orders: Mapping[str, Sequence[tuple[str, float | None]]]) -> Table:
-    columns: list[Column] = [Column("Place")]
-    cells: list[list[str]] = []
-    for name, scores in orders.items():
-        probed = any(same is not None for _, same in scores)
-        columns += [Column(name, right=False), *([Column("Same tokens")] if probed else [])]
-        cells.append([layer for layer, _ in scores[:SHOWN]])
-        if probed:
-            cells.append([NOTHING if same is None else f"{100 * same:.0f} %" for _, same in scores[:SHOWN]])
+    columns = [Column("Place", lambda place: str(place + 1))]
+    for title, ranking in orders:
+        columns.append(name(title, partial(_layer, ranking)))
+        if any(score.agreement is not None for score in ranking.scores):
+            columns.append(Column("Same tokens", partial(_same_tokens, ranking)))
     return Table(
         title=f"Rankings for {stage}",
-        columns=tuple(columns),
-        lines=tuple(Line((str(place), *row)) for place, row in enumerate(zip(*cells, strict=True), start=1)),
+        records=range(min(SHOWN, *(len(ranking.scores) for _, ranking in orders))),
+        columns=columns,
         note="The first goes first. A probe leaves out one sub-layer; greedy removal all that stand before it as well.",
     )
 
 
-def effects(stage: str, curves: Mapping[str, Points]) -> list[Table]:
-    """Share of tokens that stay the same, by budget and way."""
-    return [_effects(stage, some) for some in _parts(curves)]
+def _layer(ranking: Ranking, place: int) -> str:
+    return str(ranking.scores[place].layer)
 
 
-def _effects(stage: str, curves: Mapping[str, Points]) -> Table:
-    budgets = sorted({budget for points in curves.values() for budget, _ in points})
-    known = {way: dict(points) for way, points in curves.items()}
+def _same_tokens(ranking: Ranking, place: int) -> str:
+    return _share(ranking.scores[place].agreement, 0)
+
+
+def _effects(found: Rankings, stage: str, curves: Sequence[PolicyEffects]) -> Table:
+    """Share of tokens that stay the same, by budget and policy."""
     return Table(
         title=f"Same tokens, {stage}",
-        columns=(Column("Skipped"), *(Column(way) for way in curves)),
-        lines=tuple(Line((str(budget), *(_share(known[way].get(budget)) for way in curves))) for budget in budgets),
+        records=sorted({point.budget for policy in curves for point in policy.points}),
+        columns=(
+            Column("Skipped", str),
+            *each(curves, lambda policy, budget: _share(policy.agreement(budget), 1), partial(_title, found)),
+        ),
         note="Of the full model's own text, on questions that nothing was fitted on.",
     )
 
 
-def _parts(by_name: Mapping[str, T]) -> list[dict[str, T]]:
-    names = list(by_name)
-    return [{name: by_name[name] for name in names[at : at + BESIDE]} for at in range(0, len(names), BESIDE)]
+def _share(agreement: float | None, digits: int) -> str:
+    return words.NOTHING if agreement is None else f"{100 * agreement:.{digits}f} %"
 
 
-def _share(agreement: float | None) -> str:
-    return NOTHING if agreement is None else f"{100 * agreement:.1f} %"
-
-
-def right_answers(answers: Mapping[str, AnsweredBudgets]) -> Table:
-    """Right answers by way and budget, each with its difference to full depth."""
-    n = max((accuracy.n for points in answers.values() for _, accuracy, _ in points), default=0)
+def _right_answers(found: Rankings) -> Table:
+    """Right answers by policy and budget, each with its difference to full depth."""
+    records: list[tuple[str, BudgetAnswers]]
+    records = [(_title(found, policy), point) for policy in found.answers for point in policy.points]
+    n = max((point.accuracy.n for _, point in records), default=0)
     return Table(
         title="Right answers, left out of every stage",
-        columns=(Column("Way", right=False), Column("Skipped"), Column("Right"), Column("Against full depth")),
-        lines=tuple(
-            Line(
-                (
-                    way,
-                    str(budget),
-                    f"{accuracy.percent:.1f} %",
-                    f"{words.signed(paired.difference)} ({words.interval(paired.low, paired.high)})",
-                )
-            )
-            for way, points in answers.items()
-            for budget, accuracy, paired in points
+        records=records,
+        columns=(
+            name("Policy", lambda entry: entry[0]),
+            Column("Skipped", lambda entry: str(entry[1].budget)),
+            Column("Right", lambda entry: words.percent(entry[1].accuracy.percent)),
+            Column("Against full depth", lambda entry: words.difference(entry[1].against_full)),
         ),
-        note=f"Points, paired, with 95 % intervals, on {n} questions that nothing was fitted on. A way ends where it "
-        "surely loses.",
+        note=f"Points, paired, with 95 % intervals, on {n} questions that nothing was fitted on. A policy ends where "
+        "it surely loses.",
     )
-
-
-def write_rankings_figure(
-    curves: Mapping[str, Mapping[str, Points]], folder: Path, answers: Mapping[str, AnsweredBudgets] | None = None
-) -> None:
-    """Draw ``rankings.svg`` and ``rankings.png``: a panel a stage and one for the answers, a line a way."""
-    panels = [Panel((_same_tokens(stage, some),)) for stage, some in curves.items()]
-    if answers:
-        panels.append(Panel((_answers(answers),)))
-    write_figure(Figure("rankings", "What stays the same, by sub-layers left out.", tuple(panels)), folder)
-
-
-def _same_tokens(stage: str, curves: Mapping[str, Points]) -> Draw:
-    shares = {way: [(0, 100.0), *((budget, 100 * same) for budget, same in some)] for way, some in curves.items()}
-    return _lines(f"{stage}: tokens that stay the same, %", shares)
-
-
-def _answers(answers: Mapping[str, AnsweredBudgets]) -> Draw:
-    shares = {
-        way: [
-            *((0, paired.baseline_percent) for _, _, paired in points[:1]),
-            *((budget, accuracy.percent) for budget, accuracy, _ in points),
-        ]
-        for way, points in answers.items()
-    }
-    return _lines("left out of every stage: right answers, %", shares)
-
-
-def _lines(title: str, curves: Mapping[str, Points]) -> Draw:
-    rows: list[Row] = [
-        {"way": way, "budget": budget, "same": same} for way, points in curves.items() for budget, same in points
-    ]
-
-    def draw(theme: Theme, width: Width) -> alt.Chart:
-        return (
-            alt.Chart(alt.Data(values=rows))
-            .mark_line(point=True, strokeWidth=1.8)
-            .encode(
-                x=alt.X("budget:Q", title="sub-layers left out"),
-                y=alt.Y(
-                    "same:Q",
-                    title=None,
-                    scale=alt.Scale(zero=True),
-                    axis=alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH),
-                ),
-                color=alt.Color("way:N", title=None, scale=alt.Scale(domain=list(curves))),
-                strokeDash=alt.StrokeDash("way:N", title=None, scale=alt.Scale(domain=list(curves))),
-                shape=alt.Shape("way:N", title=None, scale=alt.Scale(domain=list(curves))),
-            )
-            .properties(width=width, height=220, title=title)
-        )
-
-    return draw

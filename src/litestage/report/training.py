@@ -3,52 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import altair as alt
+from litestage.report.chart import Axis, Lines, Style
+from litestage.report.page import Figure, Panel
 
-from litestage.report.charts import AXIS_WIDTH, Draw, Width
-from litestage.report.figures import Row
-from litestage.report.page import Figure, Panel, write_figure
-from litestage.report.theme import Theme
+Measured = Sequence[tuple[int, float]]
+"""Steps, and what was measured there."""
 
 
-def write_training_figure(
-    steps: Sequence[int], losses: Sequence[float], accuracies: Sequence[float | None], folder: Path
-) -> None:
-    """Draw ``training.svg`` and ``training.png``; losses in nats a target token, accuracies in percent."""
-    losses_by_step: list[Row] = [{"step": step, "value": loss} for step, loss in zip(steps, losses, strict=True)]
-    measured: list[Row] = [
-        {"step": step, "value": accuracy}
-        for step, accuracy in zip(steps, accuracies, strict=True)
-        if accuracy is not None
-    ]
-    panels = [Panel((_curve(losses_by_step, "Loss, nats a target token", last=steps[-1]),))]
-    if measured:
-        panels.append(Panel((_curve(measured, "Generated dev accuracy, %", last=steps[-1], points=True),)))
-    write_figure(Figure("training", "Loss and generated accuracy by step of training.", tuple(panels)), folder)
+def figure(losses: Measured, accuracies: Measured) -> Figure:
+    """Losses in nats a target token, accuracies in percent."""
+    last = losses[-1][0]
+    panels = [_curve(losses, "Loss, nats a target token", last)]
+    if accuracies:
+        panels.append(_curve(accuracies, "Generated dev accuracy, %", last, points=True))
+    return Figure("training", "Loss and generated accuracy by step of training.", tuple(panels))
 
 
-def _curve(rows: Sequence[Row], title: str, last: int, points: bool = False) -> Draw:
-    def draw(theme: Theme, width: Width) -> alt.Chart:
-        return (
-            alt.Chart(alt.Data(values=list(rows)))
-            .mark_line(color=theme.plan, strokeWidth=1.8, point={"color": theme.plan, "size": 50} if points else False)
-            .encode(
-                x=alt.X(
-                    "step:Q",
-                    title="step",
-                    scale=alt.Scale(domain=[0, last], nice=False, padding=6),
-                    axis=alt.Axis(format="d", tickCount=6, tickMinStep=1),
-                ),
-                y=alt.Y(
-                    "value:Q",
-                    title=None,
-                    scale=alt.Scale(zero=not points, padding=8),
-                    axis=alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH, tickCount=5),
-                ),
-            )
-            .properties(width=width, height=200, title=title)
-        )
-
-    return draw
+def _curve(measured: Measured, title: str, last: int, points: bool = False) -> Panel:
+    chart = Lines(
+        records=measured,
+        x=lambda entry: entry[0],
+        y=lambda entry: entry[1],
+        series=lambda entry: "",
+        styles={"": Style("plan")},
+        across=Axis("step", (0, last), 6, format="d", padding=6),
+        up=Axis(zero=not points),
+        title=title,
+        height=200,
+        points=points,
+    )
+    return Panel((chart,))

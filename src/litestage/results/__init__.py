@@ -36,7 +36,7 @@ from litestage.results.diagnosis import (
     SweepPoint,
 )
 from litestage.results.evaluation import Evaluation
-from litestage.results.kept import RESULTS_FILE, Kept
+from litestage.results.kept import RESULTS_FILE, Kept, kind_of
 from litestage.results.performance import (
     Example,
     ExampleStage,
@@ -111,6 +111,7 @@ __all__ = [
     "SweepPoint",
     "TurnTime",
     "indispensable",
+    "kind_of",
     "most_common",
     "verdict_on",
 ]

@@ -67,6 +67,12 @@ def read(path: Path) -> Any:
         raise DataError(f"{path} is not JSON ({error}). Run the job again.") from None
 
 
+def kind_of(path: Path) -> Any:
+    """Which job's results a file has; None where it does not say."""
+    content = read(path)
+    return content.get("kind") if isinstance(content, dict) else None
+
+
 def renamed(value: Any, names: dict[str, str]) -> Any:
     """JSON with other names for some fields, wherever they are."""
     if isinstance(value, dict):

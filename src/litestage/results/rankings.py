@@ -36,6 +36,10 @@ class PolicyEffects(PolicyRecord):
 
     points: tuple[BudgetEffect, ...]
 
+    def agreement(self, budget: int) -> float | None:
+        """None for a budget that was not judged."""
+        return next((point.agreement for point in self.points if point.budget == budget), None)
+
 
 class StageRankings(Record):
     """One stage's rankings by name, the effects of its policies, and what must never go."""

@@ -1,0 +1,210 @@
+"""Benchmarks of the engine: their tables and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from litestage.core import Machine
+from litestage.report import words
+from litestage.report.chart import Axis, Key, Ranges, Style
+from litestage.report.page import Figure, Panel
+from litestage.report.table import Column, Table, each, name
+from litestage.results import DecodeBench, MemoryBench, PipelineBench, PrecisionBench, SearchBench, StepTime
+
+BOUND_NOTE = (
+    "Share of bound: the time that reading the step's weights and cache from memory takes, at the {rate:.1f} GB/s "
+    "measured here, over the step's time; what stays in the processor's cache can make it more than 100 %."
+)
+EFFICIENCY_NOTE = "Efficiency: time saved over the full step's, divided by the share of weight bytes left out."
+OURS, OTHERS = Style("plan", "square"), Style("full", "square")
+
+
+def _where(machine: Machine | None) -> str:
+    """A sentence on what was measured; nothing for records that do not tell."""
+    return f" Measured on {machine.hardware} ({machine.device})." if machine else ""
+
+
+def precisions(bench: PrecisionBench) -> Table:
+    """Tokens and answers of each precision."""
+    first = bench.forms[0]
+    return Table(
+        title=f"Precisions of {bench.model} on {bench.task}: {first.accuracy.n} questions, {bench.shots} examples",
+        records=bench.forms,
+        columns=(
+            name("Precision", lambda one: one.precision),
+            Column("Same tokens", lambda one: words.percent(100 * one.agreement)),
+            Column("KL", lambda one: f"{one.kl:.4f}"),
+            Column("Accuracy", lambda one: words.accuracy(one.accuracy)),
+            Column("Against fp32", lambda one: words.difference(one.paired)),
+        ),
+        note=f"Same tokens: of {first.tokens} in fp32's own texts, those whose likeliest successor stays the "
+        f"same. KL in nats. Intervals are 95 %, those against fp32 paired by question.{_where(bench.conditions)}",
+    )
+
+
+def searches(bench: SearchBench) -> Table:
+    """Seconds of a search by precision, and what it chose."""
+    first = bench.forms[0]
+    return Table(
+        title=f"A search: {bench.model} on {bench.task}, {first.questions} questions",
+        records=bench.forms,
+        columns=(
+            name("Precision", lambda one: one.precision),
+            Column("Seconds", lambda one: f"{one.seconds:.1f}"),
+            Column("Ratio", lambda one: words.times(first.seconds / one.seconds)),
+            Column("Settings", lambda one: str(one.settings)),
+            Column("Questions", lambda one: str(one.answered)),
+            Column("Accuracy", lambda one: words.percent(one.percent)),
+            *each(first.skipped, lambda stage, one: str(one.skipped[stage])),
+        ),
+        note="Questions: over all settings. Accuracy and sub-layers skipped by stage: of the plan that each found.",
+    )
+
+
+def memory(bench: MemoryBench) -> Table:
+    """Where the megabytes are."""
+    rounds = bench.after_rounds_mb
+    megabytes = {
+        "Python with torch and transformers": bench.imported_mb,
+        "Weights": bench.weights_mb,
+        "Cache and kept prefixes": bench.cache_mb,
+        "All else": bench.overhead_mb,
+        "Together, after the last round": rounds[-1],
+        "After the first round": rounds[0],
+        "While loading, at most": bench.loading_peak_mb,
+    }
+    return Table(
+        title=f"Memory: {bench.model} on {bench.task}, {bench.precision}",
+        records=list(megabytes.items()),
+        columns=(name("", lambda entry: entry[0]), Column("MB", lambda entry: f"{entry[1]:.0f}")),
+        note=f"Resident memory of the process, after {len(rounds)} rounds of {bench.questions} questions.",
+    )
+
+
+def pipeline(bench: PipelineBench) -> Table:
+    """Questions a second by system, each with more of the engine than the one before."""
+    greedy = bench.votes is None
+    how = "greedy" if greedy else f"{bench.votes} votes"
+    last = Column("Same texts", lambda one: words.percent(100 * one.same_texts))
+    by_token = " A token: the same of the time a token, as sampled texts differ in length."
+    return Table(
+        title=f"Questions a second: {bench.model} on {bench.task}, {bench.precision}, {bench.shots} examples, {how}",
+        records=bench.systems,
+        columns=(
+            name("", lambda one: one.system),
+            Column("Rows", lambda one: str(one.batch_size)),
+            Column("Questions", lambda one: str(one.questions)),
+            Column("Seconds each", lambda one: words.seconds(one.seconds / one.questions)),
+            Column("Tokens each", lambda one: f"{one.tokens / one.questions:.0f}"),
+            Column("Ratio", lambda one: words.times(one.ratio)),
+            last if greedy else Column("A token", lambda one: words.times(one.token_ratio)),
+        ),
+        note="Rows: how many decode together. Ratio: the first line's time over this one's on the same questions, the "
+        f"median of groups answered in turn.{'' if greedy else by_token}{_where(bench.conditions)}",
+    )
+
+
+def decode(bench: DecodeBench) -> list[Table]:
+    """Engines at full depth, what skipping saves, and what stand-ins cost where any were timed."""
+    compensated = [kind for kind in _kinds(bench) if kind[1] != "none"]
+    plain = [kind for kind in _kinds(bench) if kind[1] == "none"]
+    costs = _saved(bench, [*plain[:1], *compensated], "What stand-ins cost: a step, and its skip efficiency")
+    saves = _saved(bench, plain, "What skipping saves: a step, and its skip efficiency")
+    return [full_depth(bench), *([costs] if compensated else []), saves]
+
+
+def full_depth(bench: DecodeBench) -> Table:
+    """Engines at full depth, by rows, the fastest of each first."""
+    return Table(
+        title=f"A decode step at full depth: {bench.model}, {bench.context} tokens before it",
+        records=[step for rows in _rows(bench) for step in _fastest(bench, rows)],
+        columns=(
+            Column("Rows", lambda step: str(step.rows)),
+            name("Engine", lambda step: step.title),
+            Column("Step", lambda step: _ms(step.ms_per_step)),
+            Column("Quartiles", lambda step: f"{_digits(step.ms_low)}–{_digits(step.ms_high)}"),
+            Column("Tokens a second", lambda step: f"{step.tokens_per_s:.0f}"),
+            Column(
+                "Share of bound",
+                lambda step: words.NOTHING if step.bound_share is None else words.share(step.bound_share),
+            ),
+        ),
+        note=BOUND_NOTE.format(rate=bench.bandwidth) + _where(bench.conditions),
+        tone=lambda step: "plain" if step.ours else "dim",
+        sortable=True,
+    )
+
+
+def _rows(bench: DecodeBench) -> list[int]:
+    return sorted({step.rows for step in bench.steps})
+
+
+def _fastest(bench: DecodeBench, rows: int) -> list[StepTime]:
+    here = [step for step in bench.steps if step.rows == rows and step.full_depth]
+    return sorted(here, key=lambda step: step.ms_per_step)
+
+
+def _ms(value: float) -> str:
+    return f"{_digits(value)} ms"
+
+
+def _digits(value: float) -> str:
+    """Of milliseconds: three that count below 10, since a GPU's step may be a fraction of one."""
+    size = abs(value)
+    return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
+
+
+Kind = tuple[str, str]
+"""What is left out, and what stands in for it."""
+
+
+def _kinds(bench: DecodeBench) -> list[Kind]:
+    """What our steps leave out, in the order of timing."""
+    ours = [step for step in bench.steps if step.ours and not step.full_depth]
+    return list(dict.fromkeys((step.skipped, step.compensation) for step in ours))
+
+
+def _saved(bench: DecodeBench, kinds: Sequence[Kind], title: str) -> Table:
+    """A step of ours at full depth, and with each kind of skipping."""
+    ours = [step for step in bench.steps if step.ours]
+    known = {(step.precision, step.rows, step.skipped, step.compensation): step for step in ours}
+
+    def cell(kind: Kind, full: StepTime) -> str:
+        step = known[full.precision, full.rows, *kind]
+        return f"{_ms(step.ms_per_step)}, {step.efficiency or 0:.2f}"
+
+    return Table(
+        title=title,
+        records=[step for step in ours if step.full_depth],
+        columns=(
+            name("Precision", lambda full: full.precision),
+            Column("Rows", lambda full: str(full.rows)),
+            Column("Full depth", lambda full: _ms(full.ms_per_step)),
+            *each(kinds, cell, lambda kind: kind[0] if kind[1] == "none" else kind[1]),
+        ),
+        note=EFFICIENCY_NOTE + _where(bench.conditions),
+    )
+
+
+def decode_figure(bench: DecodeBench) -> Figure:
+    """Tokens a second of each engine, a panel for each number of rows."""
+    place = f" on {bench.conditions.device}" if bench.conditions else ""
+    panels = [Panel((_bars(_fastest(bench, rows), f"{rows} row{'s' * (rows > 1)}{place}"),)) for rows in _rows(bench)]
+    described = f"Tokens a second at full depth, by engine and rows.{_where(bench.conditions)}"
+    return Figure("decode", described, tuple(panels), (Key("litestage", OURS), Key("others", OTHERS)))
+
+
+def _bars(steps: Sequence[StepTime], title: str) -> Ranges:
+    return Ranges(
+        records=steps,
+        label=lambda step: step.title,
+        low=lambda step: 0.0,
+        high=lambda step: step.tokens_per_s,
+        style=lambda step: OURS if step.ours else OTHERS,
+        across=Axis("tokens a second", (0.0, 1.2 * max(step.tokens_per_s for step in steps)), 4, padding=0),
+        text=lambda step: f"{step.tokens_per_s:.0f}",
+        title=title,
+        step=20,
+        bar=11,
+        label_room=190,
+    )

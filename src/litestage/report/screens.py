@@ -1,0 +1,31 @@
+"""What the terminal shows of each kind of record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from litestage.core import Plan, Trace
+from litestage.report import comparison, diagnosis, evaluation, plan, rankings
+from litestage.report.terminal import Part, PlanStrips, Said
+from litestage.results import Comparison, Diagnosis, Evaluation, PlanResult, PlanSearch, Rankings
+
+
+def _texts(trace: Trace) -> Iterator[Part]:
+    """What every stage wrote, a branch a line."""
+    for stage in trace.stages:
+        yield Said("\n".join([stage.name, *(f"  {done.text.strip()}" for done in stage.completions)]))
+
+
+SCREENS: dict[type, Callable[[Any], Iterable[Part]]] = {
+    Trace: _texts,
+    Plan: lambda one: [PlanStrips(one.stages, one.model.num_blocks)],
+    PlanSearch: plan.search_parts,
+    PlanResult: plan.terminal,
+    Comparison: comparison.terminal,
+    Diagnosis: diagnosis.terminal,
+    Evaluation: lambda one: [
+        evaluation.performance(one.performance, f"{one.conditions.model} on {one.conditions.task}")
+    ],
+    Rankings: rankings.terminal,
+}
