@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,33 @@ def test_a_row_does_not_depend_on_the_others(kernels: CpuKernels, kind: str, row
     """To the last bit: what a text becomes cannot depend on what else is in the batch."""
     x, linear = values(rows, 96, seed=seed), packed(kernels, values(24, 96, seed=seed + 1), kind)
     assert torch.equal(linear(x), torch.cat([linear(row[None]) for row in x]))
+
+
+def test_threads_share_the_work_and_change_nothing(kernels: CpuKernels) -> None:
+    """More of them than there are processors too, fewer again, and none but the caller's."""
+    x, linear = values(40, 96), packed(kernels, values(300, 96, seed=1), "int8")
+    states, block = torch.randn(40, 1, 15 * 16), torch.randn(1, 40, 2, 3, 16)
+    positions, rows, heads = torch.arange(40)[:, None], torch.zeros(40, dtype=torch.long), Heads(9, 3, 16, 0, 0.2, 0.0)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 7, 3):
+            torch.set_num_threads(count)
+            attended = kernels.attend(states.clone(), positions, rows, None, None, EPS, block.clone(), heads, 40)
+            found.append((linear(x), attended))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for some in found[1:] for a, b in zip(some, found[0], strict=True))
+
+
+def test_a_process_that_is_split_off_works_on(kernels: CpuKernels) -> None:
+    """It has none of the threads that its parent had started."""
+    x, linear = values(40, 96), packed(kernels, values(300, 96, seed=1), "int4")
+    expected = linear(x)
+    child = os.fork()
+    if not child:
+        os._exit(0 if torch.equal(linear(x), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @kinds

@@ -11,6 +11,9 @@
 
 #if WIDE
 
+/* Read once: what a register holds is not read again from where it came. */
+#define KEEP(vector) __asm__("" : "+v"(vector))
+
 /* SIDE queries, and what they work with. */
 typedef struct {
     float *q;          /* [size, SIDE] */
@@ -56,7 +59,8 @@ INLINE void score_side(const Shape *s, const float *q, int count, const float *k
     for (int i = 0; i < s->size; i += 8)
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j++) {
-            const __m512 numbers = _mm512_load_ps(q + (i + j) * SIDE);
+            __m512 numbers = _mm512_load_ps(q + (i + j) * SIDE);
+            KEEP(numbers);
             for (int k = 0; k < count; k++)
                 dot[k][j] = _mm512_fmadd_ps(numbers, _mm512_set1_ps(keys[k * width + i + j]), dot[k][j]);
         }
@@ -97,17 +101,21 @@ static void weigh_side(const Shape *s, Side *side) {
 INLINE void mix_side(const Side *side, int count, const float *values, long width, long from, long to, float *sums) {
     __m512 sum[COLUMNS];
     const long whole = to < side->least ? to : side->least > from ? side->least : from;
+#pragma GCC unroll 24
     for (int i = 0; i < count; i++) sum[i] = _mm512_load_ps(sums + i * SIDE);
     for (long t = from; t < whole; t++, values += width) {
         const __m512 weight = _mm512_mul_ps(_mm512_load_ps(side->scores + t * SIDE), side->inverse);
-        for (int i = 0; i < count; i++) sum[i] = _mm512_fmadd_ps(weight, _mm512_set1_ps(values[i]), sum[i]);
+#pragma GCC unroll 24
+    for (int i = 0; i < count; i++) sum[i] = _mm512_fmadd_ps(weight, _mm512_set1_ps(values[i]), sum[i]);
     }
     for (long t = whole; t < to; t++, values += width) {
         const __m512 weight = _mm512_mul_ps(_mm512_load_ps(side->scores + t * SIDE), side->inverse);
         const __mmask16 seen = seeing(side, t);
+#pragma GCC unroll 24
         for (int i = 0; i < count; i++)
             sum[i] = _mm512_mask3_fmadd_ps(weight, _mm512_set1_ps(values[i]), sum[i], seen);
     }
+#pragma GCC unroll 24
     for (int i = 0; i < count; i++) _mm512_store_ps(sums + i * SIDE, sum[i]);
 }
 

@@ -17,7 +17,7 @@ import torch
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
+    *("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-pthread", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
 )
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -39,8 +39,7 @@ def build_kernels(variant: str | None = None) -> ctypes.PyDLL:
     """The compiled kernels, from the user's cache folder if they were built before; raises `CannotBuildError`.
 
     ``LITESTAGE_CC`` names another compiler, or ``none`` to go without; ``LITESTAGE_KERNELS`` one of `VARIANTS`, where
-    the caller names none. OpenMP is torch's own copy of it, which is
-    loaded already: the kernels and torch share their threads.
+    the caller names none. Kernels take as many threads as torch does: they ask torch's own copy of OpenMP.
     """
     command = [_compiler(), *FLAGS, *_without(variant or os.environ.get("LITESTAGE_KERNELS", "native"))]
     folder = Path(platformdirs.user_cache_dir("litestage")) / "kernels"

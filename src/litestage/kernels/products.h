@@ -3,6 +3,7 @@
 #include "panels_by_tiles.h"
 #include "team.h"
 
+#define FEW 4096     /* numbers of input that are not worth the help of another thread */
 #define STRIP 524288 /* bytes of input that stay in a core's cache while panels go by */
 
 /* What is added to a panel's sums: a bias or 0, and `rank` rows of a map, `apart` numbers from each other. */
@@ -115,6 +116,6 @@ void litestage_linear(const float *x, long rows, int in, int kind, const float *
     lay_out(&p.input, rank, reserve(lay_out(&p.input, rank, 0)));
     const long fitting = STRIP / p.input.size / (2 * high) * (2 * high), pairs = (out + 2 * PANEL - 1) / (2 * PANEL);
     p.strip = fitting ? fitting : 2 * high;
-    share_out(take, &p, rows, 1);
+    share_out(take, &p, rows, 1 + FEW / in);
     share_out(multiply, &p, pairs * ((rows + p.strip - 1) / p.strip), 1);
 }
