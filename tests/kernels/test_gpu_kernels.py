@@ -9,13 +9,11 @@ import tiny
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.activations import ACT2FN
 
 from litestage.kernels import GpuKernels, round_weight
 from litestage.kernels import gpu as gpu_module
-from litestage.kernels.kernels import GATED, Heads
-from litestage.models.decoder import Activation, LowRank
-from litestage.models.packed import Packed, Packing
+from litestage.kernels.kernels import Heads
+from litestage.models.packed import Packed
 
 KINDS = ("bf16", "int8", "int4")
 EPS = 1e-5
@@ -54,82 +52,11 @@ def times(x: Tensor, weight: Tensor, kind: str) -> Tensor:
 
 
 @kinds
-@dtypes
-@pytest.mark.parametrize(
-    ("rows", "outputs", "inputs"), [(1, 21, 96), (2, 40, 32), (17, 50, 192), (33, 16, 64), (70, 9, 96)]
-)
-def test_a_product_is_that_of_the_rounded_weights(
-    kernels: GpuKernels, kind: str, dtype: torch.dtype, rows: int, outputs: int, inputs: int
-) -> None:
-    x, weight = values(rows, inputs, dtype=dtype, seed=rows), values(outputs, inputs, seed=rows + 1)
-    bias, onto = values(outputs, dtype=dtype), values(rows, outputs, dtype=dtype, seed=2)
-    expected = times(x, weight, kind)
-    assert close(packed(kernels, weight, kind, dtype)(x), expected)
-    assert close(packed(kernels, weight, kind, dtype, bias)(x, onto), onto + expected + bias)
-
-
-@kinds
-@dtypes
-@pytest.mark.parametrize("rows", [1, 3, 70])
-def test_norm_and_gate_come_before_the_product(kernels: GpuKernels, kind: str, dtype: torch.dtype, rows: int) -> None:
-    weight, norm = values(24, 96, seed=4), (torch.rand(96) + 0.5).to(HERE, dtype)
-    linear = packed(kernels, weight, kind, dtype)
-    x = values(rows, 1, 96, dtype=dtype, seed=6)
-    assert close(linear.normed(x, norm, EPS), times(F.rms_norm(x.double(), (96,), norm.double(), EPS), weight, kind))
-    assert close(linear.normed(x, None, EPS), times(x, weight, kind))
-    gate_up = values(rows, 1, 192, dtype=dtype, seed=8) * 4
-    gate_up[0, 0, :3] = torch.tensor([-200.0, 200.0, 0.0])
-    onto = values(rows, 1, 24, dtype=dtype)
-    for name in (*GATED, "relu"):
-        function = ACT2FN[name]
-        gated = function(gate_up[..., :96].double()) * gate_up[..., 96:].double()
-        assert close(linear.gated(gate_up, Activation(name, function), onto), onto + times(gated, weight, kind))
-
-
-@kinds
 def test_rows_may_be_multiplied_one_by_one(kernels: GpuKernels, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_module, "ROWS_ALONE", 4)
     x, weight, norm = values(3, 96, seed=2), values(21, 96, seed=3), torch.rand(96, device=HERE)
     found = packed(kernels, weight, kind, torch.float32).normed(x, norm, EPS)
     assert close(found, times(F.rms_norm(x.double(), (96,), norm.double(), EPS), weight, kind))
-
-
-@kinds
-@pytest.mark.parametrize("rows", [1, 5, 70])
-def test_a_low_rank_map_is_added_to_the_product(kernels: GpuKernels, kind: str, rows: int) -> None:
-    weight, norm, onto = values(20, 64, seed=2), torch.rand(64, device=HERE) + 0.5, values(rows, 20, seed=5)
-    low_rank = LowRank(values(3, 64, seed=3), values(3, 20, seed=4))
-    packing = Packing(kind, torch.float32, torch.float32, kernels)
-    whole = packed(kernels, weight, kind, torch.float32)
-    both = Packed(whole.packed, kind, whole.shape, None, kernels, low_rank)
-    gate_up = values(rows, 128, seed=rows)
-    x = gate_up[:, :64].contiguous()
-    of_norm, of_gate = F.rms_norm(x, (64,), norm, EPS), F.silu(x) * gate_up[:, 64:]
-    silu = Activation("silu", F.silu)
-    assert packing.for_heads_of(64).kernels is kernels
-    for found, seen, start in (
-        (both(x, onto), x, onto),
-        (both.normed(x, norm, EPS), of_norm, 0),
-        (both.gated(gate_up, silu, onto), of_gate, onto),
-    ):
-        assert close(found, start + times(seen, weight, kind) + seen.double() @ low_rank.weight.double().T)
-
-
-@kinds
-@dtypes
-def test_rows_are_those_of_the_rounded_weights(kernels: GpuKernels, kind: str, dtype: torch.dtype) -> None:
-    weight, which = values(40, 96, seed=3), torch.tensor([[0, 39], [7, 8]], device=HERE)
-    found = packed(kernels, weight, kind, dtype).rows(which)
-    assert found.dtype == dtype
-    assert torch.allclose(
-        found, round_weight(weight, kind)[which].to(dtype), rtol=1e-2 if dtype.itemsize == 2 else 1e-6
-    )
-
-
-@kinds
-def test_a_packed_matrix_is_as_small_as_its_bits(kernels: GpuKernels, kind: str) -> None:
-    size = {"bf16": 2, "int8": 34 / 32, "int4": 20 / 32}[kind]
-    assert packed(kernels, values(16, 64), kind, torch.float32).nbytes == size * 16 * 64
 
 
 CASES: dict[str, dict[str, Any]] = {

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F
-from transformers.activations import ACT2FN
 
 from litestage.kernels import CpuKernels, build_kernels, find_kernels, round_weight
 from litestage.kernels.build import VARIANTS, CannotBuildError
-from litestage.kernels.kernels import GATED, Alike, Heads
+from litestage.kernels.kernels import Alike, Heads
 from litestage.kernels.rounding import GROUP
-from litestage.models.decoder import Activation, LowRank, Projection
+from litestage.models.decoder import LowRank, Projection
 from litestage.models.packed import Packed, Packing
 
 KINDS = ("bf16", "int8", "int4")
@@ -68,38 +64,6 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return bool(error < 2e-3)
 
 
-@kinds
-@given(rows=st.integers(1, 70), outputs=st.integers(1, 50), groups=st.integers(1, 5), seed=st.integers(0, 99))
-def test_a_product_is_that_of_the_rounded_weights(
-    kernels: CpuKernels, kind: str, rows: int, outputs: int, groups: int, seed: int
-) -> None:
-    x, weight = values(rows, 32 * groups, seed=seed), values(outputs, 32 * groups, seed=seed + 1)
-    bias = values(outputs, seed=seed) if seed % 3 else None
-    expected = F.linear(seen(x, kind), round_weight(weight, kind).double(), None if bias is None else bias.double())
-    assert close(packed(kernels, weight, kind, bias)(x), expected)
-
-
-@kinds
-@given(rows=st.integers(1, 9), outputs=st.integers(1, 50), rank=st.integers(0, 7), seed=st.integers(0, 99))
-def test_a_low_rank_map_is_added_to_the_product(
-    kernels: CpuKernels, kind: str, rows: int, outputs: int, rank: int, seed: int
-) -> None:
-    """Of the input as it is, not of its bytes; after the norm or gate as well."""
-    weight, norm, gate_up = values(outputs, 64, seed=seed), torch.rand(64) + 0.5, values(rows, 128, seed=seed + 1)
-    x = gate_up[:, :64]
-    low_rank = LowRank(values(rank, 64, seed=seed + 2), torch.randn(rank, outputs))
-    alone = packed(kernels, weight, kind)
-    both = replace(alone, beside=low_rank)
-    assert both.nbytes == alone.nbytes + 4 * rank * (64 + outputs)
-    silu = Activation("silu", F.silu)
-    for found, without, seen in (
-        (both(x), alone(x), x),
-        (both.normed(x, norm, EPS), alone.normed(x, norm, EPS), F.rms_norm(x, (64,), norm, EPS)),
-        (both.gated(gate_up, silu), alone.gated(gate_up, silu), F.silu(gate_up[:, :64]) * gate_up[:, 64:]),
-    ):
-        assert close(found, without.double() + seen.double() @ low_rank.weight.double().T)
-
-
 def test_4_bits_keep_what_an_adapter_added(kernels: CpuKernels) -> None:
     """A weight on a grid of 4 bits, and far less than a step of it from an adapter, with kernels and without."""
     base = round_weight(torch.randn(40, 64), "int4")
@@ -127,19 +91,6 @@ def test_vectors_and_tile_registers_add_to_the_same_bits(kind: str, rows: int) -
     variants = ["avx512", "avx2"] if kind == "bf16" else ["native", "avx512", "avx2"]
     found = [packed(built(variant), weight, kind)(x) for variant in variants]
     assert all(torch.equal(found[0], other) for other in found)
-
-
-@kinds
-def test_norm_and_gate_come_before_the_product(kernels: CpuKernels, kind: str) -> None:
-    x, weight, norm = torch.randn(2, 3, 64), torch.randn(24, 64), torch.rand(64) + 0.5
-    linear, rounded = packed(kernels, weight, kind), round_weight(weight, kind).double()
-    assert close(linear.normed(x, norm, EPS), seen(F.rms_norm(x, (64,), norm, EPS), kind) @ rounded.T)
-    assert close(linear.normed(x, None, EPS), seen(x, kind) @ rounded.T)
-    gate_up = torch.randn(2, 3, 128) * 4
-    gate_up[0, 0, :3] = torch.tensor([-200.0, 200.0, 0.0])
-    for name in (*GATED, "relu"):
-        gated = ACT2FN[name](gate_up[..., :64]) * gate_up[..., 64:]
-        assert close(linear.gated(gate_up, Activation(name, ACT2FN[name])), seen(gated, kind) @ rounded.T)
 
 
 @kinds
@@ -210,79 +161,6 @@ def test_columns_that_make_no_whole_groups_stay_as_they_are(kernels: CpuKernels)
     kept = Packing("int4", torch.float32, torch.float32, kernels).pack(projection)
     assert isinstance(kept, Projection)
     assert torch.equal(kept.weight, projection.weight)
-
-
-@given(
-    case=st.fixed_dictionaries(
-        {
-            "kv_heads": st.integers(1, 3),
-            "group": st.integers(1, 6),
-            "size": st.sampled_from([8, 16, 32, 40, 64, 96]),
-            "window": st.sampled_from([0, 1, 5, 50]),
-            "cap": st.sampled_from([0.0, 3.0]),
-            "lengths": st.lists(st.integers(0, 90), min_size=1, max_size=4),
-            "tokens": st.integers(1, 4),
-            "narrow": st.booleans(),
-            "turned": st.booleans(),
-            "normed": st.booleans(),
-        }
-    ),
-    seed=st.integers(0, 99),
-)
-def test_attention_is_that_of_torch(kernels: CpuKernels, case: dict[str, Any], seed: int) -> None:
-    """Row by row, on just the slots that a token sees."""
-    torch.manual_seed(seed)
-    K, G, E, T, B = case["kv_heads"], case["group"], case["size"], case["tokens"], len(case["lengths"])
-    H, scale = K * G, 0.2
-    block = torch.randn(B + 1, 100, 2, K, E).to(torch.bfloat16 if case["narrow"] else torch.float32)
-    states = torch.randn(B, T, (H + 2 * K) * E)
-    positions = torch.tensor(case["lengths"])[:, None] + torch.arange(T)
-    rows = torch.randperm(B + 1)[:B]
-    rotary = (torch.randn(100, E), torch.randn(100, E)) if case["turned"] else None
-    norm = torch.rand(H + K, E) if case["normed"] else None
-    expected = _attended(
-        states.clone(), positions, rows, rotary, norm, block.clone(), H, K, scale, case["window"], case["cap"]
-    )
-    heads = Heads(H, K, E, case["window"], scale, case["cap"])
-    found = kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads, 100)
-    assert torch.allclose(found, expected, atol=2e-2 if case["narrow"] else 2e-5)
-
-
-def _attended(
-    states: Tensor,
-    positions: Tensor,
-    rows: Tensor,
-    rotary: tuple[Tensor, Tensor] | None,
-    norm: Tensor | None,
-    block: Tensor,
-    H: int,
-    K: int,
-    scale: float,
-    window: int,
-    cap: float,
-) -> Tensor:
-    B, T = positions.shape
-    heads = states.view(B, T, H + 2 * K, -1)
-    turned = heads[:, :, : H + K]
-    if norm is not None:
-        turned.copy_(F.rms_norm(turned, turned.shape[-1:], eps=EPS) * norm)
-    if rotary is not None:
-        cos, sin = (table[positions][:, :, None] for table in rotary)
-        turned.copy_(turned * cos + turned.roll(turned.shape[-1] // 2, -1) * sin)
-    out = torch.zeros(B, T, H, turned.shape[-1])
-    for b in range(B):
-        for t in range(T):
-            at = int(positions[b, t])
-            block[rows[b], at] = heads[b, t, H:].view(2, K, -1).to(block.dtype)
-    for b in range(B):
-        for t in range(T):
-            to = int(positions[b, t]) + 1
-            seen = block[rows[b], max(0, to - window) if window else 0 : to].float()
-            for h in range(H):
-                scores = seen[:, 0, h // (H // K)] @ heads[b, t, h] * scale
-                scores = torch.tanh(scores / cap) * cap if cap else scores
-                out[b, t, h] = scores.softmax(0) @ seen[:, 1, h // (H // K)]
-    return out.view(B, T, -1)
 
 
 forms = pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 16), (torch.bfloat16, 64)], ids=["fp32", "bf16"])
