@@ -71,6 +71,12 @@ def test_the_benchmarks_run(typed: Typed, checkout: Path) -> None:
     assert [typed(on_fewer(command)) for command in found] == [0] * 5
 
 
+def test_the_guide_to_transformers_runs(typed: Typed, checkout: Path) -> None:
+    """Its notebook has a test of its own (`hf/test_notebook.py`)."""
+    assert [typed(command) for command in commands("docs/transformers.md")] == [0]
+    assert (checkout / "runs" / "smaller" / "config.json").is_file()
+
+
 def test_the_python_of_the_readme_runs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
