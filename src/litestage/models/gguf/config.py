@@ -29,11 +29,11 @@ BIASES = {
 
 def architecture_of(account: Account) -> Architecture | None:
     """How the file is read; None, and a refused key, for one that is no model or of no family here."""
-    kind = account.use("general.type", "what the file is")
+    kind = account.use("general.type", "what the file is", "a text")
     if kind is not None and kind != "model":
         account.refuse("general.type", TYPES.get(kind, f"{kind!r} is no model.").rstrip())
         return None
-    name = account.use("general.architecture", "how the other keys and the tensors are read")
+    name = account.use("general.architecture", "how the other keys and the tensors are read", "a text")
     if name is None:
         account.lack("key", "general.architecture", "it says how weights are read. Give a model's file.")
     if name not in ARCHITECTURES:
@@ -53,6 +53,9 @@ def read_config(account: Account, architecture: Architecture, tokens: dict[str, 
     sizes = {name: _scalar(account, own(key), name) for key, name in SIZES.items()}
     if lacking := [key for key, name in SIZES.items() if sizes[name] is None]:
         account.lack("key", own(lacking[0]), "without it the model's sizes are unknown.")
+    if wrong := [key for key, name in SIZES.items() if sizes[name] <= 0]:
+        account.stop(own(wrong[0]), "it is no size.")
+    _check_blocks(account, sizes["num_hidden_layers"])
     heads, width = sizes["num_attention_heads"], sizes["hidden_size"]
     kv_heads = _scalar(account, own("attention.head_count_kv"), "num_key_value_heads")
     head_size = _head_size(account, width, heads)
@@ -76,6 +79,13 @@ def read_config(account: Account, architecture: Architecture, tokens: dict[str, 
     return _built(account, kind, settings | windows | tokens)
 
 
+def _check_blocks(account: Account, blocks: int) -> None:
+    """A model of blocks that are not there would take long to be found missing."""
+    stored = {name.split(".")[1] for name in account.file.tensors if name.startswith("blk.")}
+    if blocks > len(stored):
+        account.stop(account.file.own("block_count"), f"it is {blocks}, and the file holds {len(stored)} blocks.")
+
+
 def _built(account: Account, kind: str, settings: dict[str, Any]) -> PretrainedConfig:
     family = CONFIG_MAPPING[kind]
     switches = {
@@ -95,7 +105,7 @@ def _built(account: Account, kind: str, settings: dict[str, Any]) -> PretrainedC
 
 def _scalar(account: Account, key: str, why: str) -> Any:
     """A number; one for each block where all are the same."""
-    value = account.use(key, why)
+    value = account.use(key, why, "a number, or one for each block")
     if isinstance(value, list):
         if len(set(value)) != 1:
             account.refuse(key, "it differs from block to block, and all blocks of the families here are of one size.")
@@ -117,7 +127,7 @@ def embedding_rows(account: Account) -> int:
     embedding = account.file.tensors.get("token_embd.weight")
     if embedding is None:
         account.lack("tensor", "token_embd.weight", "it is the embedding of tokens.")
-    said = account.use(account.file.own("vocab_size"), "vocab_size")
+    said = account.use(account.file.own("vocab_size"), "vocab_size", "a number")
     if said is not None and said != embedding.shape[0]:
         account.refuse(
             account.file.own("vocab_size"), f"it is {said}, and the embedding has {embedding.shape[0]} rows."
@@ -128,15 +138,15 @@ def embedding_rows(account: Account) -> int:
 def _constants(account: Account, architecture: Architecture, head_size: int) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for key, name in architecture.constants.items():
-        value = account.use(account.file.own(key), name)
+        value = account.use(account.file.own(key), name, "a number")
         if value or (value is not None and key.endswith("softcapping")):
             found[name] = float(value) or None
         elif key in architecture.required:
             account.lack("key", account.file.own(key), "it scales what this family makes.")
     if "attention.scale" in architecture.constants:
         found.setdefault(architecture.constants["attention.scale"], head_size**-0.5)
-    turns = account.use(account.file.own("rope.scaling.finetuned"), "whether scaling was trained; Granite's switch")
-    if architecture.model_type == "granite" and turns is False:
+    turns = account.use(account.file.own("rope.scaling.finetuned"), "Granite's switch of rotation", "yes or no")
+    if architecture.model_type == "granite" and turns is not None and not turns:
         account.refuse(account.file.own("rope.scaling.finetuned"), "it turns no positions, which Granite's models do.")
     return found
 
@@ -146,8 +156,10 @@ def _windows(account: Account, architecture: Architecture, blocks: int) -> tuple
     own = account.file.own
     if architecture.window_type is None:
         return architecture.model_type, {}
-    window = account.use(own("attention.sliding_window"), "sliding_window")
-    pattern = account.use(own("attention.sliding_window_pattern"), "which blocks have the window")
+    window = account.use(own("attention.sliding_window"), "sliding_window", "a number")
+    pattern = account.use(
+        own("attention.sliding_window_pattern"), "which blocks have the window", "a number, or yes or no for each block"
+    )
     if architecture.window_pattern is None:
         if pattern is not None:
             account.refuse(own("attention.sliding_window_pattern"), "this family has its window in all blocks.")

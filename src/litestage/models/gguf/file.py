@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,28 @@ class GgufFile:
         return f"{self.architecture}.{key}"
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(of(one) for one in value)
+
+
+FORMS: dict[str, Callable[[Any], bool]] = {
+    "a text": lambda value: isinstance(value, str),
+    "a number": _is_number,
+    "yes or no": lambda value: isinstance(value, bool | int),
+    "a list of texts": lambda value: _is_list(value, lambda one: isinstance(one, str)),
+    "a list of numbers": lambda value: _is_list(value, _is_number),
+    "a number, or one for each block": lambda value: _is_number(value) or _is_list(value, _is_number),
+    "a number, or yes or no for each block": lambda value: (
+        _is_number(value) or _is_list(value, lambda one: isinstance(one, bool | int))
+    ),
+}
+"""What the value of a key may be."""
+
+
 class Account:
     """What became of each key and tensor, as those who read them say."""
 
@@ -88,15 +110,23 @@ class Account:
         if verdict in WRONG or (kind, name) not in self._entries:
             self._entries[kind, name] = Entry(kind, name, verdict, why)
 
-    def use(self, key: str, why: str) -> Any:
-        """The value of a key of the file, or None; noted as used where it is there."""
+    def use(self, key: str, why: str, form: str) -> Any:
+        """The value of a key of the file, or None; noted as used where it is there. ``form`` is one of `FORMS`."""
         value = self.file.value(key)
-        if value is not None:
-            self.note("key", key, "used", why)
+        if value is None:
+            return None
+        if not FORMS[form](value):
+            self.stop(key, f"it is {str(value)[:40]}, and {form} belongs there.")
+        self.note("key", key, "used", why)
         return value
 
     def refuse(self, key: str, why: str) -> None:
         self.note("key", key, "refused", why)
+
+    def stop(self, key: str, why: str) -> NoReturn:
+        """Refuse a key without which nothing more can be read."""
+        self.refuse(key, why)
+        raise ModelError(f"{self.file.source} holds the key {key}: {why}")
 
     def lack(self, kind: Kind, name: str, why: str) -> NoReturn:
         """Note what is not there, where nothing more can be read without it."""

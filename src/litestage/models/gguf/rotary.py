@@ -28,7 +28,7 @@ class Rotary:
         """A config's ``rope_parameters``; by layer type where blocks with a window have a base of their own."""
         parameters = self._scaling() | self._share()
         key = self.account.file.own("rope.freq_base_swa")
-        local = self.account.use(key, "the base of rotation in blocks with a window")
+        local = self.account.use(key, "the base of rotation in blocks with a window", "a number")
         if self.architecture.local_base is None:
             if local is not None:
                 self.account.refuse(key, "this family turns positions alike in all blocks.")
@@ -39,7 +39,8 @@ class Rotary:
     @property
     def turned(self) -> int:
         """Dimensions of a head that are turned."""
-        turned = self.account.use(self.account.file.own("rope.dimension_count"), "how much of a head is turned")
+        key = self.account.file.own("rope.dimension_count")
+        turned = self.account.use(key, "how much of a head is turned", "a number")
         return self.head_size if turned is None else int(turned)
 
     def _share(self) -> dict[str, float]:
@@ -59,7 +60,7 @@ class Rotary:
     def _scaling(self) -> dict[str, Any]:
         """The scaling of all blocks, or of those without a window."""
         theta = {"rope_theta": self._number("rope.freq_base", BASE, "the base of rotation (rope_theta)")}
-        kind = self.account.use(self.account.file.own("rope.scaling.type"), "the kind of scaling") or "linear"
+        kind = self.account.use(self.account.file.own("rope.scaling.type"), "the kind of scaling", "a text") or "linear"
         if kind not in SCALINGS:
             self.account.refuse(
                 self.account.file.own("rope.scaling.type"), f"{kind!r} is a way of turning positions not known here."
@@ -115,7 +116,7 @@ class Rotary:
         if stretch != 1.0:
             parameters["attention_factor"] = usual * stretch
         for key, name in YARN.items():
-            if (value := self.account.use(own(f"rope.scaling.{key}"), name)) is not None:
+            if (value := self.account.use(own(f"rope.scaling.{key}"), name, "a number")) is not None:
                 parameters[name] = float(value)
         if self._number("rope.scaling.yarn_ext_factor", 1.0, "1 is yarn as it is known") != 1.0:
             self.account.refuse(own("rope.scaling.yarn_ext_factor"), "it blends frequencies otherwise than yarn does.")
@@ -144,5 +145,5 @@ class Rotary:
         return [float(one) for one in tensor.values()]
 
     def _number(self, key: str, default: float, why: str) -> float:
-        value = self.account.use(self.account.file.own(key), why)
+        value = self.account.use(self.account.file.own(key), why, "a number")
         return default if value is None else float(value)

@@ -183,7 +183,7 @@ class Vocabulary:
 def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabulary:
     """What the keys say; what cannot be taken over is noted as refused. ``rows`` are the embedding's."""
     tokens, types = _tokens(account, rows)
-    kind = _required(account, "model", "the kind of vocabulary")
+    kind = _required(account, "model", "the kind of vocabulary", "a text")
     if kind not in ("gpt2", "llama"):
         account.refuse(
             f"{PREFIX}model", f"vocabularies of the kind {kind!r} are not read; byte-level and SentencePiece BPE are."
@@ -193,11 +193,11 @@ def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabula
     merges = _merges(account, tokens, types, byte_level)
     _note_unused(account)
     ids = _special_ids(account, len(tokens))
-    begins = account.use(f"{PREFIX}add_bos_token", "whether a text begins with the BOS token")
+    begins = account.use(f"{PREFIX}add_bos_token", "whether a text begins with the BOS token", "yes or no")
     begins = (pre.begins if pre is not None else True) if begins is None else bool(begins)
     if begins and "bos" not in ids:
         account.lack("key", f"{PREFIX}bos_token_id", "a BOS token comes before each text.")
-    space_first = account.use(f"{PREFIX}add_space_prefix", "whether a text begins with a space")
+    space_first = account.use(f"{PREFIX}add_space_prefix", "whether a text begins with a space", "yes or no")
     if byte_level and space_first:
         account.refuse(
             f"{PREFIX}add_space_prefix", "a byte-level vocabulary with a space before each text is not read."
@@ -217,17 +217,17 @@ def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabula
     )
 
 
-def _required(account: Account, key: str, why: str) -> Any:
-    value = account.use(f"{PREFIX}{key}", why)
+def _required(account: Account, key: str, why: str, form: str) -> Any:
+    value = account.use(f"{PREFIX}{key}", why, form)
     if value is None:
         account.lack("key", f"{PREFIX}{key}", f"it says {why}. Fetch a newer conversion.")
     return value
 
 
 def _tokens(account: Account, rows: int) -> tuple[list[str], list[int]]:
-    tokens = _required(account, "tokens", "the texts of its tokens")
+    tokens = _required(account, "tokens", "the texts of its tokens", "a list of texts")
     tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
-    types = _required(account, "token_type", "which of its tokens are special")
+    types = _required(account, "token_type", "which of its tokens are special", "a list of numbers")
     if len(tokens) > rows:
         account.refuse(f"{PREFIX}tokens", f"there are {len(tokens)} tokens, and rows for {rows} in the embedding.")
     if len(types) != len(tokens):
@@ -243,7 +243,7 @@ def _pre(account: Account, byte_level: bool) -> Pre | None:
         if f"{PREFIX}pre" in account.file.fields:
             account.note("key", f"{PREFIX}pre", "harmless", "SentencePiece cuts no text before it merges")
         return None
-    name = _required(account, "pre", "how text is cut before tokens are merged")
+    name = _required(account, "pre", "how text is cut before tokens are merged", "a text")
     if name not in PRE:
         account.refuse(
             f"{PREFIX}pre", f"{name!r} is no way of cutting text that is known here. Known: {', '.join(PRE)}."
@@ -254,14 +254,13 @@ def _pre(account: Account, byte_level: bool) -> Pre | None:
 def _merges(account: Account, tokens: list[str], types: list[int], byte_level: bool) -> list[tuple[str, str]]:
     """The file's own, or those that follow from SentencePiece's scores: of any two tokens that make a third, those
     that make the one of the highest score come first."""
-    written = account.use(f"{PREFIX}merges", "which tokens make up a longer one")
-    if byte_level or written is not None:
-        written = _required(account, "merges", "which tokens make up a longer one") if written is None else written
+    if byte_level or f"{PREFIX}merges" in account.file.fields:
+        written = _required(account, "merges", "which tokens make up a longer one", "a list of texts")
         pairs = [tuple(merge.split(" ", 1)) for merge in written]
         if any(len(pair) != 2 for pair in pairs):
             account.refuse(f"{PREFIX}merges", "one of them is not of two tokens.")
         return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
-    scores = _required(account, "scores", "which tokens are merged first")
+    scores = _required(account, "scores", "which tokens are merged first", "a list of numbers")
     if len(scores) != len(tokens):
         account.refuse(f"{PREFIX}scores", f"it has {len(scores)} entries for {len(tokens)} tokens.")
     plain = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == TokenType.NORMAL}
@@ -291,10 +290,10 @@ def _note_unused(account: Account) -> None:
 
 
 def _chat_template(account: Account) -> str | dict[str, str] | None:
-    default: str | None = account.use(TEMPLATE, "the form of a chat")
-    account.use(f"{TEMPLATE}s", "names of other forms of a chat")
+    default: str | None = account.use(TEMPLATE, "the form of a chat", "a text")
+    account.use(f"{TEMPLATE}s", "names of other forms of a chat", "a list of texts")
     named = {
-        name.removeprefix(f"{TEMPLATE}."): str(account.use(name, "a form of a chat that a task can ask for"))
+        name.removeprefix(f"{TEMPLATE}."): account.use(name, "a form of a chat that a task can ask for", "a text")
         for name in account.file.fields
         if name.startswith(f"{TEMPLATE}.")
     }
@@ -304,7 +303,7 @@ def _chat_template(account: Account) -> str | dict[str, str] | None:
 def _special_ids(account: Account, count: int) -> dict[str, int]:
     ids = {}
     for name, key in SPECIAL.items():
-        value = account.use(f"{PREFIX}{key}", f"the {name.upper()} token")
+        value = account.use(f"{PREFIX}{key}", f"the {name.upper()} token", "a number")
         if value is not None and not 0 <= value < count:
             account.refuse(f"{PREFIX}{key}", f"there is no token {value}: the file has {count}.")
         elif value is not None:
@@ -314,7 +313,7 @@ def _special_ids(account: Account, count: int) -> dict[str, int]:
 
 def _ends(account: Account, tokens: list[str], types: list[int], ids: Mapping[str, int]) -> tuple[int, ...]:
     """Those that keys name, and special tokens whose text says it, but for one that stands for unknown text."""
-    ends = [account.use(f"{PREFIX}{key}", why) for key, why in ENDS.items()]
+    ends = [account.use(f"{PREFIX}{key}", why, "a number") for key, why in ENDS.items()]
     for key, end in zip(ENDS, ends, strict=True):
         if end is not None and not 0 <= end < len(tokens):
             account.refuse(f"{PREFIX}{key}", f"there is no token {end}: the file has {len(tokens)}.")
