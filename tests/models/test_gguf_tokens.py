@@ -151,6 +151,19 @@ def test_a_byte_level_vocabulary_makes_the_originals_tokens(tmp_path: Path, pre:
     assert got.convert_tokens_to_ids("<|im_end|>") in got(added)["input_ids"]
 
 
+@pytest.mark.parametrize("pre", ["llama-bpe", "tekken", "dbrx", "qwen2"])
+def test_a_word_that_no_merges_make_is_a_token_where_the_vocabulary_has_it_so(tmp_path: Path, pre: str) -> None:
+    file = contents(tiny.new_model("llama", num_hidden_layers=1))
+    tokens = file.keys["tokenizer.ggml.tokens"]
+    tokens[-1] = "Ġzebra"
+    file.put("tokenizer.ggml.merges", ["Ġ z"])
+    tokens[-2] = "Ġz"
+    file.put("tokenizer.ggml.pre", pre)
+    ids = load(file.write(tmp_path / "model.gguf")).tokenizer(" zebra", add_special_tokens=False)["input_ids"]
+    assert (ids == [len(tokens) - 1]) is PRE[pre].whole_words
+    assert (ids[0] == len(tokens) - 2) is not PRE[pre].whole_words
+
+
 def test_ways_of_cutting_text_differ() -> None:
     """On these texts each way cuts otherwise than the rest, so that none could be taken for another above."""
     ways = ("llama-bpe", "qwen2", "tekken", "gpt-4o", "gpt-2", "smollm")
