@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from litestage.cli import app
 from litestage.core import ExitRule
 from litestage.jobs.answer import EXAMPLE, answer, caution, read_question, sample
 from litestage.jobs.options import PlanOptions
@@ -155,6 +157,34 @@ def test_a_question_about_things_never_seen_says_so_and_names_the_real_model(lit
     assert "litestage models pull smollm2-135m" in err
     _, _, err = litestage("run", "Which of these do you like? (A) a lantern (B) a glove")
     assert "never seen a question put like this" in err
+
+
+def test_the_table_of_commands_names_them_all() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`litestage (\w+)`(?:, `litestage (\w+)`)?", text[: text.index("## Your own model")])
+    assert {name for both in named for name in both if name} == set(get_command(app).commands)
+
+
+def test_the_readme_shows_what_quickstart_prints(litestage: Run, checkout: Path) -> None:
+    """Its titles, columns, lines and plan map, in this order, whatever the figures are."""
+    sizes = ("--search-limit", "8", "--limit", "8", "--wall", "2", "--step", "10")
+    code, out, _ = litestage("quickstart", *sizes)
+    assert code == 0
+    (shown,) = re.findall(r"ended:\n\n```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    expected = [heading(line) for line in shown.splitlines() if heading(line)]
+    assert len(expected) == 13
+    printed = map(heading, out.splitlines())
+    assert [one for one in expected if one not in printed] == []
+
+
+def heading(line: str) -> str:
+    """What a line of a table begins with, or its title without figures; nothing for prose."""
+    if line.startswith(("Full depth against", "Skipped while decoding")):
+        return re.sub(r"\d+", "N", line.strip())
+    if line.startswith(" ") and "Full depth" in line:
+        return " ".join(line.split())
+    found = re.match(r"(\S+(?: \S+)*?)(?=  +\S)", line)
+    return re.sub(r"[\d·■]+", "", found[1]).strip() if found and not line.startswith(" ") else ""
 
 
 def test_without_a_question_run_takes_one_of_the_embedded_set(litestage: Run, monkeypatch: pytest.MonkeyPatch) -> None:

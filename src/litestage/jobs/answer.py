@@ -63,13 +63,15 @@ def sample(session: Session, number: int) -> Question:
 
 
 def caution(session: Session, question: Question) -> str:
-    """What to say of a question about things that the embedded model has never seen; empty for any other."""
-    if session.model.name != EMBEDDED or session.model.adapter or session.task.name != EMBEDDED:
+    """What to say of a question about what the embedded model has never seen; empty for any other."""
+    if session.model.name != EMBEDDED or session.model.adapter:
         return ""
-    if not (strange := unfamiliar(question.question, question.choices)):
+    if session.task.name != EMBEDDED:
+        what = f"task {session.task.name}"
+    elif strange := unfamiliar(question.question, question.choices):
+        what = "a question put like this" if strange == (question.question.strip(),) else listed(strange)
+    else:
         return ""
-    wording = strange == (question.question.strip(),)
-    what = "a question put like this" if wording else listed(strange)
     real = next(iter(PULLABLE))
     return (
         f"The embedded model knows its own {len(knowledge().things)} everyday things alone, and has never seen {what}: "
