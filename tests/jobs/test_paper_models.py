@@ -105,7 +105,7 @@ def test_finetune_search_and_compare(name: str, tmp_path: Path) -> None:
         methods=("litestage", "adaskip"), search_limit=4, wall=2, blocks=(1,), max_drops=(5.0,), step=4
     )
     compared = compare(session.at(tmp_path / "compare"), options, limit=4)
-    assert {"litestage", "adaskip"} <= {system.method for system in compared.systems}
+    assert {"litestage", "adaskip"} <= {system.method for system in compared.results}
 
 
 @pytest.mark.parametrize("name", ["tinyllama-1.1b", "qwen2.5-0.5b"])
