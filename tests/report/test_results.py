@@ -26,7 +26,17 @@ from litestage.core import (
     whole_blocks,
 )
 from litestage.evaluation import Price, StagePrice, accuracy_of, usage_of
-from litestage.results import Comparison, Diagnosis, Example, Performance, PlanResult, PlanSearch, Provenance, Split
+from litestage.results import (
+    Comparison,
+    Diagnosis,
+    Example,
+    Performance,
+    PlanResult,
+    PlanSearch,
+    Provenance,
+    Rankings,
+    Split,
+)
 from litestage.search import SearchOptions, Trial, TrialResult, search_budgets
 
 
@@ -178,7 +188,8 @@ def test_provenance_takes_its_part_of_the_conditions(results: PlanResult) -> Non
     assert Provenance.of(conditions, command=came.command, date=came.date, durations=came.durations, fits=fits) == came
 
 
-COMMITTED = sorted(Path(__file__, "../../../results").resolve().glob("**/results.json"))
+RESULTS = Path(__file__).parents[2] / "results"
+COMMITTED = sorted(RESULTS.glob("**/results.json"))
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: "-".join(path.parts[-3:-1]))
@@ -205,6 +216,15 @@ def test_comparisons_of_version_1_are_read_with_what_their_names_meant(path: Pat
     }
     found.save(tmp_path)
     assert Comparison.load(tmp_path) == found
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("rankings/*/rankings.json")), ids=lambda path: path.parent.name)
+def test_rankings_of_before_are_read(path: Path) -> None:
+    before = json.loads(path.read_text())
+    found = Rankings.model_validate_json(path.read_text())
+    first = next(iter(found.stages[0].rankings.values()))
+    theirs = next(iter(before["stages"][0]["rankings"].values()))
+    assert [str(score.layer) for score in first.scores] == [score["layer"] for score in theirs["scores"]]
 
 
 def test_plans_and_diagnoses_of_version_1_are_read(results: PlanResult) -> None:

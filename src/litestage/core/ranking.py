@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from litestage.core.errors import OptionError
 from litestage.core.layers import Record, SkipSet, SubLayerField
@@ -23,6 +25,13 @@ class Ranking(Record):
     """Sub-layers from the most to the least redundant."""
 
     scores: tuple[RankedLayer, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before(cls, content: Any) -> Any:
+        """Earlier versions kept a hash of what it was computed from beside the scores."""
+        older = isinstance(content, dict) and content.keys() == {"scores", "inputs"}
+        return {"scores": content["scores"]} if older else content
 
     def skip_set(self, budget: int) -> SkipSet:
         """The ``budget`` most redundant sub-layers; sets of growing budgets are nested."""
