@@ -271,7 +271,7 @@ def test_a_peers_text_ends_where_its_row_did() -> None:
     model, _ = load_transformers("everyday")
     peer = peers.TransformersEngine(model, bench.engine, 8)
     (question,) = bench.questions("test", 1)
-    prompt = bench.engine.encode(bench.task.prompts(bench.task.stages[0], question, {})[0], bench.task.chat_template)
+    prompt = bench.engine.encode(bench.task.prompts(bench.task.stages[0], question, {})[0], bench.task.chat)
     (whole,) = bench.engine.generate([Request(prompt_ids=prompt, stage_plan=StagePlan(), max_new_tokens=12)])
     mark = whole.text.split()[2]
     requests = [
