@@ -241,7 +241,7 @@ def stage(**change: Any) -> dict[str, Any]:
         ({**SMALL, "stage": 1}, "stage is not a field there. Did you mean stages? The fields are extends, name,"),
         ({**SMALL, "shots": 3}, "shots is not a field there. Write examples as [[examples]]"),
         ({**SMALL, "answer_pattern": "is ("}, "answer_pattern: 'is (' is not a regular expression: missing )"),
-        ({**SMALL, "answer_pattern": "is [A-Z]"}, "must have one group, around the answer's letter, but has 0"),
+        ({**SMALL, "answer_pattern": "is [A-Z]"}, "must have one group, around the answer, but has 0"),
         ({"name": "t", "stages": [{"prompt": "x"}]}, "stages[0].name is missing"),
         (stage(promt="x"), "stages.think.promt is not a field there. Did you mean prompt? The fields are name, prompt"),
         (stage(fan_out="choice"), "stages.think.fan_out should be 'none' or 'choices', but is 'choice'"),

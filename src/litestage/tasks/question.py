@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import string
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from litestage.core.layers import Record
 
 LETTERS = string.ascii_uppercase
+_LABEL = re.compile(r"\s*(?:\(([A-Za-z])\)\s*|([A-Za-z])[.):]\s+)(?=\S)")
+"""A choice's letter in front of it, as many question sets have it: ``(A) ``, ``A. ``, ``A) ``, ``A: ``."""
 
 
 def check_text(name: str, text: str) -> None:
@@ -33,6 +36,16 @@ class Question(Record):
     """What a stage should write, by stage name; one text a choice for a stage that fans out."""
     extra: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Scalar fields of the source that statistics may group by."""
+
+    @field_validator("choices")
+    @classmethod
+    def _without_letters(cls, choices: tuple[str, ...]) -> tuple[str, ...]:
+        """Prompts put letters in front of choices: those that all of them bring, in order, would stand there twice."""
+        labels = [_LABEL.match(choice) for choice in choices]
+        letters = [(label[1] or label[2]).upper() for label in labels if label]
+        if letters != list(LETTERS[: len(choices)]):
+            return choices
+        return tuple(choice[label.end() :] for choice, label in zip(choices, labels, strict=True) if label)
 
     def __hash__(self) -> int:
         return hash(self.id)

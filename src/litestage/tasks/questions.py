@@ -13,7 +13,7 @@ from litestage.core.errors import DataError, OptionError
 from litestage.core.wording import RepeatedError, did_you_mean, once, problem, shown
 from litestage.tasks import everyday
 from litestage.tasks.hub import HUB, hub_rows
-from litestage.tasks.question import Question, check_text
+from litestage.tasks.question import LETTERS, Question, check_text
 from litestage.tasks.task import Stage, Task
 
 T = TypeVar("T")
@@ -59,6 +59,9 @@ def question_from(row: object, task: Task) -> Question:
     except ValidationError as error:
         raise ValueError(problem(error, row, {})) from None
     _check_texts(question)
+    if question.answer is not None and not task.can_read(question):
+        right = f"({LETTERS[question.answer]}) {question.choices[question.answer]}"
+        raise ValueError(f"its answer is {right}, which the task's answer_pattern {task.answer_pattern!r} never finds")
     return question.model_copy(update={"targets": {stage.name: _target(row, stage, question) for stage in stages}})
 
 

@@ -15,12 +15,14 @@ from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.core.request import GREEDY, Chat, Sampling
 from litestage.core.wording import did_you_mean
+from litestage.tasks import answers
+from litestage.tasks.answers import Answers
 from litestage.tasks.question import LETTERS, Question
 
 BRANCH_FIELDS = frozenset({"letter", "choice"})
 QUESTION_FIELDS = frozenset({"question", "choices"})
 ANSWER_FIELDS = frozenset({"answer", "answer_letter"})
-SINCE = ("chat_template_kwargs", "system_prompt", "date")
+SINCE = ("answers", "chat_template_kwargs", "system_prompt", "date")
 """Fields that tasks did not always have: where one is not used, fingerprints are what they were."""
 _LABEL = re.compile(r"\s*|[^{}]*:\s*")
 
@@ -90,6 +92,8 @@ class Task(Record):
     description: str = ""
     stages: tuple[Stage, ...] = Field(min_length=1)
     answer_pattern: str = r"the answer is option ([A-Z])\."
+    answers: Answers = "letters"
+    """What the pattern's group finds, and so how it is read."""
     questions: str | None = None
     """Where the questions come from when no ``--data`` is given: ``embedded:NAME``, ``hub:NAME`` or a folder."""
     examples: tuple[Question, ...] = ()
@@ -110,13 +114,16 @@ class Task(Record):
     @field_validator("answer_pattern")
     @classmethod
     def _one_group(cls, pattern: str) -> str:
-        try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        if groups != 1:
-            raise ValueError(f"{pattern!r} must have one group, around the answer's letter, but has {groups}")
+        if (groups := answers.groups(pattern)) != 1:
+            raise ValueError(
+                f"{pattern!r} must have one group, around the answer, but has {groups}: write (?:...) for the others"
+            )
         return pattern
+
+    @model_validator(mode="after")
+    def _can_answer(self) -> Task:
+        answers.check(self.answer_pattern, self.answers)
+        return self
 
     @field_validator("date", mode="before")
     @classmethod
@@ -186,7 +193,8 @@ class Task(Record):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that shapes prompts and answers."""
-        unused = {name for name in SINCE if not getattr(self, name)}
+        fields = type(self).model_fields
+        unused = {name for name in SINCE if getattr(self, name) == fields[name].get_default(call_default_factory=True)}
         return content_hash(
             self.model_dump(mode="json", exclude={"description", "questions", "examples", "target_rules"} | unused)
         )
@@ -232,13 +240,20 @@ class Task(Record):
         return [target] if isinstance(target, str) else list(target) if target else None
 
     def parse(self, text: str, question: Question | None = None) -> int | None:
-        """Index of the answer: the letter in the first match of the pattern.
+        """Index of the answer: what the first match of the pattern stands for.
 
-        None when nothing matches, the match is no letter, or the letter is beyond the choices of ``question``.
+        None when nothing matches, or when it stands for none of the choices of ``question``. Raises `TaskError` for a
+        pattern that takes longer than `answers.SECONDS`.
         """
-        letters = tuple(LETTERS[: len(question.choices)] if question else LETTERS)
-        match = re.search(self.answer_pattern, text)
-        return letters.index(match[1]) if match and match[1] in letters else None
+        found = answers.find(self.answer_pattern, text)
+        choices = question.choices if question else ("",) * len(LETTERS)
+        return None if found is None else answers.read(found, self.answers, choices)
+
+    def can_read(self, question: Question) -> bool:
+        """Whether some text could be read as the right answer of the question."""
+        if (right := question.answer) is None:
+            return True
+        return answers.can_read(self.answer_pattern, self.answers, right, question.choices[right])
 
     def with_shots(self, count: int) -> Task:
         """The task with its first ``count`` worked examples in front of every prompt; each answer ends at a newline.
