@@ -55,10 +55,20 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_guide_to_an_own_task_runs(typed: Typed, checkout: Path) -> None:
     found = commands("docs/own-task.md")
-    assert len(found) == 6
+    assert len(found) == 7
     codes = [typed(command) for command in found]
-    assert codes == [2, 0, 0, 0, 0, 0], list(zip(found, codes, strict=True))
+    assert codes == [2, 0, 0, 0, 0, 0, 2], list(zip(found, codes, strict=True))
     assert (checkout / "runs" / "own-plan" / "plan.json").is_file()
+
+
+def test_the_task_for_chat_models_is_the_one_shown_and_says_what_it_says(litestage: Run, checkout: Path) -> None:
+    text = (ROOT / "docs" / "own-task.md").read_text(encoding="utf-8")
+    shown = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "extends" in block]
+    assert [block in (ROOT / "docs/examples/own_task_chat.toml").read_text(encoding="utf-8") for block in shown] == [
+        True
+    ]
+    _, _, err = litestage(*shlex.split(commands("docs/own-task.md")[-1])[1:])
+    assert " ".join(err.split()) in " ".join(text.split())
 
 
 def test_fine_tuning_and_votes_run(typed: Typed, checkout: Path) -> None:
