@@ -157,6 +157,17 @@ def loaded(family: str, seed: int = 0) -> LoadedModel:
     return from_transformers(transformers_model(family, seed), tokenizer(), f"tiny-{family}", device="cpu")
 
 
+def logits_of(model: LoadedModel, ids: Sequence[int], at: Sequence[int]) -> torch.Tensor:
+    """Our decoder's logits [N, V] at some positions of a text, each from a prefill that ends there."""
+    decoder, row = model.decoder, torch.tensor([0])
+
+    def last(n: int) -> torch.Tensor:
+        step = decoder.step(n, torch.tensor([0]), decoder.new_cache(1, n), row, n)
+        return decoder.forward(torch.tensor([list(ids[:n])]), step)
+
+    return torch.cat([last(n + 1) for n in at])
+
+
 def engine(family: str = "llama", *, batch_size: int = 32, **options: Any) -> TorchEngine:
     """A fresh engine, with nothing in its prefix store, on shared weights."""
     return TorchEngine(loaded(family), batch_size=batch_size, **options)

@@ -23,7 +23,7 @@ from litestage.jobs.options import TrainingOptions
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.run_folder import RunFolder
 from litestage.models import from_transformers, load_model, load_transformers, pick_device
-from litestage.models.load import with_adapter
+from litestage.models.adapters import merge, with_adapter
 from litestage.models.prompts import prompt_encoder
 from litestage.pipeline import run
 from litestage.tasks import Question, Task, load_questions, load_task, trainable
@@ -227,8 +227,7 @@ def merged_copy(model: PreTrainedModel) -> PreTrainedModel:
     It is merged on the processor, as where models are loaded: a GPU rounds otherwise, and plans know weights by theirs.
     """
     twin = copy.deepcopy(model).eval()
-    merged: PreTrainedModel = twin.cpu().merge_and_unload() if hasattr(twin, "merge_and_unload") else twin
-    return merged
+    return merge(twin.cpu()) if hasattr(twin, "merge_and_unload") else twin
 
 
 def _teller(progress: Progress) -> Callable[[TrainingProgress], None]:

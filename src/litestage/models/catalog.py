@@ -108,7 +108,7 @@ def resolve_adapter(name: str) -> Path:
     if name in embedded:
         return embedded[name]
     path = Path(name).expanduser()
-    if path.is_dir() or "/" in name.strip("./~"):
+    if path.is_dir() or ("/" in name and not name.startswith((".", "/", "~"))):
         return path
     known = f"Known by name: {', '.join(embedded)}. " if embedded else ""
     raise ModelError(f"No adapter is called {name!r}. {known}Give the folder that `litestage finetune` wrote.")

@@ -19,6 +19,7 @@ from litestage.core import ModelError
 from litestage.models.families import FAMILIES, Family
 from litestage.models.families import keys as known
 from litestage.models.families.keys import PARTIAL
+from litestage.models.hub import NO_CODE
 from litestage.models.ledger import Ledger
 
 NEEDED = {
@@ -212,7 +213,7 @@ def _enter_tensors(ledger: Ledger, config: PretrainedConfig, stored: Mapping[str
             found.add(at)
             ledger.add(
                 *("tensor", name, "refused"),
-                f"its size is {_size(tensor.shape)}, but by config.json it should be {_size(expected[at])}.",
+                f"its size is {size(tensor.shape)}, but by config.json it should be {size(expected[at])}.",
             )
         elif at in expected:
             found.add(at)
@@ -234,11 +235,12 @@ def _enter_tensors(ledger: Ledger, config: PretrainedConfig, stored: Mapping[str
 def _expected(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's weights."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, **NO_CODE)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def size(shape: tuple[int, ...]) -> str:
+    """Of a tensor, as a person writes it."""
     return " x ".join(map(str, shape)) or "one number"
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -28,25 +23,16 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from litestage.core import ModelError, ModelIdentity, OptionError
 from litestage.core.plan import content_hash
 from litestage.models import catalog
+from litestage.models.adapters import adapter_folder, merge, with_adapter
 from litestage.models.convert import PLAIN, check_family, check_supported, fingerprint, to_decoder
-from litestage.models.decoder import Decoder, LowRank
+from litestage.models.decoder import Decoder
 from litestage.models.families import FAMILIES
-from litestage.models.folder import (
-    DERIVED,
-    NEEDED,
-    check_holds,
-    config_ledger,
-    folder_ledger,
-    read_json,
-)
+from litestage.models.folder import DERIVED, NEEDED, check_holds, config_ledger, folder_ledger, read_json
 from litestage.models.gguf import is_gguf, load_gguf
+from litestage.models.hub import NO_CODE, attempt, fetch
 from litestage.models.packed import Packing, choose_packing
 from litestage.models.prompts import PromptEncoder, eos_ids
 
-ADAPTER_FILES = (("adapter_config.json",), ("adapter_model.safetensors", "adapter_model.bin"))
-"""What an adapter's folder must hold: one of each."""
-NO_CODE = {"trust_remote_code": False}
-"""Code that comes with a model is never run, and nobody is asked whether it may."""
 DESCRIBING = ("*.json", "*.txt", "*.jinja", "tokenizer.model")
 """Files of a hub's repository that say what the model is."""
 DEVICES = ("cpu", "cuda", "mps")
@@ -128,8 +114,10 @@ def load_transformers(
     unmerged = wanted if adapter is None else torch.float32
     model, tokenizer = load_gguf(place, name, unmerged) if is_gguf(place) else _load_folder(place, name, unmerged)
     if adapter is not None:
-        model = _merge(with_adapter(model, adapter)).to(wanted)
-        _end_as_learnt(model, catalog.resolve_adapter(adapter))
+        model = merge(with_adapter(model, adapter)).to(wanted)
+        folder = adapter_folder(adapter)
+        tokenizer = _learnt_tokenizer(adapter, folder, tokenizer, model)
+        _end_as_learnt(model, folder)
     return model.eval(), tokenizer
 
 
@@ -138,26 +126,43 @@ def _load_folder(place: Path, name: str, dtype: torch.dtype) -> tuple[PreTrained
     if place.is_file():
         raise ModelError(f"Model {name!r} is one file of a model. Give the folder that holds it and its config.json.")
     from_hub = not place.is_dir()
-    folder = _fetch(name, DESCRIBING) if from_hub else place
+    folder = fetch(name, DESCRIBING) if from_hub else place
     config = read_config(name, folder)
     check_holds(name, folder, "tokenizer")
     if from_hub:
         _fetch_weights(name)
     check_holds(name, folder, "weights")
     folder_ledger(name, folder, config).check()
-    tokenizer = _read("tokenizer", name, AutoTokenizer.from_pretrained, folder, **NO_CODE)
+    tokenizer = attempt("tokenizer", name, AutoTokenizer.from_pretrained, folder, **NO_CODE)
     return _read_weights(name, folder, dtype=dtype, **NO_CODE), tokenizer
-
-
-def _fetch(name: str, files: Sequence[str]) -> Path:
-    """The folder into which files of a hub's repository are fetched, unless they lie there."""
-    return Path(_read("files", name, snapshot_download, name, allow_patterns=list(files)))
 
 
 def _fetch_weights(name: str) -> None:
     for kind in NEEDED["weights"]:
-        if any(_fetch(name, [kind]).glob(kind)):
+        if any(fetch(name, [kind]).glob(kind)):
             return
+
+
+def _learnt_tokenizer(
+    adapter: str, folder: Path, own: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that an adapter was trained with: the model's, unless its folder holds one."""
+    if not any((folder / name).is_file() for name in NEEDED["tokenizer"]):
+        return own
+    learnt: PreTrainedTokenizerBase = attempt("tokenizer", adapter, AutoTokenizer.from_pretrained, folder, **NO_CODE)
+    ids, known = learnt.get_vocab(), own.get_vocab()
+    rows = model.get_input_embeddings().weight.shape[0]
+    if other := next((token for token, at in known.items() if ids.get(token) != at), None):
+        raise ModelError(
+            f"The adapter {adapter!r} brings a tokenizer of its own, in which {other!r} is another token than in the "
+            "model's. Give the model that the adapter was trained on."
+        )
+    if beyond := next((token for token, at in ids.items() if at >= rows and token not in known), None):
+        raise ModelError(
+            f"The adapter {adapter!r} was trained with the token {beyond!r}, for which the model has no embedding. "
+            "Merge the adapter into its own model, save that with its tokenizer, and give the folder to --model."
+        )
+    return learnt
 
 
 def _end_as_learnt(model: PreTrainedModel, adapter: Path) -> None:
@@ -168,27 +173,6 @@ def _end_as_learnt(model: PreTrainedModel, adapter: Path) -> None:
         model.generation_config.eos_token_id = [
             i for ids in (own, learnt) if ids is not None for i in (ids if isinstance(ids, list) else [ids])
         ]
-
-
-def _merge(adapted: Any) -> PreTrainedModel:
-    """The model with its adapter in its weights. Each layer remembers what came from there, for whoever rounds it."""
-    maps = {name: _low_rank(layer) for name, layer in adapted.get_base_model().named_modules() if _is_plain_lora(layer)}
-    model: PreTrainedModel = adapted.merge_and_unload()
-    for name, low_rank in maps.items():
-        model.get_submodule(name).merged = low_rank
-    return model
-
-
-def _is_plain_lora(layer: Any) -> bool:
-    """Of a linear layer, and with nothing but the two matrices of one adapter (its variants scale or turn them)."""
-    adapters = list(getattr(layer, "lora_A", ()))
-    return isinstance(getattr(layer, "base_layer", None), nn.Linear) and len(adapters) == 1 and not layer.lora_variant
-
-
-def _low_rank(layer: Any) -> LowRank:
-    (name,) = layer.active_adapters
-    up = layer.lora_B[name].weight * layer.scaling[name]
-    return LowRank(layer.lora_A[name].weight.detach().float(), up.detach().float().T.contiguous())
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -214,23 +198,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _read(what: str, name: str, reader: Any, place: Path | str, **options: Any) -> Any:
-    try:
-        return reader(place, **options)
-    except ModelError:
-        raise
-    except Exception as error:  # readers of other people's files raise whatever their format can go wrong with
-        if any(isinstance(one, LocalEntryNotFoundError | OfflineModeIsEnabled) for one in _causes(error)):
-            raise ModelError(
-                f"There is no folder {name!r} here, and the Hugging Face hub could not be reached to fetch a model of "
-                "that name. Check the network, or give --model a folder or a .gguf file."
-            ) from None
-        raise ModelError(
-            f"The {what} of model {name!r} could not be read: {_first_line(error)} "
-            "Give a folder, a .gguf file, a hub id, or a name that `litestage models` lists."
-        ) from error
-
-
 def read_config(name: str, place: Path) -> PretrainedConfig:
     """A model's config, of a supported family. What transformers would say of an unknown one in its own words, or
     obey unseen, is named before it reads it."""
@@ -241,23 +208,16 @@ def read_config(name: str, place: Path) -> PretrainedConfig:
         check_family(kind)
     if kind in FAMILIES:
         config_ledger(name, content).check()
-    config: PretrainedConfig = _read("config", name, AutoConfig.from_pretrained, place, **NO_CODE)
+    config: PretrainedConfig = attempt("config", name, AutoConfig.from_pretrained, place, **NO_CODE)
     check_supported(config)
     return config
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what led to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _read_weights(name: str, place: Path, **options: Any) -> PreTrainedModel:
     """transformers fills weights that a file lacks with random numbers, and drops those that the config has no place
     for; here both are errors."""
     model: PreTrainedModel
-    model, info = _read(
+    model, info = attempt(
         "weights", name, AutoModelForCausalLM.from_pretrained, place, output_loading_info=True, **options
     )
     if missing := sorted(info["missing_keys"]):
@@ -273,35 +233,6 @@ def _read_weights(name: str, place: Path, **options: Any) -> PreTrainedModel:
     return model
 
 
-def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -> Any:
-    """The model under an adapter, which is ``learning`` or not; raises `ModelError` when the two do not fit."""
-    from peft import PeftModel
-
-    place = catalog.resolve_adapter(adapter)
-    for names in ADAPTER_FILES if place.exists() else ():  # else peft would ask the hub for it
-        if not any((place / name).is_file() for name in names):
-            raise ModelError(
-                f"Adapter {adapter!r} has no {' or '.join(names)}. Give the folder that `litestage finetune` wrote."
-            )
-    try:
-        with warnings.catch_warnings():  # peft asks transformers under an old name
-            warnings.simplefilter("ignore", FutureWarning)
-            return PeftModel.from_pretrained(model, str(place), is_trainable=learning)
-    except Exception as error:  # as in `_read`
-        raise ModelError(
-            f"The adapter {adapter!r} could not be put on this model: {_why_not(error)} "
-            "Give the folder of an adapter that was trained on this model."
-        ) from error
-
-
-def _why_not(error: Exception) -> str:
-    return "its matrices have other sizes than the model's." if "size mismatch" in str(error) else _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".") + "."
-
-
 __all__ = [
     "DTYPES",
     "LoadedModel",
@@ -309,5 +240,4 @@ __all__ = [
     "load_model",
     "load_transformers",
     "pick_device",
-    "with_adapter",
 ]

@@ -1,0 +1,243 @@
+"""Adapters: which kinds are merged into weights, what of their files is read, and the merging."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from litestage.core import ModelError
+from litestage.models import catalog
+from litestage.models.decoder import LowRank
+from litestage.models.folder import ADAPTER_CONFIG, PLAIN_TYPES, Stored, read_json, size, tensors_in
+from litestage.models.hub import NO_CODE, fetch, first_line
+from litestage.models.ledger import Ledger
+
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+MERGED = frozenset(
+    {"LORA", "ADALORA", "IA3", "VERA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "FOURIERFT", "LN_TUNING", "RANDLORA"}
+    | {"TRAINABLE_TOKENS", "C3A", "DELORA", "MISS", "VBLORA"}
+)
+"""Kinds of adapter, by peft's ``peft_type``, that change weights and nothing else."""
+OF_PROMPTS = frozenset(
+    {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "CARTRIDGE"}
+)
+"""Kinds that need more than weights while a text is read."""
+_TRAINING = "it concerns training alone"
+_NOTE = "it is a note of how the file was made"
+HARMLESS = {
+    **dict.fromkeys(("lora_dropout", "inference_mode", "eva_config", "velora_config", "runtime_config"), _TRAINING),
+    **dict.fromkeys(("revision", "auto_mapping", "peft_version", "megatron_core", "qalora_group_size"), _NOTE),
+    "base_model_name_or_path": "it says what the adapter was trained on; sizes and names are compared, not that",
+}
+"""Keys of ``adapter_config.json`` that change no text, and why."""
+REFUSED = {
+    "alora_invocation_tokens": "it changes weights from some token of a text on (aLoRA), so it cannot be merged.",
+    "layer_replication": "it makes another stack of blocks out of the model's.",
+    "use_qalora": "it changes weights that are stored quantised (QA-LoRA).",
+    "use_bdlora": "block-diagonal LoRA is not supported.",
+    "arrow_config": "it chooses between several adapters token by token (Arrow).",
+    "megatron_config": "it is made for layers of Megatron.",
+    "monteclora_config": "it draws weights at random (MonteCLoRA).",
+    "loftq_config": "it belongs to weights that were rounded for it (LoftQ).",
+    "corda_config": "it belongs to weights that were taken apart by what some data showed (CorDA).",
+    "lora_ga_config": "it belongs to weights that were changed by a gradient (LoRA-GA).",
+}
+"""Keys of ``adapter_config.json`` that cannot be followed when they are set, and what they do."""
+STARTS = (True, False, None, "gaussian", "eva", "olora", "pissa", "orthogonal", "mica")
+"""Ways in which LoRA begins that leave the model's weights alone, or change them in a way that can be repeated."""
+
+
+def adapter_folder(name: str) -> Path:
+    """The folder of an adapter: a short name's, a path, or fetched from the hub; it holds what an adapter must."""
+    place = catalog.resolve_adapter(name)
+    if not place.exists():
+        place = fetch(name, ("adapter_*", "*.json", "*.jinja", "*.txt", "tokenizer.model"))
+    for names in ((ADAPTER_CONFIG,), WEIGHTS):
+        if not any((place / one).is_file() for one in names):
+            raise ModelError(
+                f"Adapter {name!r} has no {' or '.join(names)}. Give the folder that `litestage finetune` wrote."
+            )
+    return place
+
+
+def adapter_ledger(name: str, place: Path, config: PretrainedConfig | None = None) -> Ledger:
+    """All keys of an adapter, and what becomes of each; of its tensors too, where the model's ``config`` is given."""
+    ledger = Ledger(name)
+    _enter_keys(ledger, read_json(place / ADAPTER_CONFIG))
+    if config is not None and not any(ledger.of("refused")):
+        _enter_tensors(ledger, place, config)
+    return ledger
+
+
+def _enter_keys(ledger: Ledger, content: Mapping[str, Any]) -> None:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind = str(content.get("peft_type"))
+    ledger.add("key", "peft_type", *_of_kind(kind))
+    known = set(PEFT_TYPE_TO_CONFIG_MAPPING[kind].__dataclass_fields__) if kind in MERGED else set()
+    for key, value in content.items():
+        if key == "peft_type" or (kind not in MERGED and key != "task_type"):
+            continue
+        if key == "task_type":
+            ledger.add("key", key, *_of_task(value))
+        elif key == "init_lora_weights" and value not in STARTS:
+            why = f"{value} changes the model's own weights as training begins, in a way that cannot be repeated."
+            ledger.add("key", key, "refused", why)
+        elif key in REFUSED:
+            ledger.add("key", key, *(("refused", REFUSED[key]) if value else ("harmless", "it is not set")))
+        elif key in HARMLESS or key.endswith("dropout"):
+            ledger.add("key", key, "harmless", HARMLESS.get(key, _TRAINING))
+        elif key in known:
+            ledger.add("key", key, "used", f"read by peft, which merges {kind}")
+        elif value is None:
+            ledger.add("key", key, "harmless", "it has no value")
+        else:
+            ledger.add("key", key, "refused", f"peft knows no such setting of {kind}, and what it would do is unknown.")
+
+
+def _of_kind(kind: str) -> tuple[Any, str]:
+    if kind in MERGED:
+        return "used", "peft merges such an adapter into the weights"
+    if kind in OF_PROMPTS:
+        return "refused", f"{kind} puts learnt vectors before or beside what is read, which no weight can hold."
+    return "refused", f"adapters of the kind {kind} are not supported. These are: {', '.join(sorted(MERGED))}."
+
+
+def _of_task(task: Any) -> tuple[Any, str]:
+    if task in (None, "CAUSAL_LM"):
+        return "used", "it was trained on a language model"
+    return "refused", f"it was trained for {task}, whose head is no language model's."
+
+
+def _enter_tensors(ledger: Ledger, place: Path, config: PretrainedConfig) -> None:
+    """Enter what the file of weights holds, against what an adapter of that kind has on that model."""
+    stored = dict(tensors_in(next(place / name for name in WEIGHTS if (place / name).is_file())))
+    expected, own = _expected(ledger.source, place, config)
+    for name, tensor in stored.items():
+        should = expected.get(name) or own.get(name.replace(".base_layer.", "."))
+        ledger.add("tensor", name, *_of_tensor(name, tensor, should))
+    for name in expected:
+        if name not in stored:
+            ledger.add("tensor", name, "missing", "it would be as before training. Copy or fetch the adapter again.")
+
+
+def _of_tensor(name: str, tensor: Stored, should: tuple[int, ...] | None) -> tuple[Any, str]:
+    if should is None:
+        return "refused", "the model has no place for it: the adapter was trained on another one."
+    if tensor.type not in PLAIN_TYPES:
+        return "refused", f"its numbers are {tensor.type}, which are no weights."
+    if tensor.shape == should:
+        return "used", "merged into the weights"
+    of_tokens = ("embed_tokens" in name or "lm_head" in name) and tensor.shape[0] > should[0]
+    return "refused", (
+        f"its size is {size(tensor.shape)}, but for this model it should be {size(should)}: "
+        + (
+            f"it was trained with {tensor.shape[0] - should[0]} more tokens. Merge it into its own model, save that "
+            "with the tokenizer that has those tokens, and give the folder to --model."
+            if of_tokens and len(should) > 1
+            else "it was trained on another one."
+        )
+    )
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _expected(name: str, place: Path, config: PretrainedConfig) -> tuple[Shapes, Shapes]:
+    """Names and shapes of an adapter's tensors on a model, and of the model's own under the names they would have."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(copy.deepcopy(config), **NO_CODE)
+    own = {f"base_model.model.{key}": tuple(tensor.shape) for key, tensor in base.state_dict().items()}
+    with _sentence(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is missing or of another size is told below
+        adapted = PeftModel.from_pretrained(base, str(place), low_cpu_mem_usage=True, ignore_mismatched_sizes=True)
+        found = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return {key: tuple(tensor.shape) for key, tensor in found.items()}, own
+
+
+@contextmanager
+def _sentence(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # peft raises whatever can go wrong with other people's files
+        raise ModelError(
+            f"The adapter {name!r} could not be put on this model: {first_line(error)} "
+            "Give the folder of an adapter that was trained on this model."
+        ) from error
+
+
+def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -> Any:
+    """The model under an adapter, which is ``learning`` or not; raises `ModelError` when the two do not fit."""
+    from peft import PeftModel
+
+    place = adapter_folder(adapter)
+    adapter_ledger(adapter, place, model.config).check()
+    with _sentence(adapter), warnings.catch_warnings():  # peft asks transformers under an old name
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(model, str(place), is_trainable=learning)
+
+
+def merge(adapted: Any) -> PreTrainedModel:
+    """The model with its adapter in its weights. Each layer remembers what came from there, for whoever rounds it."""
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    base = adapted.get_base_model()
+    _untie(base)
+    _make_room_for_biases(base)
+    maps = {name: _low_rank(layer) for name, layer in base.named_modules() if _is_plain_lora(layer)}
+    model: PreTrainedModel = adapted.merge_and_unload()
+    if left := next(
+        (name for name, layer in model.named_modules() if isinstance(layer, AuxiliaryTrainingWrapper)), None
+    ):
+        raise ModelError(
+            f"The adapter changes {left} in two ways at once, such as by LoRA and by trainable_token_indices, and peft "
+            "cannot merge both. Use the adapter by peft itself, or train it in one of these ways."
+        )
+    for name, low_rank in maps.items():
+        model.get_submodule(name).merged = low_rank
+    return model
+
+
+def _untie(base: Any) -> None:
+    """Give embedding and head a weight each where an adapter changes one of them: merged into a shared weight, it would
+    change both."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    ends = (base.model.embed_tokens, base.lm_head)
+    if not any(isinstance(end, BaseTunerLayer) for end in ends):
+        return
+    embedding, head = (end.get_base_layer() if isinstance(end, BaseTunerLayer) else end for end in ends)
+    if head.weight is embedding.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        base.config.tie_word_embeddings = False
+
+
+def _make_room_for_biases(base: Any) -> None:
+    """Biases that an adapter learnt (``lora_bias``) are added to the layer's own, so there must be one."""
+    for layer in base.modules():
+        if any(getattr(layer, "lora_bias", {}).values()) and layer.get_base_layer().bias is None:
+            weight = layer.get_base_layer().weight
+            layer.get_base_layer().bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False)
+
+
+def _is_plain_lora(layer: Any) -> bool:
+    """Of a linear layer, and with nothing but the two matrices of one adapter (its variants scale or turn them)."""
+    from peft.tuners import lora
+
+    return type(layer) is lora.Linear and len(layer.lora_A) == 1 and not layer.lora_variant
+
+
+def _low_rank(layer: Any) -> LowRank:
+    (name,) = layer.active_adapters
+    up = layer.lora_B[name].weight * layer.scaling[name]
+    return LowRank(layer.lora_A[name].weight.detach().float(), up.detach().float().T.contiguous())
