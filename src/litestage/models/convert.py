@@ -185,7 +185,7 @@ def _shape(family: Family, config: Any) -> Shape:
         kv_heads=config.num_key_value_heads,
         head_size=head_size,
         norm_eps=config.rms_norm_eps,
-        max_positions=_positions(config),
+        max_positions=longest(config),
         embedding_scale=config.hidden_size**0.5 if family.scales_embedding else get("embedding_multiplier"),
         attention_scale=before_attention**-0.5 if before_attention else get("attention_multiplier"),
         attention_cap=get("attn_logit_softcapping"),
@@ -195,7 +195,7 @@ def _shape(family: Family, config: Any) -> Shape:
     )
 
 
-def _positions(config: Any) -> int:
+def longest(config: Any) -> int:
     """How far texts go: with longrope as far as they turn as short ones, since transformers turns longer ones anew."""
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") != "longrope" or rope["short_factor"] == rope["long_factor"]:

@@ -123,18 +123,28 @@ def load_transformers(
 
 def _load_folder(place: Path, name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """From a folder, or from the hub where there is none; checked before weights are read."""
-    if place.is_file():
-        raise ModelError(f"Model {name!r} is one file of a model. Give the folder that holds it and its config.json.")
-    from_hub = not place.is_dir()
-    folder = fetch(name, DESCRIBING) if from_hub else place
+    folder = open_folder(name, place)
     config = read_config(name, folder)
     check_holds(name, folder, "tokenizer")
-    if from_hub:
+    if not place.is_dir():
         _fetch_weights(name)
     check_holds(name, folder, "weights")
     folder_ledger(name, folder, config).check()
-    tokenizer = attempt("tokenizer", name, AutoTokenizer.from_pretrained, folder, **NO_CODE)
+    tokenizer = read_tokenizer(name, folder)
     return _read_weights(name, folder, dtype=dtype, **NO_CODE), tokenizer
+
+
+def open_folder(name: str, place: Path) -> Path:
+    """The folder at ``place``; of a hub's repository one with all files but the weights."""
+    if place.is_file():
+        raise ModelError(f"Model {name!r} is one file of a model. Give the folder that holds it and its config.json.")
+    return place if place.is_dir() else fetch(name, DESCRIBING)
+
+
+def read_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    check_holds(name, folder, "tokenizer")
+    tokenizer: PreTrainedTokenizerBase = attempt("tokenizer", name, AutoTokenizer.from_pretrained, folder, **NO_CODE)
+    return tokenizer
 
 
 def _fetch_weights(name: str) -> None:
@@ -149,7 +159,7 @@ def _learnt_tokenizer(
     """The tokenizer that an adapter was trained with: the model's, unless its folder holds one."""
     if not any((folder / name).is_file() for name in NEEDED["tokenizer"]):
         return own
-    learnt: PreTrainedTokenizerBase = attempt("tokenizer", adapter, AutoTokenizer.from_pretrained, folder, **NO_CODE)
+    learnt = read_tokenizer(adapter, folder)
     ids, known = learnt.get_vocab(), own.get_vocab()
     rows = model.get_input_embeddings().weight.shape[0]
     if other := next((token for token, at in known.items() if ids.get(token) != at), None):

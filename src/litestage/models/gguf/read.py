@@ -44,12 +44,12 @@ def gguf_ledger(path: Path, source: str) -> Ledger:
 
     Raises `ModelError` where the file cannot be opened.
     """
-    return _describe(path, source)[0]
+    return describe(path, source)[0]
 
 
 def load_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and its tokenizer; `ModelError` names what in the file cannot be run as its authors run it."""
-    ledger, one = _describe(path, source)
+    ledger, one = describe(path, source)
     ledger.check()
     assert one is not None
     tokenizer = one.vocabulary.tokenizer()
@@ -61,7 +61,7 @@ def load_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[PreTrainedMo
     return model.eval(), tokenizer
 
 
-def _describe(path: Path, source: str) -> tuple[Ledger, Description | None]:
+def describe(path: Path, source: str) -> tuple[Ledger, Description | None]:
     """No description for a file that is refused."""
     file = open_gguf(path, source)
     account = Account(file)
