@@ -505,15 +505,6 @@ def _examples(comparison: Comparison) -> Section:
 def systems(comparison: Comparison) -> Table:
     """Every system."""
     tests = len(comparison.results) - 1
-    timed, slow = comparison.full.wall, ""
-    if comparison.untimed:
-        slow = " Those at less than half of full depth's speed were not timed."
-    clock = (
-        f"The clock timed {timed.n} of them, systems in turn, and the price error is how far those questions' price "
-        f"lies from it.{slow}"
-        if timed
-        else ""
-    )
 
     def tone(method: MethodResult) -> Tone:
         if comparison.on_frontier(method):
@@ -561,12 +552,23 @@ def systems(comparison: Comparison) -> Table:
         ),
         note="Blocks are those that decode steps really skip, two sub-layers a block: the mean over stages, as the "
         "paper counts, and over all decode steps. Change and McNemar's test are against full depth on the same "
-        f"questions (n = {comparison.tested_on.used}). {clock} Bold: on the frontier. Pale: a loss "
+        f"questions (n = {comparison.tested_on.used}). {_clock_note(comparison)} Bold: on the frontier. Pale: a loss "
         f"beyond chance; of {tests} tests at 5 %, {tests / 20:.0f} would find a change by chance alone.",
         tone=tone,
         sortable=True,
         narrow=True,
         short_note="Bold: on the frontier. Pale: a loss beyond chance. results.json has the intervals.",
+    )
+
+
+def _clock_note(comparison: Comparison) -> str:
+    timed = comparison.full.wall
+    if timed is None:
+        return ""
+    slow = " Those at less than half of full depth's speed were not timed." if comparison.untimed else ""
+    return (
+        f"The clock timed {timed.n} of them, systems in turn, and the price error is how far those questions' price "
+        f"lies from it.{slow}"
     )
 
 
