@@ -30,8 +30,9 @@ from transformers import (
 
 from litestage.core import Request, SkipSchedule, SubLayer
 from litestage.engine import TorchEngine
-from litestage.kernels import GpuKernels
+from litestage.kernels import GpuKernels, find_kernels
 from litestage.models import Affine, LoadedModel, from_transformers
+from litestage.models.packed import Packing
 
 WINDOW = 8
 """Sliding window of the models that have one: shorter than most prompts below."""
@@ -166,6 +167,13 @@ def logits_of(model: LoadedModel, ids: Sequence[int], at: Sequence[int]) -> torc
         return decoder.forward(torch.tensor([list(ids[:n])]), step)
 
     return torch.cat([last(n + 1) for n in at])
+
+
+@cache
+def packed(kind: str = "int8") -> LoadedModel:
+    """A model whose numbers do not depend on what is computed beside them."""
+    packing = Packing(kind, torch.float32, torch.float32, find_kernels())
+    return from_transformers(new_model("llama", intermediate_size=64), tokenizer(), kind, device="cpu", packing=packing)
 
 
 def engine(family: str = "llama", *, batch_size: int = 32, **options: Any) -> TorchEngine:

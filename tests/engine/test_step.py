@@ -32,8 +32,7 @@ from litestage.core import (
 )
 from litestage.engine import TorchEngine
 from litestage.kernels import find_kernels
-from litestage.models import Affine, LoadedModel, from_transformers
-from litestage.models.packed import Packing
+from litestage.models import Affine
 
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs a C compiler")
 STANDS = {"scaled": {SubLayer(1, "ffn"): Affine(scale=torch.tensor(0.9)), SubLayer(2, "attention"): Affine()}}
@@ -52,16 +51,8 @@ SAMPLINGS = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.5, to
 STEM = tiny.prompt(16, seed=4)
 
 
-@cache
-def packed(kind: str = "int8") -> LoadedModel:
-    """Whose numbers do not depend on the batch."""
-    packing = Packing(kind, torch.float32, torch.float32, find_kernels())
-    model = tiny.new_model("llama", intermediate_size=64)
-    return from_transformers(model, tiny.tokenizer(), kind, device="cpu", packing=packing)
-
-
 def engine(**options: object) -> TorchEngine:
-    return TorchEngine(packed(), stands=STANDS, **({"batch_size": 4} | options))
+    return TorchEngine(tiny.packed(), stands=STANDS, **({"batch_size": 4} | options))
 
 
 def mixed_requests(count: int) -> list[Request]:
@@ -90,7 +81,7 @@ def alone() -> list[Completion]:
 
 def test_there_is_something_to_mix_up() -> None:
     assert {one.finish_reason for one in alone()} >= {"length", "stop", "low_confidence"}
-    assert packed().decoder.is_exact
+    assert tiny.packed().decoder.is_exact
     assert not tiny.loaded("llama").decoder.is_exact, "torch's products in fp32 add up in another order"
 
 
@@ -148,12 +139,12 @@ def test_what_full_depth_wrote_is_a_beginning_like_any_other(kind: str) -> None:
     """The next stage's prompt holds the text of this one: nothing of it is run again, and not a bit changes."""
 
     def continued(plan: StagePlan, wanted: int) -> None:
-        used = TorchEngine(packed(kind))
+        used = TorchEngine(tiny.packed(kind))
         (first,) = used.generate(tiny.requests([STEM], max_new_tokens=9, stage_plan=plan))
         work: list[int] = []
         used.on_pass = lambda one: work.append(one.tokens if isinstance(one, Prefill) else 0)
         later = tiny.requests([STEM + first.token_ids + (7, 8)], max_new_tokens=9)
-        assert used.generate(later) == TorchEngine(packed(kind)).generate(later)
+        assert used.generate(later) == TorchEngine(tiny.packed(kind)).generate(later)
         assert sum(work) == wanted
 
     continued(StagePlan(), 3)

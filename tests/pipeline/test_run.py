@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from tiny import engine
+from tiny import engine, packed
 
 from litestage.core import (
     DataError,
@@ -82,11 +82,15 @@ def test_groups_do_not_change_texts(task: Task) -> None:
 
 
 @pytest.mark.parametrize("shots", [0, 2])
-def test_counted_work_is_the_work_done(shots: int) -> None:
-    """One question at a time, the engine runs the very forwards that pricing counts; the header is prefilled once."""
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("skipped", [None, "recall", "analysis"])
+def test_counted_work_is_the_work_done(shots: int, exact: bool, skipped: str | None) -> None:
+    """One question at a time, the engine runs the very forwards that pricing counts; the header is prefilled once, and
+    text that full depth wrote not at all, where its keys are those of a prefill."""
     task = short(load_task("three_stage")).model_copy(update={"shots": EXAMPLES[:shots]})
-    used = engine()
-    plan = full(used, task)
+    used = TorchEngine(packed()) if exact else engine()
+    stages = {skipped: StagePlan(schedule=SkipSchedule.fixed(["1.ffn"]))} if skipped else {}
+    plan = full(used, task).model_copy(update={"stages": stages})
     run(used, task, QUESTIONS[:1], plan)
     used.forget([header_of(used, task, stage) for stage in task.stages])
     done: list[Prefill | Decode] = []

@@ -134,6 +134,10 @@ class TransformersEngine(EngineAround):
         self._waiting: dict[int, tuple[Request, int, bool]] = {}
         """Requests by id, the shortest prompt first: most new tokens, and whether somebody listens."""
 
+    @property
+    def keeps_written(self) -> bool:
+        return False
+
     def add(self, request: Request, *, stream: bool = False) -> int:
         """See `litestage.core.Engine`; tokens are told when their batch has ended."""
         self._next_id += 1

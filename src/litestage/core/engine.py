@@ -52,6 +52,11 @@ class Engine(Protocol):
         """Most tokens of a prompt and its completion together."""
         ...
 
+    @property
+    def keeps_written(self) -> bool:
+        """Whether text that was written at full depth is, as a later prompt's beginning, not prefilled again."""
+        ...
+
     def encode(self, text: str, chat: Chat | None = None) -> TokenIds:
         """Token ids of a prompt, with the tokenizer's own special tokens in front where it has them.
 
@@ -148,6 +153,10 @@ class EngineAround(Stepping):
     @property
     def max_context(self) -> int:
         return self.engine.max_context
+
+    @property
+    def keeps_written(self) -> bool:
+        return self.engine.keeps_written
 
     @property
     def eos_id(self) -> int:

@@ -149,6 +149,10 @@ class SkipSchedule(Record):
     def segment_index(self, step: int) -> int:
         return max(i for i, segment in enumerate(self.segments) if segment.first_step <= step)
 
+    def leading_full_depth(self, steps: int) -> int:
+        """How many of so many decode steps come before the first that leaves something out."""
+        return min([steps, *(segment.first_step for segment in self.segments if segment.skipped)])
+
     @property
     def num_skipped(self) -> int:
         """The most sub-layers skipped at any step."""

@@ -114,6 +114,11 @@ class TorchEngine(Stepping):
         """Most tokens of a prompt and its completion together."""
         return min(self.model.decoder.shape.max_positions, self._cache_tokens // (1 + self._by_fixed_steps))
 
+    @property
+    def keeps_written(self) -> bool:
+        """Where the keys of a token are the same to the last bit, whether it was written or prefilled."""
+        return self._share and self.model.decoder.is_exact
+
     def encode(self, text: str, chat: Chat | None = None) -> TokenIds:
         """Token ids of a prompt; with ``chat`` as a user's turn in the model's chat template."""
         return self._encode(text, chat)
@@ -354,7 +359,7 @@ class TorchEngine(Stepping):
         for row in [row for row in batch.active if not row.runs]:
             batch.active.remove(row)
             if self._share:
-                written = row.at_full_depth if self.model.decoder.is_exact else []
+                written = row.at_full_depth if self.keeps_written else []
                 tree.hold(row.cache_row, [*row.request.prompt_ids, *written])
             else:
                 tree.hold(row.cache_row, ())

@@ -61,10 +61,8 @@ class Generation:
 
     @property
     def at_full_depth(self) -> list[int]:
-        """The generated tokens that steps ran which left nothing out: from the first that did, keys are missing."""
-        segments = self.request.stage_plan.schedule.segments
-        first = next((segment.first_step for segment in segments if segment.skipped), len(self.tokens))
-        return self.tokens[: min(first, len(self.tokens) - 1)]
+        """The generated tokens that full-depth steps ran: from the first that left something out, keys are missing."""
+        return self.tokens[: self.request.stage_plan.schedule.leading_full_depth(max(0, self.step))]
 
     def accept(self, token: int, confidence: float, eos_ids: tuple[int, ...]) -> None:
         """Take the next token, or EOS in its place when the exit rule says so (paper, section 4.4)."""

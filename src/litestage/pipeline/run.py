@@ -6,7 +6,19 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from litestage.core import GREEDY, NO_ROOM, Completion, Engine, OnEvent, Plan, Request, StageTrace, TokenIds, Trace
+from litestage.core import (
+    GREEDY,
+    NO_ROOM,
+    Completion,
+    Engine,
+    OnEvent,
+    Plan,
+    Request,
+    StagePlan,
+    StageTrace,
+    TokenIds,
+    Trace,
+)
 from litestage.core.memory import give_memory_back
 from litestage.evaluation.votes import VoteStop
 from litestage.pipeline.prompts import Prompts, encode_prompts, header_of
@@ -24,7 +36,7 @@ class _Path:
     vote: int
     texts: dict[str, str] = field(default_factory=dict)
     asked: list[TokenIds] = field(default_factory=list)
-    """The prompts of its earlier stages."""
+    """The prompts of its earlier stages, and what was written behind them where that is not prefilled again."""
     stages: list[StageTrace] = field(default_factory=list)
 
     @property
@@ -114,7 +126,9 @@ def _run_paths(
         ]
         completions = iter(engine.generate([request for some in requests for request in some], on_event))
         for path, one, some in zip(paths, prompts, requests, strict=True):
-            _take(stage, path, one, [next(completions) for _ in some] or [NO_ROOM] * len(one.ids))
+            done = [next(completions) for _ in some] or [NO_ROOM] * len(one.ids)
+            _take(stage, path, one, done)
+            path.asked += _held(engine, plan.stage(stage.name), one.ids, done)
         if on_stage is not None:
             on_stage(stage, [path.stages[-1] for path in paths])
     return [_trace(task, path) for path in paths]
@@ -147,7 +161,6 @@ def _take(stage: Stage, path: _Path, prompts: Prompts, completions: list[Complet
     """Record a stage and hand its text to the next ones."""
     text = stage.join_texts([completion.text for completion in completions], path.question)
     path.texts[stage.name] = text
-    path.asked += filter(None, prompts.ids)
     first_vote = not path.vote or bool(path.stages)
     path.stages.append(
         StageTrace(
@@ -161,6 +174,15 @@ def _take(stage: Stage, path: _Path, prompts: Prompts, completions: list[Complet
             completions=tuple(_counted(prompts, completions, first_vote)),
         )
     )
+
+
+def _held(
+    engine: Engine, stage_plan: StagePlan, prompts: Sequence[TokenIds], completions: Sequence[Completion]
+) -> Iterator[TokenIds]:
+    """What later stages may begin with: a stage's prompts, and what was written behind them at full depth."""
+    for ids, completion in zip(prompts, completions, strict=True):
+        steps = completion.counts.decoded if engine.keeps_written else 0
+        yield ids + completion.token_ids[: stage_plan.schedule.leading_full_depth(steps)]
 
 
 def _counted(prompts: Prompts, completions: Sequence[Completion], first_vote: bool) -> Iterator[Completion]:
