@@ -131,13 +131,13 @@ def test_no_step_is_left_to_be_made_while_others_are_timed() -> None:
     engine = TorchEngine(replace(tiny.loaded("llama"), eos_ids=(-1,)), batch_size=4, fixed_steps=True)
     subjects = list(_ours("fp32", "none", engine, (1, 4), 8, ()))
     warm_up_steps(subjects, STEPS, SILENT)
-    assert engine._fixed is not None
-    made = dict(engine._fixed.made)
+    assert engine.steps is not None
+    made = dict(engine.steps.made)
     assert {(key.rows, key.skipped) for key in made} == {
         (n, skipped) for n in (1, 4) for skipped in skip_sets(4).values()
     }
     _times(subjects, STEPS, 1, SILENT)
-    assert engine._fixed.made == made, "the very same steps"
+    assert engine.steps.made == made, "the very same steps"
 
 
 def test_forms_that_a_device_does_not_run_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,10 +219,9 @@ def test_a_gpu_replays_what_it_captured(family: str) -> None:
         for stage_plan in (StagePlan(), plan):
             options = {"stage_plan": stage_plan, "sampling": sampling, "seed": 5}
             assert texts(complete(engine, **options)) == texts(complete(anew, **options))
-        batch, _ = engine._ready()
-        assert batch.fixed is not None
-        assert len(batch.fixed.made) >= 4
-        assert all(step.graph is not None for step in batch.fixed.made.values())
+        assert engine.steps is not None
+        assert len(engine.steps.made) >= 4
+        assert all(step.graph is not None for step in engine.steps.made.values())
 
 
 def test_fixed_steps_are_for_a_gpu_and_sub_layers_are_all_there() -> None:

@@ -110,6 +110,16 @@ class TorchEngine(Stepping):
         return 0 if self._made is None else self._made[1].cache.nbytes
 
     @property
+    def free_rows(self) -> int:
+        """Rows of the cache that no request uses."""
+        return self._ready()[1].free
+
+    @property
+    def steps(self) -> FixedSteps | None:
+        """The steps of fixed shapes, if it decodes by such."""
+        return self._ready()[0].fixed
+
+    @property
     def max_context(self) -> int:
         """Most tokens of a prompt and its completion together."""
         return min(self.model.decoder.shape.max_positions, self._cache_tokens // (1 + self._by_fixed_steps))

@@ -41,6 +41,8 @@ class ParallelEngine(EngineAround):
         self._others = others
         self._threads = max(1, torch.get_num_threads() // (others + 1))
         self._started: list[Other] = []
+        self._shared = False
+        """Whether this process has a share of work, beside others that have theirs or have done it."""
         self._next_id = 0
         self._arrived: dict[int, Request] = {}
         self._mine: dict[int, int] = {}
@@ -71,9 +73,8 @@ class ParallelEngine(EngineAround):
             if self._arrived:
                 self._share_out()
             busy = [other for other in self._started if other.ids]
-            if not busy:
-                return self._own_step()
-            with torch_threads(self._threads):
+            self._shared = bool(busy) or (self._shared and bool(self._mine))
+            with torch_threads(self._threads if self._shared else torch.get_num_threads()):
                 events = self._own_step()
             idle = not self._mine
             return events + [event for other in busy if idle or other.is_done() for event in other.told()]
