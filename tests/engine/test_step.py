@@ -29,10 +29,12 @@ from litestage.core import (
     StagePlan,
     SubLayer,
     TokenIds,
+    sub_layers,
 )
 from litestage.engine import TorchEngine
 from litestage.kernels import find_kernels
 from litestage.models import Affine
+from litestage.models.decoder import Skips, interleave
 
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs a C compiler")
 STANDS = {"scaled": {SubLayer(1, "ffn"): Affine(scale=torch.tensor(0.9)), SubLayer(2, "attention"): Affine()}}
@@ -122,6 +124,25 @@ def test_requests_that_join_and_leave_get_what_each_gets_alone(fixed_steps: bool
         assert all(event.id != id for event in events[at:])
     assert_in_order(events, {id for id in asked if asked[id] % 2 == 0})
     assert used.free_rows == free, "all are free again"
+
+
+LAYERS = sub_layers(tiny.BLOCKS)
+skip_sets = st.sets(st.sampled_from(LAYERS)).map(frozenset)
+
+
+@given(skipped=st.lists(skip_sets, min_size=1, max_size=4), used=st.lists(st.integers(0, 3), min_size=1, max_size=6))
+def test_every_row_of_a_batch_meets_its_own_program(skipped: list[frozenset[SubLayer]], used: list[int]) -> None:
+    """Part by part and in order; and no sub-layer runs twice."""
+    weights = {layer: Affine(scale=torch.tensor(float(i))) for i, layer in enumerate(LAYERS) if i % 3}
+    rows = [which % len(skipped) for which in used]
+    numbers = sorted(set(rows))
+    programs = [Skips(skipped[which], weights).program(LAYERS) for which in numbers]
+    stretches = interleave(programs, [numbers.index(which) for which in rows])
+    for place, which in enumerate(rows):
+        met = [part for parts, some in stretches if some is None or place in some.tolist() for part in parts]
+        assert all(one is other for one, other in zip(met, programs[numbers.index(which)], strict=True))
+    run = [part for parts, _ in stretches for part in parts if isinstance(part, SubLayer)]
+    assert len(run) == len(set(run))
 
 
 def assert_in_order(events: Sequence[Event], streamed: set[int]) -> None:
