@@ -395,13 +395,13 @@ class Decoder:
         last: Int[Tensor, " B"] | None = None,
         observe: Observer | None = None,
     ) -> Float[Tensor, "B V"]:
-        """Raw logits of one position a row, after running ``tokens`` at full depth or by a program.
+        """Raw logits of one position a row, after running ``tokens`` at full depth or by a program, which may be empty.
 
         ``last`` are the tokens whose logits are wanted (default: the only or final one). Tokens beyond a row's end are
         padding: put them at the right.
         """
         x = self.embed(tokens)
-        for parts, rows in program or (Stretch(self.layers, None),):
+        for parts, rows in (Stretch(self.layers, None),) if program is None else program:
             if rows is None:
                 x = self.run(x, step, parts, observe)
             else:
