@@ -15,7 +15,7 @@ from litestage.kernels import Kernels, inverted
 def most_probable(
     logits: Float[Tensor, "B V"], kernels: Kernels | None = None
 ) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
-    """Each row's most probable token of the raw logits, and how probable: the confidence (REFERENCE, section 1)."""
+    """Each row's most probable token of the raw logits, and how probable: the confidence (the paper, section 4.4)."""
     if kernels is not None:
         return kernels.most_probable(logits)
     return logits.argmax(-1), logits.float().softmax(-1).amax(-1)

@@ -29,7 +29,7 @@ class Accuracy(Record):
 
 
 class VoteAccuracy(Record):
-    """Several votes a question: the mean accuracy of a vote, and of majorities (REFERENCE, section 5)."""
+    """Several votes a question: the mean accuracy of a vote, and of majorities."""
 
     questions: int
     votes: int
@@ -106,7 +106,7 @@ def score(traces: Sequence[Trace]) -> Accuracy:
 
 
 def majority(answers: Sequence[int | None]) -> int | None:
-    """The most frequent answer. None votes count; ties go to the first seen (REFERENCE, section 5)."""
+    """The most frequent answer. None votes count; ties go to the first seen."""
     return Counter(answers).most_common(1)[0][0]
 
 

@@ -1,4 +1,4 @@
-"""The exact paired test behind a certificate (REFERENCE, section 12), its bound, and how many questions it needs.
+"""The exact paired test behind a certificate (docs/certificate.md), its bound, and how many questions it needs.
 
 Of n questions ``lost`` turn wrong and ``gained`` turn right, so that D, right before minus right now, is -1, 0 or 1.
 What is to be refuted is that the true loss E[D] is ``loss`` or more. Outcomes are ordered by Tango's score. p is the

@@ -12,7 +12,7 @@ from litestage.tasks import Stage
 
 RANKING_FILE = "ranking.json"
 ADASKIP_PROMPTS = 20
-"""Prompts that the norm ratio is fitted on (REFERENCE, section 6)."""
+"""Prompts that the norm ratio is fitted on (AdaSkip's released code)."""
 
 
 def rank_traces(session: Session, traces: Sequence[Trace]) -> Ranking:

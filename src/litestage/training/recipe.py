@@ -61,7 +61,7 @@ class LoraRecipe(_Part):
 
 
 class TrainingRecipe(_Part):
-    """How long, how fast and in which order to learn (REFERENCE, section 5)."""
+    """How long, how fast and in which order to learn (docs/finetune.md)."""
 
     epochs: Annotated[float, Field(gt=0, le=1e6)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None

@@ -1,4 +1,4 @@
-"""The rules that say what is skipped (REFERENCE, section 6): a new one is a small file and a line in this table."""
+"""The rules that say what is skipped (the paper, section 5.1): a new one is a small file and a line in this table."""
 
 from litestage.skipping.rules import (
     adaskip,
