@@ -123,7 +123,7 @@ def _changed(plan: Plan, **update: object) -> Plan:
 
 
 def controls(session: Session, exit_rule: ExitRule) -> Iterator[Method]:
-    """Exit at full depth, and each stage but the last left out (the paper, section 5.3)."""
+    """Exit at full depth, and each stage but the last left out."""
     exits = session.plan(dict.fromkeys(session.task.stage_names, StagePlan(exit=exit_rule)))
     rule = f"exit {exit_rule.window},{exit_rule.threshold:g}"
     yield Method("exit_only", "exit_only", "Exit, full depth", "control", rule, exits, session.task)

@@ -83,7 +83,7 @@ def search_budgets(
     measure: Measure,
     screen: Screen = only_policy,
 ) -> SearchRecord:
-    """Search the budget of each of ``stages`` (in task order), then check the exit rule (the paper, section 4.3).
+    """Search the budget of each of ``stages`` (in task order), then check the exit rule (the paper, sections 4.3, 4.4).
 
     Where there are several policies to leave a budget out, ``screen`` picks the one that is measured.
     """
@@ -279,7 +279,7 @@ def _exit_note(record: SearchRecord) -> str:
 
 
 def _slower(record: SearchRecord) -> str:
-    """Exit can change texts so that they take longer; the search keeps it (the paper, section 4.3), and says so."""
+    """Exit can change texts so that they take longer; the search keeps it, and says so."""
     before = record.profiles[-1].chosen_point.seconds if record.profiles else None
     after = record.result.seconds
     if record.options.search_exit or before is None or after is None or after <= before:

@@ -91,7 +91,7 @@ class Profile(Record):
 
 
 def budgets(num_blocks: int, step: int) -> tuple[int, ...]:
-    """0, step, 2 step, ... up to 2L - 4 sub-layers (the paper, section 4.3)."""
+    """0, step, 2 step, ... up to 2L - 4 sub-layers."""
     return tuple(range(0, max(0, 2 * num_blocks - 4) + 1, step))
 
 

@@ -17,7 +17,7 @@ from litestage.skipping.probe import Effect
 
 
 def rank_sub_layers(by_stage: Mapping[str, Mapping[SubLayer, float]]) -> Ranking:
-    """Average over stages and sort; ties prefer attention, then the lower block (the paper, section 4.2)."""
+    """Average over stages (the paper, section 4.2) and sort; ties prefer attention, then the lower block."""
     layers = next(iter(by_stage.values()))
     mean = {layer: sum(scores[layer] for scores in by_stage.values()) / len(by_stage) for layer in layers}
     order = sorted(mean, key=lambda layer: (-mean[layer], layer.kind != "attention", layer.block))

@@ -42,7 +42,7 @@ class Stage(Record):
     join: str = " "
     """What stands between branches."""
     end_sentence: bool = False
-    """Append "." to a text that does not end in ``.``, ``"`` or ``'`` (the paper, section 4.4)."""
+    """Append "." to a text that does not end in ``.``, ``"`` or ``'`` (as TinyThinker does)."""
     max_new_tokens: int = Field(default=200, ge=1)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     sampling: Sampling = GREEDY

@@ -72,7 +72,7 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def learning_rate(recipe: TrainingRecipe, step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine that would reach 0 right after the last step (docs/finetune.md)."""
+    """Linear warm-up, then a cosine that would reach 0 right after the last step."""
     warmup = round(recipe.warmup * steps)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
