@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -43,6 +44,18 @@ def test_beginnings_change_nothing(family: str) -> None:
         engine = tiny.engine(family, batch_size=batch_size, cache_tokens=cache_tokens)
         for order in (1, -1):
             assert answers(engine.generate(requests[::order])) == without[::order]
+
+
+def test_a_row_that_held_another_text_has_forgotten_what_followed_it() -> None:
+    """Few rows, many texts and their beginnings, so that each row holds one after the other."""
+    known = [tiny.prompt(12, seed=seed) for seed in range(9)]
+    asked = [text[:length] for text in known for length in (12, 7, 3)]
+    expected = {prompt: tiny.generate_by_transformers("llama", prompt, 2) for prompt in asked}
+    engine, order = tiny.engine(batch_size=3, cache_tokens=8 * 256), random.Random(0)
+    for _ in range(12):
+        prompts = order.sample(asked, 9)
+        got = engine.generate(tiny.requests(prompts, max_new_tokens=2))
+        assert [one.token_ids for one in got] == [expected[prompt] for prompt in prompts]
 
 
 def test_a_completion_does_not_tell_what_was_there() -> None:
@@ -113,8 +126,8 @@ def lives(draw: st.DrawFn) -> list[tuple[list[int], list[int]]]:
 
 @given(lives=lives(), rows=st.integers(1, 6), most=st.integers(0, 60))
 def test_a_row_holds_what_it_says(lives: list[tuple[list[int], list[int]]], rows: int, most: int) -> None:
-    """In place of keys and values the cache holds the tokens themselves: what is found must be there, and what rows in
-    use hold must stay."""
+    """In place of keys and values the cache holds the tokens themselves, and logits tell whose they are: what is found
+    must be there, and what rows in use hold must stay."""
     cache = Cache(1, rows, 40, 1, 1, torch.float32, torch.device("cpu"))
     tree = TokenTree(cache, rows)
     used: dict[int, TokenIds] = {}
@@ -124,13 +137,14 @@ def test_a_row_holds_what_it_says(lives: list[tuple[list[int], list[int]]], rows
         held = [tuple(cache.data[0, row, :, 0, 0, 0].int().tolist()) for row in range(rows)]
         for prompt, one in zip(prompts, found, strict=True):
             assert held[one.row][: one.length] == prompt[: one.length]
+            assert one.logits is None or int(one.logits) == KNOWN.index(prompt)
         places = tree.place(found)
         assert len({*places, *used}) == len(places) + len(used), "each has a row of its own"
         for prompt, place, one in zip(prompts, places, found, strict=True):
             assert tuple(cache.data[0, place, : one.length, 0, 0, 0].int().tolist()) == prompt[: one.length]
         for prompt, place in zip(prompts, places, strict=True):
             cache.data[0, place, : len(prompt)] = torch.tensor(prompt)[:, None, None, None].float()
-            tree.hold(place, prompt, torch.zeros(1))
+            tree.hold(place, prompt, torch.tensor([float(KNOWN.index(prompt))]))
             used[place] = prompt
         for row, prompt in used.items():
             assert tuple(cache.data[0, row, : len(prompt), 0, 0, 0].int().tolist()) == prompt

@@ -155,6 +155,7 @@ class TokenTree:
         """A row in use holds what was found for it."""
         if row != found.row:
             self._tokens[row, : found.length] = self._tokens[found.row, : found.length]
+            self._logits[row] = {}  # of what the row held before
         self._drop_behind(row, found.length)
 
     def _drop_behind(self, row: int, length: int) -> None:
