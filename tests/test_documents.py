@@ -68,7 +68,8 @@ def test_the_task_for_chat_models_is_the_one_shown_and_says_what_it_says(litesta
         True
     ]
     _, _, err = litestage(*shlex.split(commands("docs/own-task.md")[-1])[1:])
-    assert " ".join(err.split()) in " ".join(text.split())
+    refusal = " ".join(err.split())
+    assert refusal[refusal.index("litestage: ") :] in " ".join(text.split())
 
 
 def test_fine_tuning_and_votes_run(typed: Typed, checkout: Path) -> None:

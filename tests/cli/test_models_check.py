@@ -75,7 +75,7 @@ def lacking(folder: Path) -> None:
         (lambda f: with_keys(f, model_type="octopus"), ("'octopus' is not supported",)),
         (lambda f: (f / "tokenizer.json").unlink(), ("has no tokenizer",)),
         (lambda f: (f / "model.safetensors").unlink(), ("has no weights",)),
-        (lambda f: (f / "config.json").write_text("{"), ("config.json is not JSON",)),
+        (lambda f: (f / "config.json").write_text("{"), ("is not JSON",)),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_code_2(

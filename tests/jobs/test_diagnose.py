@@ -142,12 +142,19 @@ def test_the_same_command_again_decodes_nothing(
     assert told(diagnose(session.at(out), OPTIONS, session.questions("dev", LIMIT))) == told(diagnosis)
 
 
+def assert_same_entropies(one: Diagnosis, other: Diagnosis) -> None:
+    """Up to the last bits, which depend in fp32 on what is prefilled together."""
+    for mine, others in zip(one.entropy, other.entropy, strict=True):
+        assert (mine.name, mine.written) == (others.name, others.written)
+        assert mine.next_token == pytest.approx(others.next_token, abs=1e-5)
+
+
 def test_entropies_come_back_where_only_their_texts_were_kept(
     session: Session, out: Path, diagnosis: Diagnosis
 ) -> None:
     (out / "entropies.json").unlink()
     again = diagnose(session.at(out), OPTIONS, session.questions("dev", LIMIT))
-    assert again.entropy == diagnosis.entropy
+    assert_same_entropies(again, diagnosis)
 
 
 def test_a_killed_diagnosis_goes_on(session: Session, out: Path, diagnosis: Diagnosis, tmp_path: Path) -> None:
@@ -215,7 +222,7 @@ def test_what_was_kept_and_damaged_is_made_again(
         path.write_bytes(path.read_bytes()[:40])
     again = diagnose(session.at(copy), OPTIONS, session.questions("dev", LIMIT))
     assert [sweep.stage for sweep in again.sweeps] == [sweep.stage for sweep in diagnosis.sweeps]
-    assert again.entropy == diagnosis.entropy
+    assert_same_entropies(again, diagnosis)
     assert again.ranking == diagnosis.ranking
 
 

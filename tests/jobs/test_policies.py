@@ -222,7 +222,7 @@ def test_rank_answers_the_questions_that_nothing_was_fitted_on(session: Session,
     for one in found.answers:
         assert [point.budget for point in one.points] == list(range(12, 12 * len(one.points) + 1, 12))
         assert all(point.against_full.high >= 0 for point in one.points[:-1])
-        assert one.points[-1].against_full.high < 0 or one.points[-1].budget == 24
+        assert one.points[-1].against_full.high < 0 or one.points[-1].budget + 12 > 20, "20 are the most that are tried"
     prepared = Policies(session, lay_baseline(session, questions).full, options.policies)
     policy = options.policies[1]
     plan = session.plan({stage: prepared.stage_plan(stage, 12, policy) for stage in session.task.stage_names})
