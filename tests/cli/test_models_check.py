@@ -71,6 +71,7 @@ def lacking(folder: Path) -> None:
     [
         (lambda f: with_keys(f, kv_latent_dim=64), ("kv_latent_dim", "no supported family")),
         (lambda f: with_keys(f, quantization={"bits": 4}), ("quantization", "MLX")),
+        (lambda f: with_keys(f, quantization_config={}), ("quantization_config", "quantised")),
         (lacking, ("model.norm.weight", "Missing")),
         (lambda f: with_keys(f, model_type="octopus"), ("'octopus' is not supported",)),
         (lambda f: (f / "tokenizer.json").unlink(), ("has no tokenizer",)),

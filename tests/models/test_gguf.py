@@ -79,6 +79,12 @@ def test_a_packed_file_gives_the_tokens_of_its_rounded_weights(tmp_path: Path, c
     assert_same(file.write(tmp_path / "model.gguf"), expected)
 
 
+def without_biases(file: Contents, which: str) -> None:
+    """Of one map, in all blocks."""
+    for block in range(tiny.BLOCKS):
+        file.tensors.pop(f"blk.{block}.{which}.bias")
+
+
 WITHOUT: dict[str, tuple[str, Callable[[Contents], None]]] = {
     "rope factors": ("llama, scaled as llama3", lambda file: file.tensors.pop("rope_freqs.weight") and None),
     "the kind of scaling": ("llama, linear", lambda file: file.set("rope.scaling.type", "none")),
@@ -101,7 +107,7 @@ WITHOUT: dict[str, tuple[str, Callable[[Contents], None]]] = {
     "gemma2's window": ("gemma2", lambda file: file.set("attention.sliding_window", None)),
     "the stretch": ("phi3, longrope", lambda file: file.set("rope.scaling.attn_factor", None)),
     "short factors": ("phi3, longrope", lambda file: file.put_tensor("rope_factors_short.weight", LONG)),
-    "biases": ("llama, tied, with biases", lambda file: file.tensors.pop("blk.1.attn_q.bias") and None),
+    "biases": ("llama, tied, with biases", lambda file: without_biases(file, "attn_q")),
     "squeezed scores": ("gemma2", lambda file: file.set("attn_logit_softcapping", 0.0)),
     "squeezed logits": ("gemma2", lambda file: file.set("final_logit_softcapping", 0.0)),
     **{

@@ -144,6 +144,12 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a block too many": ("llama", tensor("blk.4.attn_norm.weight", 32), r"blk.4.attn_norm.weight: belongs to a block"),
     "another shape": ("llama", tensor("blk.0.attn_norm.weight", 31), r"attn_norm.weight: has the shape \[31\].*\[32\]"),
     "one missing": ("llama", without("blk.2.ffn_up.weight"), r"lacks the tensor blk.2.ffn_up.weight"),
+    "a bias missing": ("qwen2", without("blk.1.attn_q.bias"), r"lacks the tensor blk.1.attn_q.bias"),
+    "a bias in some blocks": (
+        "llama, tied, with biases",
+        without("blk.3.attn_output.bias"),
+        r"lacks the tensor blk.3.attn_output.bias",
+    ),
     "no embedding": ("llama", without("token_embd.weight"), r"lacks the tensor token_embd.weight"),
     "no tensors": ("llama", lambda file: file.tensors.clear(), r"holds no tensors: it is a vocabulary alone"),
     "not a number": (
@@ -179,6 +185,7 @@ NEUTRAL: dict[str, tuple[str, Change]] = {
     "the old factor": ("llama", key("rope.scale_linear", 1.0)),
     "the usual stretch": ("llama", key("rope.scaling.attn_factor", 1.0)),
     "old frequencies": ("llama", tensor("blk.0.attn_rot_embd.weight", 4)),
+    "no padding token": ("llama", lambda file: file.put("tokenizer.ggml.padding_token_id", 0xFFFFFFFF)),
     "alignment": ("llama", general("general.alignment", 64)),
     "a suggestion": ("llama", general("general.sampling.temp", 0.6)),
     "another program's note": ("llama", general("mradermacher.quantized_on", "a machine")),

@@ -272,3 +272,17 @@ def test_a_model_without_an_end_is_refused() -> None:
     model.generation_config.eos_token_id = None
     with pytest.raises(ModelError, match="names no end-of-sequence token"):
         from_transformers(model, endless, "x", device="cpu")
+
+
+def test_a_stored_head_must_be_the_embedding_it_is_tied_to(tmp_path: Path) -> None:
+    """Libraries differ in which of two they run; one that is stored twice is no harm."""
+    folder = tiny.saved(tmp_path, "llama-tied")
+    weights = load_file(folder / "model.safetensors")
+    for change, fits in ((0.0, True), (1.0, False)):
+        head = weights["model.embed_tokens.weight"] + change
+        save_file(weights | {"lm_head.weight": head}, folder / "model.safetensors", metadata={"format": "pt"})
+        if fits:
+            assert load_model(str(folder), device="cpu").identity.num_blocks == tiny.BLOCKS
+        else:
+            with pytest.raises(ModelError, match=r"tie_word_embeddings.*lm_head\.weight"):
+                load_model(str(folder), device="cpu")

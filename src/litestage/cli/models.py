@@ -106,6 +106,7 @@ def _show(found: Checked) -> None:
     elif found.searchable:
         OUT.print("\n✓ It can be run.", style="green", highlight=False)
         OUT.print(f"Can a plan be searched on it? {found.searchable.capitalize()}.", highlight=False)
+        OUT.print("Names and sizes were looked at. Values are when the model is loaded.", style="dim", highlight=False)
     elif tensors:
         OUT.print("\n✓ It fits the model, and is merged into it.\n", style="green", highlight=False)
     else:

@@ -240,7 +240,22 @@ def _read_weights(name: str, place: Path, **options: Any) -> PreTrainedModel:
             f"The weights of model {name!r} hold {unused[0]} ({len(unused)} such in all), for which its config.json "
             "has no place: another model than the trained one would run. Check that the two belong together."
         )
+    _check_tied(name, model)
     return model
+
+
+def _check_tied(name: str, model: PreTrainedModel) -> None:
+    """A head that is stored beside an embedding it is tied to must be that embedding: libraries differ in which of two
+    they run."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if not model.config.tie_word_embeddings or head is None or head.weight is embedding.weight:
+        return
+    if not torch.equal(head.weight, embedding.weight):
+        raise ModelError(
+            f"The config.json of model {name!r} says that its head is its embedding (tie_word_embeddings), but its "
+            "weights hold an lm_head.weight that is another: the file has two meanings. Set tie_word_embeddings to "
+            "false to run the stored head, or take the tensor out."
+        )
 
 
 __all__ = [

@@ -71,13 +71,18 @@ def _is_set(value: Any) -> bool:
     return bool(value)
 
 
+def _is_there(value: Any) -> bool:
+    """Also if it is empty, which transformers cannot read either."""
+    return value is not None
+
+
 def _is_false(value: Any) -> bool:
     return value is False
 
 
 REFUSED: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "quantization_config": (
-        _is_set,
+        _is_there,
         "the weights are stored quantised, and packed numbers would be taken for weights. "
         "Use the unquantised model or a GGUF file, which is unpacked as it is read.",
         "the weights are not quantised",

@@ -218,8 +218,8 @@ def _reader(path: Path) -> Any:
     try:
         reader = _Reader(path)
     except Exception as error:  # it raises whatever a wrong offset leads to
-        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ModelError(f"{path} is no GGUF file, or is cut short or damaged ({said}). Fetch it again.") from None
+        said = f" ({str(error).strip().splitlines()[0].rstrip('.')})" if type(error) is ValueError else ""
+        raise ModelError(f"{path} is no GGUF file, or is cut short or damaged{said}. Fetch it again.") from None
     if reader.endianess == GGUFEndian.BIG:
         raise ModelError(f"{path} has its bytes in big-endian order; litestage reads little-endian files.")
     return reader

@@ -74,6 +74,8 @@ PRE: dict[str, Pre] = {
 
 SPECIAL = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
 """Special tokens of a tokenizer, and their keys."""
+NO_TOKEN = 0xFFFFFFFF
+"""What some converters write where there is no padding token: minus one in 32 bits."""
 ENDS = {
     "eos_token_id": "ends a text",
     "eot_token_id": "ends a text (end of turn)",
@@ -304,6 +306,8 @@ def _special_ids(account: Account, count: int) -> dict[str, int]:
     ids = {}
     for name, key in SPECIAL.items():
         value = account.use(f"{PREFIX}{key}", f"the {name.upper()} token", "a number")
+        if name == "pad" and value == NO_TOKEN:
+            continue
         if value is not None and not 0 <= value < count:
             account.refuse(f"{PREFIX}{key}", f"there is no token {value}: the file has {count}.")
         elif value is not None:

@@ -17,6 +17,8 @@ from litestage.models.families import FAMILIES
 from litestage.models.gguf.architectures import HARMLESS_TENSORS, MEANINGS, Architecture
 from litestage.models.gguf.file import Account, GgufFile, Stored, can_unpack
 
+BLOCK = re.compile(r"^blk\.\d+\.")
+BIASES = ("attention_bias", "mlp_bias")
 PAIRED = re.compile(r"blk\.\d+\.attn_(q|k)\.(weight|bias)")
 """Tensors whose rows are turned in pairs."""
 
@@ -31,7 +33,7 @@ def empty_model(config: PretrainedConfig) -> PreTrainedModel:
 def places(account: Account, config: PretrainedConfig) -> dict[str, str]:
     """Which tensor of the file goes where in the model's state dict; notes what became of each.
 
-    The names are the gguf package's. A bias that some blocks lack is zero there; any other tensor must be in the file.
+    The names are the gguf package's. Every tensor must be in the file, but for biases that no block has.
     """
     model = empty_model(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -44,9 +46,18 @@ def places(account: Account, config: PretrainedConfig) -> dict[str, str]:
         elif not account.knows("tensor", name):
             _note_other(account, name, config.num_hidden_layers)
     for name in by_name:
-        if name not in account.file.tensors and not name.endswith(".bias"):
+        if name not in account.file.tensors and not _no_block_has(account.file, config, name):
             account.note("tensor", name, "missing", "it would be random numbers. Fetch the file again.")
     return by_name
+
+
+def _no_block_has(file: GgufFile, config: PretrainedConfig, name: str) -> bool:
+    """A bias of a map that has none in any block, where a setting of the config gives biases to several maps at once:
+    zeros change nothing then."""
+    if not name.endswith(".bias") or not any(getattr(config, setting, False) for setting in BIASES):
+        return False
+    kind = BLOCK.sub("", name)
+    return not any(BLOCK.sub("", other) == kind for other in file.tensors)
 
 
 def _names(file: GgufFile, shapes: Mapping[str, Any], blocks: int) -> dict[str, str]:
@@ -94,7 +105,7 @@ def state_dict(
     offset = FAMILIES[config.model_type].norm_offset
     state: dict[str, Tensor] = {}
     for name, place in by_name.items():
-        if name not in file.tensors:  # a bias, by `places`
+        if name not in file.tensors:  # a bias that no block has, by `places`
             rows = state[place.replace(".bias", ".weight")].shape[0]
             state[place] = torch.zeros(rows, dtype=dtype)
             continue
