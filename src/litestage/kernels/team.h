@@ -137,7 +137,7 @@ static void start_helpers(int wanted) {
 /* Wait until no helper is at the job. */
 static void await_helpers(void) {
     unsigned inside = atomic_load(&team.inside);
-    for (unsigned before = 0; inside != before;) inside = look_at(&team.inside, before = inside);
+    for (unsigned before = 0; inside && inside != before;) inside = look_at(&team.inside, before = inside);
     if (!inside) return;
     pthread_mutex_lock(&team.lock);
     atomic_store(&team.waiting, 1);
