@@ -18,6 +18,7 @@ from litestage.search import (
     SearchRecord,
     Trial,
     TrialResult,
+    budget_search,
     budgets,
     hopeless,
     search_budgets,
@@ -455,6 +456,57 @@ def test_each_stage_only_gains(world) -> None:
     times = [record.full.seconds, *(point.seconds for point in chosen)]
     assert all(b <= a for a, b in itertools.pairwise(times))
     assert all(point.accuracy >= record.target - 1e-9 for point in chosen)
+
+
+@given(worlds(), options, st.integers(1, 6), st.integers(0, 99))
+@settings(deadline=None, max_examples=200)
+def test_trials_side_by_side_in_any_order_choose_what_one_machine_chooses(
+    world, options: SearchOptions, side_by_side: int, seed: int
+) -> None:
+    alone, _ = run(world, options)
+    outcomes, seconds, questions, stage_seconds = world
+    dice, table, most = random.Random(seed), Table(outcomes, seconds), 0
+    table.stage_seconds = stage_seconds
+    search = budget_search(STAGES, 5, questions, options, side_by_side=side_by_side)
+    while not search.is_over:
+        most = max(most, len(search.wanted))
+        trial = dice.choice(search.wanted)
+        told = table(trial)
+        for _ in range(dice.randint(1, 2)):  # a worker that was thought lost may tell it, too
+            search.tell(trial, told)
+    together = search.outcome
+    assert (together.candidate, together.result, together.full) == (alone.candidate, alone.result, alone.full)
+    assert [p.chosen for p in together.profiles] == [p.chosen for p in alone.profiles]
+    assert [p.left_out for p in together.profiles] == [p.left_out for p in alone.profiles]
+    assert {t.candidate for t in table.asked} == {t.candidate for t in run(world, options)[1].asked}
+    assert most <= side_by_side
+    if side_by_side == 1:
+        assert together == alone
+
+
+def test_what_does_not_depend_on_each_other_is_wanted_at_once() -> None:
+    search = budget_search(STAGES, 6, 100, SearchOptions(), side_by_side=8)
+    table, sizes = Table(by_budget({}), linear_seconds), []
+    while not search.is_over:
+        sizes.append(len(search.wanted))
+        for trial in reversed(search.wanted):
+            search.tell(trial, table(trial))
+    # Three misses end a profile: so many budgets are sure to be needed, and 0 is known in each stage.
+    assert sizes == [1, 2, 2, 2, 2, 2, 2, 1]
+
+
+def test_a_search_hears_only_of_what_it_asked_for() -> None:
+    search = budget_search(STAGES, 5, 3, PAPER)
+    (trial,) = search.wanted
+    told = TrialResult(outcomes=(True,) * 3, seconds=1.0, stage_seconds=dict.fromkeys(STAGES, 0.3))
+    with pytest.raises(ValueError, match="not asked for"):
+        search.tell(trial.model_copy(update={"needed": 7}), told)
+    with pytest.raises(ValueError, match="not over: 1 trials"):
+        _ = search.outcome
+    search.tell(trial, told)
+    after = search.wanted
+    search.tell(trial, told)
+    assert search.wanted == after != (trial,)
 
 
 # --- What cannot work ---------------------------------------------------------------------------------------------

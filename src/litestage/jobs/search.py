@@ -28,8 +28,9 @@ from litestage.search import (
     StageCandidate,
     Trial,
     TrialResult,
+    budget_search,
     estimate_cost,
-    search_budgets,
+    one_by_one,
 )
 from litestage.search.trial import hopeless, misses_to_go
 from litestage.skipping import Ranking, save_stand
@@ -95,7 +96,7 @@ def search(
     trials = Trials(session, baseline, questions, settings, policies)
     seconds = price(baseline.cost, baseline.full, session.full_plan()).seconds
     _announce(session, options, len(questions), seconds)
-    record = search_budgets(stages, blocks, len(questions), options, trials.run, trials.screen)
+    record = one_by_one(budget_search(stages, blocks, len(questions), options, trials.screen), trials.run)
     evidence = _evidence(record, split, baseline.cost, settings.latency) | {
         "conditions": session.conditions.model_dump(mode="json")
     }

@@ -1,7 +1,8 @@
 """Step 2: which budget each stage gets. Strategy alone; whoever calls it measures."""
 
+from litestage.search.asked import Search, Strategy, one_by_one
 from litestage.search.cost import Estimate, Spent, estimate_cost
-from litestage.search.greedy import ExitCheck, SearchOutcome, SearchRecord, search_budgets
+from litestage.search.greedy import ExitCheck, SearchOutcome, SearchRecord, budget_search, search_budgets
 from litestage.search.profile import Profile, ProfilePoint, TrialSummary, Verdict, budgets, choose, needed_correct
 from litestage.search.trial import (
     Candidate,
@@ -24,19 +25,23 @@ __all__ = [
     "ProfilePoint",
     "Screen",
     "ScreenedPolicy",
+    "Search",
     "SearchOptions",
     "SearchOutcome",
     "SearchRecord",
     "Spent",
     "StageCandidate",
+    "Strategy",
     "Trial",
     "TrialResult",
     "TrialSummary",
     "Verdict",
+    "budget_search",
     "budgets",
     "choose",
     "estimate_cost",
     "hopeless",
     "needed_correct",
+    "one_by_one",
     "search_budgets",
 ]

@@ -1,6 +1,7 @@
 """Step 2 of the paper (4.3): how many sub-layers each stage skips, the slowest stage first.
 
 The search only asks and is told: it is a pure function of its measurements, so replaying stored ones resumes it.
+How many trials it asks for at once changes what is measured on the way, never the choice.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from litestage.core.layers import Record
+from litestage.search.asked import Search, Strategy, one_by_one
 from litestage.search.cost import Spent
 from litestage.search.profile import Profile, ProfilePoint, TrialSummary, Verdict, budgets, choose, needed_correct
 from litestage.search.trial import (
@@ -83,24 +85,43 @@ def search_budgets(
     measure: Measure,
     screen: Screen = only_policy,
 ) -> SearchRecord:
+    """The whole of `budget_search` on one machine."""
+    return one_by_one(budget_search(stages, num_blocks, num_questions, options, screen), measure)
+
+
+def budget_search(
+    stages: Sequence[str],
+    num_blocks: int,
+    num_questions: int,
+    options: SearchOptions,
+    screen: Screen = only_policy,
+    side_by_side: int = 1,
+) -> Search[SearchRecord]:
     """Search the budget of each of ``stages`` (in task order), then check the exit rule (the paper, sections 4.3, 4.4).
 
-    Where there are several policies to leave a budget out, ``screen`` picks the one that is measured.
+    Where there are several policies to leave a budget out, ``screen`` picks the one that is measured. Up to
+    ``side_by_side`` trials are wanted at once, where all of them will be needed whatever one of them shows.
     """
-    run = _Run(measure, num_questions, options, screen)
-    full = run.ask(Candidate.full_depth(stages), 0, "full")
+    return Search(_search(stages, num_blocks, _Run(num_questions, options, screen, side_by_side)))
+
+
+def _search(stages: Sequence[str], num_blocks: int, run: _Run) -> Strategy[SearchRecord]:
+    options, num_questions = run.options, run.num_questions
+    full = yield from run.ask(Candidate.full_depth(stages), 0, "full")
     target = max(0.0, 100 * full.correct / num_questions - options.max_drop)
     needed = needed_correct(num_questions, target)
     order = tuple(sorted(stages, key=lambda stage: -full.stage_seconds[stage]))
     candidate = Candidate.full_depth(stages, exits=options.search_exit)
     profiles = []
     for stage in order:
-        profiles.append(_profile(run, candidate, stage, budgets(num_blocks, options.step), target, needed))
-        chosen = profiles[-1].chosen_point
+        profile = yield from _profile(run, candidate, stage, budgets(num_blocks, options.step), target)
+        profiles.append(profile)
+        chosen = profile.chosen_point
         candidate = candidate.with_budget(stage, chosen.budget, chosen.policy)
     checks: list[ExitCheck] = []
     if options.use_exit:
-        candidate, checks = _add_exit(run, candidate, needed)
+        candidate, checks = yield from _add_exit(run, candidate, needed)
+    result = yield from run.ask(candidate, needed, "exit")
     return SearchRecord(
         options=options,
         questions=num_questions,
@@ -111,26 +132,33 @@ def search_budgets(
         profiles=tuple(profiles),
         exit_checks=tuple(checks),
         candidate=candidate,
-        result=TrialSummary.of(run.ask(candidate, needed, "exit"), needed),
+        result=TrialSummary.of(result, needed),
         spent=run.spent(sum(profile.left_out for profile in profiles)),
     )
 
 
-def _profile(run: _Run, candidate: Candidate, stage: str, tried: Sequence[int], target: float, needed: int) -> Profile:
+def _profile(run: _Run, candidate: Candidate, stage: str, tried: Sequence[int], target: float) -> Strategy[Profile]:
     """Measure budgets upward until several in a row miss the target; without a feasible one the budget is 0."""
     points: list[ProfilePoint] = []
+    needed = needed_correct(run.num_questions, target)
 
-    def point(budget: int, too_slow: float | None = None) -> ProfilePoint:
-        screened = run.screen(stage, budget) if budget else ScreenedPolicy()
-        told = run.ask(candidate.with_budget(stage, budget, screened.policy), needed, "profile", stage, too_slow)
-        return ProfilePoint.of(
-            told, needed, budget=budget, seconds_at_least=told.seconds_at_least, **screened.model_dump()
-        )
+    def measured(some: Sequence[int], too_slow: float | None = None) -> Strategy[list[ProfilePoint]]:
+        policies = [run.screen(stage, budget) if budget else ScreenedPolicy() for budget in some]
+        trials = [
+            run.trial(candidate.with_budget(stage, budget, screened.policy), needed, "profile", stage, too_slow)
+            for budget, screened in zip(some, policies, strict=True)
+        ]
+        told = yield from run.ask_all(trials)
+        return [
+            ProfilePoint.of(one, needed, budget=budget, seconds_at_least=one.seconds_at_least, **screened.model_dump())
+            for budget, screened, one in zip(some, policies, told, strict=True)
+        ]
 
-    for budget in tried:
-        if not run.options.exhaustive and _all_miss(points, run.options.patience, point):
+    while len(points) < len(tried):
+        if not run.options.exhaustive and (yield from _all_miss(points, run.options.patience, measured)):
             break
-        points.append(point(budget, None if run.options.exhaustive else _too_slow(points)))
+        some = tried[len(points) : len(points) + run.sure_of(points)]
+        points += yield from measured(some, None if run.options.exhaustive else _too_slow(points))
     best = choose(points, target)
     return Profile(
         stage=stage,
@@ -146,7 +174,9 @@ def _too_slow(points: Sequence[ProfilePoint]) -> float | None:
     return None if best is None else best * (1 + ROUNDING)
 
 
-def _all_miss(points: list[ProfilePoint], patience: int, finish: Callable[[int], ProfilePoint]) -> bool:
+def _all_miss(
+    points: list[ProfilePoint], patience: int, finish: Callable[[Sequence[int]], Strategy[list[ProfilePoint]]]
+) -> Strategy[bool]:
     """Whether the last ``patience`` points miss the target.
 
     Points that were too slow to be decided are finished, in place, only when it hangs on them. The newest come first:
@@ -157,23 +187,23 @@ def _all_miss(points: list[ProfilePoint], patience: int, finish: Callable[[int],
         return False
     for i in reversed(last):
         if points[i].feasible is None:
-            points[i] = finish(points[i].budget)
+            points[i] = (yield from finish([points[i].budget]))[0]
         if points[i].feasible:
             return False
     return True
 
 
-def _add_exit(run: _Run, candidate: Candidate, needed: int) -> tuple[Candidate, list[ExitCheck]]:
+def _add_exit(run: _Run, candidate: Candidate, needed: int) -> Strategy[tuple[Candidate, list[ExitCheck]]]:
     """Turn exit on everywhere, then off again stage by stage, the most harmful first, until the target holds.
 
     It always ends with the target kept: without exit the chosen budgets keep it, and full depth does.
     """
     for stage in candidate.budgets:
         candidate = candidate.with_exit(stage, True)
-    measurement = run.ask(candidate, needed, "exit")
+    measurement = yield from run.ask(candidate, needed, "exit")
     checks = [ExitCheck.of(measurement, needed, exits=candidate.exits, without=None, kept=True)]
     while measurement.at_most < needed:
-        best, measured = _without_most_harmful(run, candidate)
+        best, measured = yield from _without_most_harmful(run, candidate)
         checks += [
             ExitCheck.of(told, needed, exits=tried.exits, without=stage, kept=tried == best)
             for stage, tried, told in measured
@@ -184,14 +214,16 @@ def _add_exit(run: _Run, candidate: Candidate, needed: int) -> tuple[Candidate, 
 
 def _without_most_harmful(
     run: _Run, candidate: Candidate
-) -> tuple[Candidate, list[tuple[str, Candidate, TrialResult]]]:
+) -> Strategy[tuple[Candidate, list[tuple[str, Candidate, TrialResult]]]]:
     """Try the plan without each exit in turn; the best of these (ties: the faster) lacks the most harmful one."""
     measured: list[tuple[str, Candidate, TrialResult]] = []
-    most = 0
-    for stage in candidate.exits:
-        without = candidate.with_exit(stage, False)
-        measured.append((stage, without, run.ask(without, most, "exit")))
-        most = max(most, measured[-1][2].correct)
+    exits = list(candidate.exits)
+    while exits:
+        some, exits = exits[: run.side_by_side], exits[run.side_by_side :]
+        most = max([0, *(told.correct for _, _, told in measured)])
+        tried = [candidate.with_exit(stage, False) for stage in some]
+        told = yield from run.ask_all([run.trial(without, most, "exit") for without in tried])
+        measured += zip(some, tried, told, strict=True)
     whole = [(told.correct, -(told.seconds or 0), tried) for _, tried, told in measured if not told.cut_short]
     return max(whole, key=lambda entry: entry[:2])[2], measured
 
@@ -199,36 +231,54 @@ def _without_most_harmful(
 class _Run:
     """Asks for each candidate until it is settled, and keeps what came."""
 
-    def __init__(self, measure: Measure, num_questions: int, options: SearchOptions, screen: Screen) -> None:
-        self.measure = measure
+    def __init__(self, num_questions: int, options: SearchOptions, screen: Screen, side_by_side: int) -> None:
         self.screen = screen
         self.num_questions = num_questions
         self.options = options
+        self.side_by_side = side_by_side
         self.known: dict[Candidate, TrialResult] = {}
         self.misses: Counter[int] = Counter()
 
-    def ask(
+    def trial(
         self,
         candidate: Candidate,
         needed: int,
         purpose: Purpose,
         stage: str | None = None,
         too_slow: float | None = None,
-    ) -> TrialResult:
-        """Measure a candidate, or recall it; what was cut short for a reason that no longer holds is finished."""
+    ) -> Trial:
         if not self.options.end_points_early:
             needed, too_slow = 0, None
         order = self.order(candidate)
-        trial = Trial(candidate=candidate, needed=needed, too_slow=too_slow, order=order, purpose=purpose, stage=stage)
-        known = self.known.get(candidate)
-        return known if known and trial.is_settled_by(known) else self.tell(trial, self.measure(trial))
+        return Trial(candidate=candidate, needed=needed, too_slow=too_slow, order=order, purpose=purpose, stage=stage)
 
-    def tell(self, trial: Trial, measurement: TrialResult) -> TrialResult:
-        _check(trial, measurement)
-        both = zip(self.outcomes(trial.candidate), measurement.outcomes, strict=True)
+    def ask(self, candidate: Candidate, needed: int, purpose: Purpose) -> Strategy[TrialResult]:
+        return (yield from self.ask_all([self.trial(candidate, needed, purpose)]))[0]
+
+    def ask_all(self, trials: Sequence[Trial]) -> Strategy[list[TrialResult]]:
+        """Measure candidates, or recall them; what was cut short for a reason that no longer holds is finished."""
+        open_ = tuple(trial for trial in trials if not self._is_settled(trial))
+        if open_:
+            told = yield open_
+            for trial, result in zip(open_, told, strict=True):
+                self._tell(trial, result)
+        return [self.known[trial.candidate] for trial in trials]
+
+    def sure_of(self, points: Sequence[ProfilePoint]) -> int:
+        """How many budgets behind these will be measured whatever comes, of those that may run side by side."""
+        if self.options.exhaustive:
+            return self.side_by_side
+        trailing = next((i for i, point in enumerate(reversed(points)) if point.feasible), len(points))
+        return max(1, min(self.side_by_side, self.options.patience - trailing))
+
+    def _is_settled(self, trial: Trial) -> bool:
+        known = self.known.get(trial.candidate)
+        return known is not None and trial.is_settled_by(known)
+
+    def _tell(self, trial: Trial, result: TrialResult) -> None:
+        both = zip(self.outcomes(trial.candidate), result.outcomes, strict=True)
         self.misses.update(i for i, (before, now) in enumerate(both) if before is None and now is False)
-        self.known[trial.candidate] = measurement
-        return measurement
+        self.known[trial.candidate] = result
 
     def outcomes(self, candidate: Candidate) -> tuple[bool | None, ...]:
         """What is known of a candidate so far, by question."""
@@ -246,19 +296,6 @@ class _Run:
             questions_saved=sum(len(m.outcomes) - m.measured for m in self.known.values()),
             points_left_out=left_out,
         )
-
-
-def _check(trial: Trial, measurement: TrialResult) -> None:
-    """The choice is exact only if nothing that could still be chosen is cut short."""
-    if len(measurement.outcomes) != len(trial.order):
-        raise ValueError(f"asked for {len(trial.order)} questions, told of {len(measurement.outcomes)}")
-    if not trial.is_settled_by(measurement):
-        raise ValueError(
-            f"cut short though it could reach {measurement.at_most} right answers of {trial.needed} needed, in "
-            f"{measurement.seconds_at_least} seconds a question or more, where {trial.too_slow} are too many"
-        )
-    if not measurement.cut_short and measurement.seconds is None:
-        raise ValueError("a whole measurement needs its seconds a question")
 
 
 def _exit_note(record: SearchRecord) -> str:

@@ -120,6 +120,19 @@ class Trial(Record):
         """Whether a measurement says what this asks: it is whole, or was cut short for one of the two reasons."""
         return not told.cut_short or told.at_most < self.needed or self.is_too_slow(told.seconds_at_least)
 
+    def check(self, told: TrialResult) -> None:
+        """Raise ValueError for a result that does not settle this: a choice is exact only if none is cut short that
+        could still be chosen."""
+        if len(told.outcomes) != len(self.order):
+            raise ValueError(f"asked for {len(self.order)} questions, told of {len(told.outcomes)}")
+        if not self.is_settled_by(told):
+            raise ValueError(
+                f"cut short though it could reach {told.at_most} right answers of {self.needed} needed, in "
+                f"{told.seconds_at_least} seconds a question or more, where {self.too_slow} are too many"
+            )
+        if not told.cut_short and told.seconds is None:
+            raise ValueError("a whole measurement needs its seconds a question")
+
 
 class TrialResult(Record):
     """What running a candidate over the questions showed."""
