@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from litestage.core import LitestageError, OptionError
 from litestage.models.catalog import EMBEDDED, embedded_adapters, embedded_folder
 from litestage.models.prompts import prompt_encoder
-from litestage.training import Progress, TrainingRecipe, TrainingReport, finetune
+from litestage.training import Progress, Training, TrainingRecipe, TrainingReport, finetune
 from litestage.training.checkpoint import CHECKPOINT, trainable
 from litestage.training.initialise import new_model
 from litestage.training.loop import REPORT, Validation
@@ -55,8 +55,8 @@ def test_a_killed_run_ends_with_the_same_weights(change, lora, fresh, tokenizer,
 
     def run(out: Path, on_progress=None) -> tuple[PreTrainedModel, TrainingReport]:
         model = fresh(lora)
-        args = (model, tokenizer, task, questions, recipe, out)
-        return model, finetune(*args, on_progress=on_progress, checkpoint_every=5)
+        training = Training(model, tokenizer, task, questions, recipe)
+        return model, finetune(training, out, on_progress=on_progress, checkpoint_every=5)
 
     whole, report = run(tmp_path / "whole")
     with pytest.raises(KilledError):
@@ -76,7 +76,11 @@ def test_a_short_training_learns_the_targets_and_where_they_end(fresh, tokenizer
     few = questions[:4]
     recipe = TrainingRecipe(steps=150, batch_size=4, learning_rate=1e-2, optimizer="muon", save_dtype="float32")
     losses: list[float] = []
-    finetune(fresh(), tokenizer, task, few, recipe, tmp_path, on_progress=lambda progress: losses.append(progress.loss))
+    finetune(
+        Training(fresh(), tokenizer, task, few, recipe),
+        tmp_path,
+        on_progress=lambda progress: losses.append(progress.loss),
+    )
     assert losses[0] > 6
     assert losses[-1] < 0.05
     model, loaded = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
@@ -99,8 +103,8 @@ def test_the_best_generated_validation_is_kept(fresh, tokenizer, task, questions
         return next(accuracies)
 
     model = fresh()
-    args = (model, tokenizer, task, questions, recipe, tmp_path)
-    report = finetune(*args, validation=Validation(accuracy, 5, "five questions"))
+    judge = Validation(accuracy, 5, "five questions")
+    report = finetune(Training(model, tokenizer, task, questions, recipe, validation=judge), tmp_path)
     assert (report.best_step, report.best_accuracy, report.validation_questions) == (6, 60.0, 5)
     assert [(p.step, p.accuracy) for p in report.curve if p.accuracy] == [(3, 20), (6, 60), (9, 40), (12, 50)]
     saved = load_file(tmp_path / "model.safetensors")
@@ -113,9 +117,9 @@ def test_a_kill_after_the_best_validation_does_not_lose_it(fresh, tokenizer, tas
     accuracies = iter([70.0, 10.0, 30.0])
 
     def run(on_progress=None) -> TrainingReport:
-        args = (fresh(), tokenizer, task, questions, recipe, tmp_path)
         judge = Validation(lambda _: next(accuracies), 10, "ten questions")
-        return finetune(*args, validation=judge, on_progress=on_progress, checkpoint_every=5)
+        training = Training(fresh(), tokenizer, task, questions, recipe, validation=judge)
+        return finetune(training, tmp_path, on_progress=on_progress, checkpoint_every=5)
 
     with pytest.raises(KilledError):
         run(kill_at(7))
@@ -129,8 +133,8 @@ def test_accuracies_on_other_questions_are_not_compared(fresh, tokenizer, task, 
     ten, other = (Validation(lambda _: 70.0, 10, name) for name in ("ten questions", "other questions"))
 
     def run(validation: Validation | None, on_progress=None) -> TrainingReport:
-        args = (fresh(), tokenizer, task, questions, recipe, tmp_path)
-        return finetune(*args, validation=validation, on_progress=on_progress, checkpoint_every=5)
+        training = Training(fresh(), tokenizer, task, questions, recipe, validation=validation)
+        return finetune(training, tmp_path, on_progress=on_progress, checkpoint_every=5)
 
     with pytest.raises(KilledError):
         run(ten, kill_at(7))
@@ -146,7 +150,7 @@ def test_accuracies_on_other_questions_are_not_compared(fresh, tokenizer, task, 
 
 def test_an_adapter_learns_and_its_base_does_not(fresh, tokenizer, task, questions, tmp_path) -> None:
     model = fresh(lora=True)
-    report = finetune(model, tokenizer, task, questions, RECIPE, tmp_path)
+    report = finetune(Training(model, tokenizer, task, questions, RECIPE), tmp_path)
     base = fresh().state_dict()
     assert report.trained_parameters < report.parameters / 4
     loaded = PeftModel.from_pretrained(fresh(), tmp_path)
@@ -160,7 +164,7 @@ def test_an_adapter_learns_and_its_base_does_not(fresh, tokenizer, task, questio
 def test_what_was_trained_is_written_beside_the_weights(fresh, tokenizer, task, questions, tmp_path) -> None:
     recipe = RECIPE.model_copy(update={"save_dtype": "bfloat16", "dtype": "bfloat16"})
     told: list[Progress] = []
-    report = finetune(fresh(), tokenizer, task, questions, recipe, tmp_path, on_progress=told.append)
+    report = finetune(Training(fresh(), tokenizer, task, questions, recipe), tmp_path, on_progress=told.append)
     assert TrainingReport.model_validate_json((tmp_path / REPORT).read_text()) == report
     assert (report.recipe, report.steps, report.questions, report.task) == (recipe, 12, 64, "everyday")
     assert report.curve[-1].loss < report.curve[0].loss or len(report.curve) == 1
@@ -172,12 +176,12 @@ def test_what_was_trained_is_written_beside_the_weights(fresh, tokenizer, task, 
 
 
 def test_a_finished_run_is_left_alone_and_another_is_refused(fresh, tokenizer, task, questions, tmp_path) -> None:
-    first = finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
+    first = finetune(Training(fresh(), tokenizer, task, questions, RECIPE), tmp_path)
     before = (tmp_path / "model.safetensors").stat().st_mtime_ns
-    assert finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path) == first
+    assert finetune(Training(fresh(), tokenizer, task, questions, RECIPE), tmp_path) == first
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(OptionError, match=r"finished run with another recipe, model, plan or question set"):
-        finetune(fresh(), tokenizer, task, questions[1:], RECIPE, tmp_path)
+        finetune(Training(fresh(), tokenizer, task, questions[1:], RECIPE), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +196,7 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(fresh, tokenizer, t
 def test_a_record_that_is_no_trainings_is_said(content, says, fresh, tokenizer, task, questions, tmp_path) -> None:
     (tmp_path / REPORT).write_bytes(content)
     with pytest.raises(OptionError, match=rf"training.json was not written by .*{says}.*Choose another --out") as error:
-        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
+        finetune(Training(fresh(), tokenizer, task, questions, RECIPE), tmp_path)
     assert "\n" not in str(error.value)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [content], "it is left alone"
 
@@ -204,23 +208,27 @@ def test_records_of_before_are_read(folder: Path) -> None:
 
 def test_a_checkpoint_of_another_run_is_refused(fresh, tokenizer, task, questions, tmp_path) -> None:
     with pytest.raises(KilledError):
-        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path, on_progress=kill_at(8), checkpoint_every=5)
+        finetune(
+            Training(fresh(), tokenizer, task, questions, RECIPE), tmp_path, on_progress=kill_at(8), checkpoint_every=5
+        )
     other = RECIPE.model_copy(update={"learning_rate": 1e-3})
     with pytest.raises(OptionError, match=r"checkpoint.pt belongs to a run with another recipe"):
-        finetune(fresh(), tokenizer, task, questions, other, tmp_path)
+        finetune(Training(fresh(), tokenizer, task, questions, other), tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk"])
 def test_a_damaged_checkpoint_is_named(fresh, tokenizer, task, questions, tmp_path, content: bytes) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(OptionError, match=r"checkpoint.pt is damaged .* Delete that file to start again"):
-        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
+        finetune(Training(fresh(), tokenizer, task, questions, RECIPE), tmp_path)
 
 
 def test_a_checkpoint_that_is_laid_out_otherwise_is_named(fresh, tokenizer, task, questions, tmp_path) -> None:
     """As another version's may be, whose fingerprint is the same."""
     with pytest.raises(KilledError):
-        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path, on_progress=kill_at(8), checkpoint_every=5)
+        finetune(
+            Training(fresh(), tokenizer, task, questions, RECIPE), tmp_path, on_progress=kill_at(8), checkpoint_every=5
+        )
     path = tmp_path / "checkpoint.pt"
     whole = torch.load(path, weights_only=True)
     name = next(iter(whole["weights"]))
@@ -234,14 +242,14 @@ def test_a_checkpoint_that_is_laid_out_otherwise_is_named(fresh, tokenizer, task
     ):
         torch.save(whole | changes, path)
         with pytest.raises(OptionError, match=r"checkpoint.pt is damaged .* Delete that file to start again"):
-            finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path)
+            finetune(Training(fresh(), tokenizer, task, questions, RECIPE), tmp_path)
 
 
 def test_weights_that_are_not_numbers_are_not_kept(fresh, tokenizer, task, questions, tmp_path) -> None:
     """The last step may break them when its loss was still sound."""
     once = RECIPE.model_copy(update={"learning_rate": float("inf"), "steps": 1, "epochs": None})
     with pytest.raises(LitestageError, match="Weights are no longer numbers after the last step"):
-        finetune(fresh(), tokenizer, task, questions, once, tmp_path)
+        finetune(Training(fresh(), tokenizer, task, questions, once), tmp_path)
     assert not (tmp_path / "training.json").exists()
 
 
@@ -250,11 +258,11 @@ def test_a_loss_that_is_not_a_number_ends_the_run(fresh, tokenizer, task, questi
     with torch.no_grad():
         model.get_input_embeddings().weight.fill_(math.nan)
     with pytest.raises(LitestageError, match=r"loss became nan at step 1.*Lower learning_rate"):
-        finetune(model, tokenizer, task, questions, RECIPE, tmp_path)
+        finetune(Training(model, tokenizer, task, questions, RECIPE), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_says_so(fresh, tokenizer, task, questions, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LitestageError, match=r"could not be written"):
-        finetune(fresh(), tokenizer, task, questions, RECIPE, tmp_path / "file" / "out")
+        finetune(Training(fresh(), tokenizer, task, questions, RECIPE), tmp_path / "file" / "out")

@@ -64,18 +64,10 @@ def finetune(options: TrainingOptions, out: Path, progress: Progress = SILENT) -
     healed = None
     if options.heals:
         healed = Healed.load(options, engine_of(model, tokenizer, str(options.model or options.config)), task)
-    report = training.finetune(
-        model,
-        tokenizer,
-        task,
-        questions,
-        recipe.training,
-        out,
-        healing=healed.healing if healed else None,
-        validation=generated_validation(tokenizer, task, dev, healed) if dev else None,
-        on_progress=_teller(progress),
-        checkpoint_every=options.checkpoint_every,
-    )
+    healing = healed.healing if healed else None
+    validation = generated_validation(tokenizer, task, dev, healed) if dev else None
+    wanted = training.Training(model, tokenizer, task, questions, recipe.training, healing, validation)
+    report = training.finetune(wanted, out, on_progress=_teller(progress), checkpoint_every=options.checkpoint_every)
     if crew().is_main_process:
         write_text(out / "README.md", card(report, options))
         if healed:

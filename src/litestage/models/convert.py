@@ -25,6 +25,7 @@ from litestage.models.decoder import (
     Projection,
     Rotary,
     Shape,
+    Weights,
 )
 from litestage.models.families import FAMILIES, Family
 from litestage.models.families.keys import PARTIAL, ROPE_TYPES
@@ -162,12 +163,15 @@ def to_decoder(model: PreTrainedModel, device: torch.device, packing: Packing = 
     head = model.lm_head
     tied = head.weight is body.embed_tokens.weight and head.bias is None
     activation = _read(family, config, "hidden_activation") or config.hidden_act
-    return Decoder(
-        shape,
+    weights = Weights(
         embedding,
         blocks,
         packing.cast(_norm(family, body.norm, device)),
         embedding if tied else packing.pack(_fuse([head], device), packing.head_kind),
+    )
+    return Decoder(
+        shape,
+        weights,
         _rotary(blocks, body.rotary_emb, shape, packing.dtype or model.dtype, device),
         Activation(activation, ACT2FN[activation]),
         packing.cache_dtype,

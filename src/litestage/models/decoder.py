@@ -332,25 +332,33 @@ def interleave(programs: Sequence[LayerProgram], used: Sequence[int]) -> tuple[S
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All that a decoder learnt, in the order of a forward."""
+
+    embedding: Linear
+    blocks: tuple[Block, ...]
+    norm: Float[Tensor, " D"]
+    head: Linear
+
+
 class Decoder:
     """A causal transformer over blocks of sub-layers; inference only."""
 
     def __init__(
         self,
         shape: Shape,
-        embedding: Linear,
-        blocks: tuple[Block, ...],
-        norm: Float[Tensor, " D"],
-        head: Linear,
+        weights: Weights,
         rotary: Rotary,
         activation: Activation,
         cache_dtype: torch.dtype | None = None,
         kernels: Kernels | None = None,
     ) -> None:
-        self.shape, self.embedding, self.blocks, self.norm, self.head = shape, embedding, blocks, norm, head
-        self.activation, self.kernels = activation, kernels
-        self.cache_dtype = cache_dtype or norm.dtype
-        self.layers = sub_layers(len(blocks))
+        self.shape, self.activation, self.kernels = shape, activation, kernels
+        self.embedding, self.blocks = weights.embedding, weights.blocks
+        self.norm, self.head = weights.norm, weights.head
+        self.cache_dtype = cache_dtype or weights.norm.dtype
+        self.layers = sub_layers(len(weights.blocks))
         self._rotary = rotary
         self._tables = self._signed_tables(min(512, shape.max_positions))
         self._outgrown: list[Mapping[str, tuple[Tensor, Tensor]]] = []

@@ -3,7 +3,7 @@
 from litestage.training.adapter import with_lora
 from litestage.training.healing import Healing
 from litestage.training.initialise import initialise
-from litestage.training.loop import Progress, TrainingReport, finetune
+from litestage.training.loop import Progress, Training, TrainingReport, finetune
 from litestage.training.recipe import LoraRecipe, Recipe, TrainingRecipe, load_recipe, recipe_names
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "LoraRecipe",
     "Progress",
     "Recipe",
+    "Training",
     "TrainingRecipe",
     "TrainingReport",
     "finetune",

@@ -117,32 +117,55 @@ class _State:
     best: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Training:
+    """All that decides which weights come out: what is trained, on what and how."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    questions: Sequence[Question]
+    recipe: TrainingRecipe
+    healing: Healing | None = None
+    """A plan's sub-layers, which are left out of what stages write."""
+    validation: Validation | None = None
+    """Chooses the weights that are kept; without it the last ones are."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A name for all of it, at its start: runs of the same one end alike."""
+        causal, task, healing, validation = causal_model(self.model), self.task, self.healing, self.validation
+        base = causal.name_or_path  # empty for a model from scratch, whose recipe says all
+        return content_hash(
+            {
+                **({"base": base} if base else {}),
+                **({"plan": healing.content} if healing else {}),
+                **({"validation": validation.content} if validation else {}),
+                "start": fingerprint(causal),  # what lies under a name may be another model meanwhile
+                "weights": {name: list(weight.shape) for name, weight in trainable(self.model).items()},
+                "vocabulary": self.tokenizer.get_vocab(),
+                **({"chat_template": self.tokenizer.chat_template} if task.chat else {}),
+                "task": task.fingerprint,
+                "questions": [question.model_dump(mode="json") for question in self.questions],
+                "recipe": self.recipe.model_dump(mode="json"),
+            }
+        )
+
+
 def finetune(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    questions: Sequence[Question],
-    recipe: TrainingRecipe,
-    out: str | Path,
-    *,
-    healing: Healing | None = None,
-    validation: Validation | None = None,
-    on_progress: OnProgress | None = None,
-    checkpoint_every: int = 500,
+    training: Training, out: str | Path, *, on_progress: OnProgress | None = None, checkpoint_every: int = 500
 ) -> TrainingReport:
     """Train the weights that require gradients and leave model, tokenizer and ``training.json`` in ``out``.
 
-    With ``healing`` it learns with a plan's sub-layers left out of what stages write. The same call resumes a killed
-    run from its last checkpoint and ends with the same weights. The weights that ``validation`` finds best
-    are kept, without it the last ones. A folder that holds a finished run of the same kind is left as it is. Raises
-    `OptionError` when ``out`` holds another run, or a report that cannot be read, `DataError` for a question that
-    cannot be trained on.
+    The same call resumes a killed run from its last checkpoint and ends with the same weights. A folder that holds a
+    finished run of the same kind is left as it is. Raises `OptionError` when ``out`` holds another run, or a report
+    that cannot be read, `DataError` for a question that cannot be trained on.
     """
     out = Path(out)
-    fingerprint = _fingerprint(model, tokenizer, task, questions, recipe, healing, validation)
+    fingerprint = training.fingerprint
     if (done := _finished(out, fingerprint)) is not None:
         return done
-    trainer = _Trainer(model, tokenizer, task, questions, recipe, healing, validation, out, fingerprint)
+    trainer = _Trainer(training, out, fingerprint)
     trainer.resume()
     while trainer.state.step < trainer.last:
         progress = trainer.step()
@@ -150,7 +173,7 @@ def finetune(
             on_progress(progress)
         if progress.step % checkpoint_every == 0 or progress.step == trainer.last:
             trainer.checkpoint()
-    report = trainer.finish(tokenizer, task, len(questions))
+    report = trainer.finish()
     trainer.crew.wait_for_everyone()
     return report
 
@@ -158,32 +181,25 @@ def finetune(
 class _Trainer:
     """A run in progress: the model, its optimisers and how far they are."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        task: Task,
-        questions: Sequence[Question],
-        recipe: TrainingRecipe,
-        healing: Healing | None,
-        validation: Validation | None,
-        out: Path,
-        fingerprint: str,
-    ) -> None:
-        self.model, self.recipe, self.out, self.fingerprint = model, recipe, out, fingerprint
-        self.causal, self.healing, self.validation = causal_model(model), healing, validation
-        skipping = tuple(healing.stages) if healing else ()
-        self.encoder = prompt_encoder(self.causal, tokenizer, self.causal.name_or_path or "the model")
-        self.order = make_order(recipe, task, questions, self.encoder, _longest(self.causal.config), skipping)
+    def __init__(self, training: Training, out: Path, fingerprint: str) -> None:
+        self.training, self.out, self.fingerprint = training, out, fingerprint
+        self.model, self.recipe = training.model, training.recipe
+        self.healing, self.validation = training.healing, training.validation
+        causal, recipe = causal_model(training.model), training.recipe
+        self.encoder = prompt_encoder(causal, training.tokenizer, causal.name_or_path or "the model")
+        skipping = tuple(training.healing.stages) if training.healing else ()
+        self.order = make_order(
+            recipe, training.task, training.questions, self.encoder, _longest(causal.config), skipping
+        )
         self.steps = recipe.steps or max(1, round((recipe.epochs or 0) * self.order.steps_per_epoch))
         self.last = min(self.steps, recipe.stop_after or self.steps)
-        self.device = next(model.parameters()).device
-        self.optimizers = make_optimizers(model, recipe)
+        self.device = next(training.model.parameters()).device
+        self.optimizers = make_optimizers(training.model, recipe)
         self.state = _State()
         # Under a tree mask torch's fused attention has a slow backward on processors; plain matrix products win there.
-        self.causal.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
+        causal.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
         self.crew = crew()
-        model.train()
+        training.model.train()
 
     def step(self) -> Progress:
         """One optimiser step, and a validation where one is due."""
@@ -229,17 +245,17 @@ class _Trainer:
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:  # laid out otherwise
             raise damaged(self.out / CHECKPOINT, error) from None
 
-    def finish(self, tokenizer: PreTrainedTokenizerBase, task: Task, questions: int) -> TrainingReport:
+    def finish(self) -> TrainingReport:
         """Save the best weights with everything that loads beside them; ``training.json`` comes last."""
         if self.state.best is not None:
             load_trainable(self.model, self.state.best["weights"])
         if not all(bool(weight.isfinite().all()) for weight in trainable(self.model).values()):
             raise _diverged("Weights are no longer numbers after the last step")
-        report = self._report(task, questions)
+        report = self._report()
         if not self.crew.is_main_process:
             return report
         self.model.eval().to(getattr(torch, self.recipe.save_dtype))
-        _save_whole(self.out, self.model, tokenizer, self.encoder.ends[0])
+        _save_whole(self.out, self.model, self.training.tokenizer, self.encoder.ends[0])
         write_text(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         return report
@@ -309,13 +325,13 @@ class _Trainer:
             accuracy=accuracy,
         )
 
-    def _report(self, task: Task, questions: int) -> TrainingReport:
+    def _report(self) -> TrainingReport:
         state, best = self.state, self.state.best or {"step": self.last, "accuracy": None}
         return TrainingReport(
             recipe=self.recipe,
-            task=task.name,
+            task=self.training.task.name,
             fingerprint=self.fingerprint,
-            questions=questions,
+            questions=len(self.training.questions),
             parameters=sum(weight.numel() for weight in self.model.parameters()),
             trained_parameters=sum(weight.numel() for weight in trained(self.model)),
             adapter=isinstance(self.model, PeftModel),
@@ -373,33 +389,6 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where seen, a very large negative elsewhere: what every attention of transformers adds to its scores."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-
-
-def _fingerprint(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    questions: Sequence[Question],
-    recipe: TrainingRecipe,
-    healing: Healing | None,
-    validation: Validation | None,
-) -> str:
-    """A name for all that decides which weights are kept: runs of the same one end alike."""
-    base = causal_model(model).name_or_path  # its name; empty for a model from scratch, whose recipe says all
-    return content_hash(
-        {
-            **({"base": base} if base else {}),
-            **({"plan": healing.content} if healing else {}),
-            **({"validation": validation.content} if validation else {}),
-            "start": fingerprint(causal_model(model)),  # what lies under a name may be another model meanwhile
-            "weights": {name: list(weight.shape) for name, weight in trainable(model).items()},
-            "vocabulary": tokenizer.get_vocab(),
-            **({"chat_template": tokenizer.chat_template} if task.chat else {}),
-            "task": task.fingerprint,
-            "questions": [question.model_dump(mode="json") for question in questions],
-            "recipe": recipe.model_dump(mode="json"),
-        }
-    )
 
 
 def _diverged(what: str) -> LitestageError:
