@@ -23,7 +23,7 @@ from litestage.benchmarks.pipeline import System, _systems
 from litestage.benchmarks.pipeline import _warm_up as warm_up_systems
 from litestage.cli.main import app
 from litestage.core import Decode, Machine, OptionError, Prefill, Request, Sampling, StagePlan
-from litestage.engine import TorchEngine, clock
+from litestage.engine import TorchEngine, step_times
 from litestage.jobs.progress import SILENT, Silent
 from litestage.jobs.session import load
 from litestage.models import load_transformers
@@ -115,10 +115,10 @@ def test_what_works_behind_is_waited_for_at_both_ends(monkeypatch: pytest.Monkey
     """A step's time is the mean there; a CPU's is the median without the first."""
     waited: list[int] = []
     ticks = iter([0.0, 4.0, 5.0, 6.0, 16.0] * 2)
-    monkeypatch.setattr(clock, "synchronise", lambda device: waited.append(len(on_device.times)))
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(step_times, "synchronise", lambda device: waited.append(len(on_device.times)))
+    monkeypatch.setattr(step_times.time, "perf_counter", lambda: next(ticks))
     for device, seconds in ((GPU, 4.0), (CPU, 1.0)):
-        on_device = clock.Clock(device, 4)
+        on_device = step_times.StepTimes(device, 4)
         on_device.start()
         for _ in range(4):
             on_device.note()

@@ -23,15 +23,15 @@ from litestage.core import (
     whole_blocks,
 )
 from litestage.core.errors import DataError, OptionError
-from litestage.evaluation import LatencyModel, price
-from litestage.evaluation.latency import DecodeCost, FitError, PrefillCost
+from litestage.evaluation import CostModel, price
+from litestage.evaluation.cost_model import DecodeCost, FitError, PrefillCost
 from litestage.evaluation.pricing import work_of
 
 MakeStage = Callable[..., StageTrace]
 
 BLOCKS = 6
 NO_ERROR = FitError(timings=0, median=0, max=0)
-MODEL = LatencyModel(
+MODEL = CostModel(
     decode=(
         DecodeCost(rows=1, step=1, attention=0.5, per_context=0.001, ffn=0.8, compensation=0.05),
         DecodeCost(rows=8, step=2, attention=0.9, per_context=0.008, ffn=1.0, compensation=0.1),

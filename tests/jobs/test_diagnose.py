@@ -14,7 +14,7 @@ from report.test_tables import lines
 from torch import Tensor
 
 from litestage.core import ExitRule, OptionError, Request, Trace
-from litestage.evaluation import LatencyModel
+from litestage.evaluation import CostModel
 from litestage.jobs.diagnose import bits_of, budgets_of, diagnose, some_of, texts
 from litestage.jobs.options import DiagnoseOptions, PlanOptions
 from litestage.jobs.progress import Silent
@@ -178,7 +178,7 @@ def test_questions_that_are_not_ours_are_not_printed(
     session: Session, out: Path, diagnosis: Diagnosis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same questions, but from a file: nobody knows whose they are."""
-    cost = LatencyModel.model_validate(json.loads((out / "latency.json").read_bytes())["content"])
+    cost = CostModel.model_validate(json.loads((out / "latency.json").read_bytes())["content"])
     monkeypatch.setattr("litestage.jobs.diagnose.cost_model", lambda *_: cost)
     data = tmp_path / "data"
     data.mkdir()

@@ -1,4 +1,4 @@
-"""Which forwards are timed, for traces of any shape: always enough to fit a latency model, never many.
+"""Which forwards are timed, for traces of any shape: always enough to fit a cost model, never many.
 
 And by the wall clock: what is timed, and that no time is taken for that of other work.
 """

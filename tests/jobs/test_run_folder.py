@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from litestage.core import Conditions, OptionError, Ranking
-from litestage.evaluation import LatencyModel, Sample
+from litestage.evaluation import CostModel, Sample
 from litestage.jobs.run_folder import RunFolder
 from litestage.jobs.search import search
 from litestage.jobs.session import load
@@ -48,13 +48,13 @@ def test_what_is_remembered_is_made_again_for_anything_else(tmp_path: Path) -> N
 def test_without_a_folder_nothing_is_kept() -> None:
     make, folder = Counting(), RunFolder(None, CONDITIONS)
     assert [folder.remember("times.json", [], list[Sample], make)[0].seconds for _ in range(2)] == [1, 2]
-    folder.claim("evaluation")
+    folder.reserve("evaluation")
 
 
 @pytest.mark.parametrize("name", ["latency.json", "ranking.json"])
 def test_files_of_the_version_before_are_taken_up(name: str, tmp_path: Path) -> None:
     """They said what they were made from in their own words: here a hash of the inputs that are given."""
-    kind: Any = {"latency.json": LatencyModel, "ranking.json": Ranking}[name]
+    kind: Any = {"latency.json": CostModel, "ranking.json": Ranking}[name]
     before = json.loads((RESULTS / "obqa" / name).read_text(encoding="utf-8"))
     place = before["conditions"] if name == "latency.json" else before
     field = "stamp" if name == "latency.json" else "inputs"
@@ -83,13 +83,13 @@ def test_a_search_of_the_version_before_is_gone_on_with_or_refused(tmp_path: Pat
     before = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))
     settings = {("policies" if name == "ways" else name): value for name, value in before.items()}
     folder = RunFolder(tmp_path, CONDITIONS)
-    folder.claim("plan", settings)
+    folder.reserve("plan", settings)
     with pytest.raises(
         OptionError, match=r"another search \(its policies is .*, now \['probe \+ none'\]; other task\)"
     ):
-        folder.claim("plan", settings | {"policies": ["probe + none"], "task": "0" * 64})
+        folder.reserve("plan", settings | {"policies": ["probe + none"], "task": "0" * 64})
     with pytest.raises(OptionError, match="holds a search"):
-        folder.claim("evaluation")
+        folder.reserve("evaluation")
     session = load(out=tmp_path)
     with pytest.raises(OptionError, match=r"other model.*Choose another --out"):
         search(session, questions=session.questions("dev", 2))

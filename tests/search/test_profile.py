@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litestage.search import ProfilePoint, budgets, choose, estimate_cost, hopeless, needed_correct
+from litestage.search import ProfilePoint, budgets, choose, estimate_effort, hopeless, needed_correct
 
 
 def point(budget: int, accuracy: float, seconds: float | None) -> ProfilePoint:
@@ -71,7 +71,7 @@ def test_budgets_end_at_two_l_minus_four(blocks: int, step: int, count: int, las
 @pytest.mark.parametrize(("minutes_a_pass", "hours"), [(2.6, 2.7), (7.2, 7.6), (1.0, 1.05)])
 def test_estimate_is_the_papers_cost(minutes_a_pass: float, hours: float) -> None:
     """Appendix A.2: 21 passes for each of 3 stages of a model of 22 blocks."""
-    cost = estimate_cost(3, num_blocks=22, step=2, num_questions=500, seconds_per_question=minutes_a_pass * 60 / 500)
+    cost = estimate_effort(3, num_blocks=22, step=2, num_questions=500, seconds_per_question=minutes_a_pass * 60 / 500)
     assert (cost.points, cost.questions) == (63, 63 * 500)
     assert cost.seconds / 3600 == pytest.approx(hours, abs=0.06)
 

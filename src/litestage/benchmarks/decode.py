@@ -27,7 +27,7 @@ from litestage.core import (
     TokenIds,
 )
 from litestage.engine import TorchEngine
-from litestage.engine.clock import Clock, now, works_behind
+from litestage.engine.step_times import StepTimes, now, works_behind
 from litestage.evaluation import skip_efficiency
 from litestage.jobs.progress import Progress
 from litestage.jobs.session import hardware, versions
@@ -238,7 +238,7 @@ def _our_steps(engine: TorchEngine, prompts: Sequence[TokenIds], skipped: SkipSe
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=compensation)
 
     def steps(count: int) -> float:
-        clock = Clock(engine.model.decoder.device, count)
+        clock = StepTimes(engine.model.decoder.device, count)
 
         def on_pass(work: Prefill | Decode) -> None:
             if isinstance(work, Prefill):

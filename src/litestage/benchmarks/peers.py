@@ -34,7 +34,7 @@ from litestage.core import (
 )
 from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
-from litestage.engine.clock import Clock, works_behind
+from litestage.engine.step_times import StepTimes, works_behind
 from litestage.models import catalog
 
 Steps = Callable[[int], float]
@@ -84,7 +84,7 @@ def _why_not_vllm(device: torch.device) -> str | None:
 class _Watch(StoppingCriteria):  # type: ignore[misc]
     """Notes the time after every token, and stops nothing."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: StepTimes) -> None:
         self.clock = clock
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
@@ -103,7 +103,7 @@ def transformers_steps(model: PreTrainedModel, cache: str, prompts: Sequence[Tok
 @torch.inference_mode()
 def _timed_generate(model: PreTrainedModel, cache: str, ids: torch.Tensor, count: int) -> float:
     """The first token comes from prefill: time begins with it."""
-    clock = Clock(ids.device, count)
+    clock = StepTimes(ids.device, count)
     options: dict[str, Any] = {"cache_implementation": "static"} if cache == "static" else {}
     if not works_behind(ids.device):  # on a processor compiling takes minutes and gains nothing
         options["disable_compile"] = True
@@ -293,7 +293,7 @@ class _Llama:
             for start in range(0, len(entries), self._most):
                 self._decode(entries[start : start + self._most])
         rows, context = len(prompts), len(prompts[0])
-        tokens, clock = [1] * rows, Clock(torch.device("cpu"), count)
+        tokens, clock = [1] * rows, StepTimes(torch.device("cpu"), count)
         clock.start()
         for step in range(count):
             self._decode([(token, context + step, row) for row, token in enumerate(tokens)])

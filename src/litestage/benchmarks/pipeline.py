@@ -10,7 +10,7 @@ from litestage.benchmarks.options import PipelineBenchOptions
 from litestage.benchmarks.peers import TRANSFORMERS, TransformersEngine
 from litestage.core import Completion, Engine, OnEvent, Plan, Request, Trace
 from litestage.engine import TorchEngine
-from litestage.engine.clock import now, works_behind
+from litestage.engine.step_times import now, works_behind
 from litestage.jobs.progress import Progress
 from litestage.jobs.session import Session
 from litestage.models.load import DTYPES, load_transformers

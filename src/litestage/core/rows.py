@@ -1,4 +1,4 @@
-"""Row scheduling as a pure function of lengths: the engine obeys it, and the latency model prices it."""
+"""Row scheduling as a pure function of lengths: the engine obeys it, and the cost model prices it."""
 
 from __future__ import annotations
 

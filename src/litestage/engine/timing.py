@@ -1,4 +1,4 @@
-"""Timing the engine's own forwards, interleaved, for the latency model to be fitted to."""
+"""Timing the engine's own forwards, interleaved, for the cost model to be fitted to."""
 
 from __future__ import annotations
 

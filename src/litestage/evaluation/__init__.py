@@ -1,4 +1,4 @@
-"""What the answers and the seconds are worth: accuracy, votes, paired statistics, usage and the latency model."""
+"""What the answers and the seconds are worth: accuracy, votes, paired statistics, usage and the cost model."""
 
 from litestage.evaluation.accuracy import (
     Accuracy,
@@ -24,19 +24,19 @@ from litestage.evaluation.certificate import (
     questions_needed,
     would_do,
 )
+from litestage.evaluation.cost_model import CostModel, FitError, Timing, fit
 from litestage.evaluation.frontier import FrontierPoint, as_fast, frontier
-from litestage.evaluation.latency import FitError, LatencyModel, Timing, fit
 from litestage.evaluation.paired import Paired, compare, holm, worse
 from litestage.evaluation.pricing import Price, StagePrice, price
+from litestage.evaluation.timing import PriceError, Sample, Speedup, medians, price_error, skip_efficiency, speedup
 from litestage.evaluation.usage import StageUsage, Usage, usage_of
 from litestage.evaluation.votes import VoteStop
-from litestage.evaluation.wall import PriceError, Sample, Speedup, medians, price_error, skip_efficiency, speedup
 
 __all__ = [
     "Accuracy",
+    "CostModel",
     "FitError",
     "FrontierPoint",
-    "LatencyModel",
     "Outcomes",
     "Paired",
     "PathVerdict",

@@ -1,4 +1,4 @@
-"""Pricing: the forwards that recorded traces need under a plan, in seconds of a latency model."""
+"""Pricing: the forwards that recorded traces need under a plan, in seconds of a cost model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litestage.core.layers import Record
 from litestage.core.plan import Plan, StagePlan
 from litestage.core.rows import BEGINNING, Prefill, Row, passes
 from litestage.core.trace import StageTrace, Trace
-from litestage.evaluation.latency import LatencyModel
+from litestage.evaluation.cost_model import CostModel
 
 
 class StagePrice(Record):
@@ -63,7 +63,7 @@ class Work(NamedTuple):
 
 
 def price(
-    model: LatencyModel,
+    model: CostModel,
     traces: Sequence[Trace],
     plan: Plan,
     *,
@@ -114,7 +114,7 @@ def work_of(stage: StageTrace) -> Work:
 
 
 def _pricer(
-    model: LatencyModel, plan: StagePlan, num_blocks: int, capacity: int | None
+    model: CostModel, plan: StagePlan, num_blocks: int, capacity: int | None
 ) -> Callable[[Sequence[Work]], tuple[float, float]]:
     """A function from one stage's work to its seconds of prefill and of decode, with prices looked up once."""
 

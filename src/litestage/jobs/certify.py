@@ -53,7 +53,7 @@ def certify_change(
     asked = session.questions() if questions is None else list(questions)
     if unlabelled := [question.id for question in asked if question.answer is None]:
         raise OptionError(f"Question {unlabelled[0]} has no right answer, so nothing can be lost on it.")
-    session.folder.claim("certificate")
+    session.folder.reserve("certificate")
     before, after = _sides(session, change)
     _check_unseen(after.plan, session.data.split, change.plan)
     shuffled = random.Random(session.decoding.seed).sample(asked, len(asked))

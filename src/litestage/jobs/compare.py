@@ -102,7 +102,7 @@ def compare(
     rules = known_methods(options.methods)
     if options.blocks and max(options.blocks) > num_blocks:
         raise OptionError(f"--blocks {max(options.blocks)}: the model has {num_blocks} blocks to skip.")
-    session.folder.claim("comparison")
+    session.folder.reserve("comparison")
     given = _given(session, options.plans, rules)
     dev, tested = splits(session, split, options.search_limit, given)
     searched, used = dev[: options.search_limit], tested[:limit]

@@ -14,7 +14,7 @@ from torch import Tensor
 from litestage.core import Completion, Engine, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, StageTrace, Trace
 from litestage.core.layers import Record
 from litestage.core.wording import listed
-from litestage.evaluation import LatencyModel, compare, price, question_scores, score, usage_of
+from litestage.evaluation import CostModel, compare, price, question_scores, score, usage_of
 from litestage.evaluation.entropy import confidence_by_place, token_entropy
 from litestage.jobs.evaluate import NO_ROOM_NOTE, none_right
 from litestage.jobs.options import DiagnoseOptions
@@ -70,7 +70,7 @@ def diagnose(
 ) -> Diagnosis:
     """Measure all parts; what is decoded, timed and ranked is kept in the folder, so that a killed job goes on."""
     started = time.perf_counter()
-    session.folder.claim("diagnosis")
+    session.folder.reserve("diagnosis")
     budgets = budgets_of(options, session.engine.identity.num_blocks)
     if options.stage is not None:
         session.task.stage(options.stage)
@@ -116,7 +116,7 @@ class _Tried:
     session: Session
     questions: Sequence[Question]
     ranking: Ranking
-    cost: LatencyModel
+    cost: CostModel
     exit_rule: ExitRule
     done: dict[tuple[str | None, int, bool], list[Trace]]
 
@@ -221,7 +221,7 @@ def texts(traces: Sequence[Trace], stage: str) -> list[Completion]:
     return [done for trace in traces for part in trace.stages if part.name == stage for done in part.completions]
 
 
-def _slowest(session: Session, cost: LatencyModel, full: Sequence[Trace]) -> str:
+def _slowest(session: Session, cost: CostModel, full: Sequence[Trace]) -> str:
     seconds = price(cost, full, session.full_plan()).stage_seconds
     return max(seconds, key=lambda name: seconds[name])
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from litestage.core import Conditions, OptionError, Plan, Trace
 from litestage.evaluation import (
-    LatencyModel,
+    CostModel,
     StoppedVotes,
     VoteAccuracy,
     price,
@@ -45,7 +45,7 @@ def evaluate(
     questions = session.questions("test", session.data.limit) if questions is None else questions
     if options.votes is not None:
         _check_votes(session.task, options.votes)
-    session.folder.claim("evaluation")
+    session.folder.reserve("evaluation")
     traces = session.answer(questions, plan, "answering", votes=options.votes, stop=options.stop)
     cost = cost_model(session, traces)
     wall = _wall(session, questions, plan, traces, cost, options) if options.latency == "wall" else None
@@ -63,7 +63,7 @@ def _check_votes(task: Task, votes: int) -> None:
 def summarise(
     traces: Sequence[Trace],
     plan: Plan,
-    cost: LatencyModel,
+    cost: CostModel,
     conditions: Conditions,
     options: EvaluateOptions = EvaluateOptions(),
     wall_seconds: float | None = None,
@@ -94,7 +94,7 @@ def _wall(
     questions: Sequence[Question],
     plan: Plan,
     traces: Sequence[Trace],
-    cost: LatencyModel,
+    cost: CostModel,
     options: EvaluateOptions,
 ) -> float:
     """Mean seconds a question by the clock, its votes side by side."""

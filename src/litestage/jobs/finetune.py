@@ -36,8 +36,8 @@ from litestage.training import (
     load_recipe,
     with_lora,
 )
-from litestage.training.crew import crew
 from litestage.training.loop import Validation, causal_model
+from litestage.training.processes import process_group
 
 
 def finetune(options: TrainingOptions, out: Path, progress: Progress = SILENT) -> TrainingReport:
@@ -46,10 +46,10 @@ def finetune(options: TrainingOptions, out: Path, progress: Progress = SILENT) -
     The same call resumes a killed run and ends with the same weights. Questions that have no text for some stage are
     left out, and counted aloud.
     """
-    if not crew().is_main_process:  # of the processes of `accelerate launch` one talks
+    if not process_group().is_main_process:  # of the processes of `accelerate launch` one talks
         progress = SILENT
     recipe = _recipe(options)
-    RunFolder(out, {}).claim("training")
+    RunFolder(out, {}).reserve("training")
     torch.set_num_threads(options.threads or torch.get_num_threads())
     task = load_task(options.task)
     questions = _questions(task, options, progress)
@@ -68,7 +68,7 @@ def finetune(options: TrainingOptions, out: Path, progress: Progress = SILENT) -
     validation = generated_validation(tokenizer, task, dev, healed) if dev else None
     wanted = training.Training(model, tokenizer, task, questions, recipe.training, healing, validation)
     report = training.finetune(wanted, out, on_progress=_teller(progress), checkpoint_every=options.checkpoint_every)
-    if crew().is_main_process:
+    if process_group().is_main_process:
         write_text(out / "README.md", card(report, options))
         if healed:
             name, adapter = (str(options.model), str(out)) if report.adapter else (str(out), None)
@@ -163,8 +163,8 @@ def _prepare(
         model = with_adapter(model, options.adapter, learning=True)
     elif recipe.lora is not None:
         model = with_lora(model, recipe.lora, recipe.training.seed)
-    several = crew().num_processes > 1
-    return model.to(crew().device if several else pick_device(options.device)), tokenizer
+    several = process_group().num_processes > 1
+    return model.to(process_group().device if several else pick_device(options.device)), tokenizer
 
 
 def _check_fits(

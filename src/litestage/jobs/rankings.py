@@ -45,7 +45,7 @@ def rank(
         )
     candidates = budgets(session.engine.identity.num_blocks, options.step)[1:]
     SearchOptions(step=options.step).check_fits(session.engine.identity.num_blocks)
-    session.folder.claim("ranking")
+    session.folder.reserve("ranking")
     inputs = _inputs(session, questions)
     _refuse_other_rankings(session, inputs)
     full = session.answer(questions, session.full_plan(), "answering at full depth")

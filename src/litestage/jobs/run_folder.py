@@ -59,7 +59,7 @@ class RunFolder:
         fixed = {name: value for name, value in self.conditions.items() if name != "threads"}
         return content_hash([fixed, *(inputs if isinstance(inputs, list) else [inputs])])
 
-    def claim(self, kind: str, settings: Mapping[str, Any] | None = None) -> None:
+    def reserve(self, kind: str, settings: Mapping[str, Any] | None = None) -> None:
         """Take the folder for a kind of job; raises `OptionError` where another one's work would be spoilt.
 
         A search gives its ``settings``: it goes on where a killed one with the same settings stopped, and nowhere else.

@@ -12,7 +12,7 @@ from litestage.core import Plan, StagePlan, Trace
 from litestage.core.files import write_text
 from litestage.core.plan import content_hash
 from litestage.core.shown import Shown
-from litestage.evaluation import LatencyModel, price
+from litestage.evaluation import CostModel, price
 from litestage.jobs.options import SearchSettings
 from litestage.jobs.policies import PAPER, Policies
 from litestage.jobs.rank import rank_traces
@@ -29,7 +29,7 @@ from litestage.search import (
     Trial,
     TrialResult,
     budget_search,
-    estimate_cost,
+    estimate_effort,
     one_by_one,
 )
 from litestage.search.trial import hopeless, misses_to_go
@@ -44,7 +44,7 @@ class Baseline:
     """What every search over the same questions stands on: full depth's answers, prices and the ranking."""
 
     full: list[Trace]
-    cost: LatencyModel
+    cost: CostModel
     ranking: Ranking
 
 
@@ -55,7 +55,7 @@ class Found(Shown):
     plan: Plan
     record: SearchRecord
     ranking: Ranking
-    cost: LatencyModel
+    cost: CostModel
     full: list[Trace]
     """Full-depth traces of the search's questions."""
 
@@ -90,7 +90,7 @@ def search(
         session.progress.say(
             "This tunes a plan on test questions: no figure on them will be honest afterwards. Use dev."
         )
-    session.folder.claim("plan", _claimed(session, questions, settings))
+    session.folder.reserve("plan", _reserved(session, questions, settings))
     baseline = baseline or lay_baseline(session, questions)
     policies = Policies(session, baseline.full, settings.policies, baseline.ranking)
     trials = Trials(session, baseline, questions, settings, policies)
@@ -108,7 +108,7 @@ def search(
     return found
 
 
-def _claimed(session: Session, questions: Sequence[Question], settings: SearchSettings) -> dict[str, Any]:
+def _reserved(session: Session, questions: Sequence[Question], settings: SearchSettings) -> dict[str, Any]:
     """What makes a search the one that it is: it is not mixed with another."""
     return {
         "options": settings.options.model_dump(),
@@ -265,7 +265,7 @@ def describe(trial: Trial) -> str:
 
 def _announce(session: Session, options: SearchOptions, n: int, seconds: float) -> None:
     blocks = session.engine.identity.num_blocks
-    cost = estimate_cost(len(session.task.stages), blocks, options.step, n, seconds)
+    cost = estimate_effort(len(session.task.stages), blocks, options.step, n, seconds)
     session.progress.say(
         f"The full profile is {cost.points} settings x {n} questions, {_duration(cost.seconds)} at one question at a "
         "time. Settings that cannot keep the target or be the fastest end early, and questions run side by side."
@@ -278,7 +278,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def _evidence(record: SearchRecord, split: str, cost: LatencyModel, latency: str) -> dict[str, Any]:
+def _evidence(record: SearchRecord, split: str, cost: CostModel, latency: str) -> dict[str, Any]:
     """What a plan rests on."""
     return {
         "split": split,

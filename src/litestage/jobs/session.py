@@ -22,7 +22,7 @@ from litestage.core.plan import content_hash
 from litestage.core.wording import did_you_mean
 from litestage.engine import CachedEngine, TorchEngine
 from litestage.engine.processes import ParallelEngine
-from litestage.evaluation import LatencyModel, VoteStop
+from litestage.evaluation import CostModel, VoteStop
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, PlanOptions
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.run_folder import RunFolder
@@ -327,7 +327,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def provenance(session: Session, cost: LatencyModel, durations: Mapping[str, float]) -> Provenance:
+def provenance(session: Session, cost: CostModel, durations: Mapping[str, float]) -> Provenance:
     """Where figures come from: the conditions and fit of the prices, this command, today."""
     return Provenance.of(
         session.conditions_at(cost.threads),

@@ -1,4 +1,4 @@
-"""Seconds: a latency model fitted to this machine, and the wall clock."""
+"""Seconds: a cost model fitted to this machine, and the wall clock."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from litestage.core import Decode, Plan, Prefill, StageTrace, Trace, passes
 from litestage.engine import time_passes
-from litestage.engine.clock import now
 from litestage.engine.processes import torch_threads
-from litestage.evaluation import LatencyModel, Sample, fit
+from litestage.engine.step_times import now
+from litestage.evaluation import CostModel, Sample, fit
 from litestage.evaluation.pricing import work_of
 from litestage.jobs.options import EvaluateOptions
 from litestage.jobs.session import Session
@@ -23,12 +23,12 @@ LATENCY_FILE = "latency.json"
 GREEDY = EvaluateOptions()
 
 
-def cost_model(session: Session, traces: Sequence[Trace]) -> LatencyModel:
+def cost_model(session: Session, traces: Sequence[Trace]) -> CostModel:
     """Prices fitted to this machine at the sizes that the traces have; remembered: a resumed job prices alike."""
     rows, contexts = decode_sizes(traces)
     prefills = prefill_sizes(traces, contexts[-1])
 
-    def fitted() -> LatencyModel:
+    def fitted() -> CostModel:
         session.settle()
         session.progress.start("timing this machine", 8)
         threads = best_threads(session, rows[-1], contexts[-1])
@@ -39,7 +39,7 @@ def cost_model(session: Session, traces: Sequence[Trace]) -> LatencyModel:
         return fit(times, session.conditions_at(threads))
 
     inputs = [rows, contexts, [str(work) for work in prefills]]
-    return session.folder.remember(LATENCY_FILE, inputs, LatencyModel, fitted)
+    return session.folder.remember(LATENCY_FILE, inputs, CostModel, fitted)
 
 
 def best_threads(session: Session, rows: int, context: int) -> int:

@@ -17,7 +17,7 @@ from litestage.report.page import Card, Figure, Page, Panel, Section
 from litestage.report.parts import facts, map_figure, plan_map
 from litestage.report.plan import left_out_of
 from litestage.report.table import Column, Table, Tone, each, name
-from litestage.report.terminal import Part, Said, conditions
+from litestage.report.terminal import Part, Sentence, conditions
 from litestage.results import Comparison, Duel, MethodResult, Pair
 
 RIVALS = ("litestage_uniform_exit", "exit_only", "token_cap")
@@ -63,9 +63,9 @@ def terminal(comparison: Comparison) -> list[Part]:
     """In words, the systems, the matched budgets, and the conditions."""
     claimed, *others = summary(comparison)
     return [
-        Said(claimed),
-        Said(" ".join(others)),
-        *(Said(note, "yellow") for note in comparison.notes),
+        Sentence(claimed),
+        Sentence(" ".join(others)),
+        *(Sentence(note, "yellow") for note in comparison.notes),
         systems(comparison),
         owners(comparison),
         matched(comparison),

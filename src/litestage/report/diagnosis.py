@@ -13,7 +13,7 @@ from litestage.report.examples import thrice
 from litestage.report.page import Card, Figure, Page, Panel, Section
 from litestage.report.parts import KINDS, OPEN, facts, ranking_table
 from litestage.report.table import Column, Table, beside, each, name
-from litestage.report.terminal import Part, Said, conditions
+from litestage.report.terminal import Part, Sentence, conditions
 from litestage.results import ConfidenceCurve, Diagnosis, RankedLayer, StageEntropy, Sweep, SweepPoint
 from litestage.results.diagnosis import SHARP
 
@@ -66,8 +66,8 @@ def page(diagnosis: Diagnosis) -> Page:
 def terminal(diagnosis: Diagnosis) -> list[Part]:
     """In words and small tables."""
     return [
-        Said(" ".join(summary(diagnosis))),
-        *(Said(note, "yellow") for note in diagnosis.notes),
+        Sentence(" ".join(summary(diagnosis))),
+        *(Sentence(note, "yellow") for note in diagnosis.notes),
         accuracies(diagnosis),
         latencies(diagnosis),
         exits(diagnosis),

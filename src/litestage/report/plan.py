@@ -22,7 +22,7 @@ from litestage.report.parts import (
     skipped_table,
 )
 from litestage.report.table import Column, Table, Tone, beside, name
-from litestage.report.terminal import Part, PlanStrips, Said, conditions
+from litestage.report.terminal import Part, PlanStrips, Sentence, conditions
 from litestage.results import (
     ExitCheck,
     Performance,
@@ -81,8 +81,8 @@ def page(result: PlanResult) -> Page:
 def terminal(result: PlanResult) -> list[Part]:
     """In words, in all, per stage, what is skipped, and the conditions."""
     return [
-        Said(" ".join(summary(result))),
-        *(Said(note, "yellow") for note in result.notes),
+        Sentence(" ".join(summary(result))),
+        *(Sentence(note, "yellow") for note in result.notes),
         overview(result),
         stages(result),
         PlanStrips(result.stage_plans, result.model.num_blocks),
@@ -197,7 +197,7 @@ def _cards(result: PlanResult) -> tuple[Card, ...]:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Change:
     """One measure of full depth and of the plan."""
 
     what: str
@@ -212,20 +212,18 @@ def overview(result: PlanResult) -> Table:
     none = [words.percent(one.accuracy.none_percent) for one in (full, plan)]
     priced = full.total.seconds, plan.total.seconds
     records = [
-        Compared("Accuracy", words.accuracy(full.accuracy), words.accuracy(plan.accuracy), words.difference(change)),
-        Compared("None rate", none[0], none[1]),
-        Compared(
-            "Latency, clock", words.seconds(wall.baseline_seconds), words.seconds(wall.seconds), words.clock(wall)
-        ),
-        Compared(
+        Change("Accuracy", words.accuracy(full.accuracy), words.accuracy(plan.accuracy), words.difference(change)),
+        Change("None rate", none[0], none[1]),
+        Change("Latency, clock", words.seconds(wall.baseline_seconds), words.seconds(wall.seconds), words.clock(wall)),
+        Change(
             "Latency, priced",
             words.seconds(priced[0]),
             words.seconds(priced[1]),
             words.times(priced[0] / priced[1]),
         ),
-        Compared("Tokens", f"{full.total.tokens:.1f}", f"{plan.total.tokens:.1f}"),
-        Compared("Decode steps", f"{full.total.decode_steps:.1f}", f"{plan.total.decode_steps:.1f}"),
-        Compared("Prefill's share", words.share(full.total.prefill_share), words.share(plan.total.prefill_share)),
+        Change("Tokens", f"{full.total.tokens:.1f}", f"{plan.total.tokens:.1f}"),
+        Change("Decode steps", f"{full.total.decode_steps:.1f}", f"{plan.total.decode_steps:.1f}"),
+        Change("Prefill's share", words.share(full.total.prefill_share), words.share(plan.total.prefill_share)),
     ]
     return Table(
         title=f"Full depth against the plan: {change.n} {result.tested_on.name} questions",
@@ -472,13 +470,13 @@ def _time(result: PlanResult) -> Section:
             Key("prefill (always full depth)", Style("ink", "square", opacity=0.4)),
             Key("decode", deep),
         ),
-        caption="Priced by a latency model fitted to this machine; the table shows how far prices lie from the clock.",
+        caption="Priced by a cost model fitted to this machine; the table shows how far prices lie from the clock.",
     )
     return Section("time", "Where the time goes", prefill(result), (figure,), (prices(result),))
 
 
 def prices(result: PlanResult) -> Table:
-    """What the latency model said against what the clock said."""
+    """What the cost model said against what the clock said."""
 
     def error(part: str) -> Column:
         def cell(entry: tuple[str, Performance]) -> str:

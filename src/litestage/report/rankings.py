@@ -11,7 +11,7 @@ from litestage.report import words
 from litestage.report.chart import Axis, Lines, Style, keys
 from litestage.report.page import Figure, Panel
 from litestage.report.table import Column, Table, each, name
-from litestage.report.terminal import Part, Said
+from litestage.report.terminal import Part, Sentence
 from litestage.results import BudgetAnswers, PolicyAnswers, PolicyEffects, Rankings, StageRankings
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def terminal(found: Rankings) -> list[Part]:
         shown += [_effects(found, stage.stage, some) for some in _beside(stage.curves)]
         if stage.indispensable:
             layers = ", ".join(map(str, stage.indispensable))
-            shown.append(Said(f"Must stay: {layers}. Without one of them every second token changes."))
+            shown.append(Sentence(f"Must stay: {layers}. Without one of them every second token changes."))
     return [*shown, *([_right_answers(found)] if found.answers else [])]
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from litestage.core import Plan, Trace
 from litestage.report import comparison, diagnosis, evaluation, plan, rankings
-from litestage.report.terminal import Part, PlanStrips, Said
+from litestage.report.terminal import Part, PlanStrips, Sentence
 from litestage.results import Comparison, Diagnosis, Evaluation, PlanResult, PlanSearch, Rankings
 
 
 def _texts(trace: Trace) -> Iterator[Part]:
     """What every stage wrote, a branch a line."""
     for stage in trace.stages:
-        yield Said("\n".join([stage.name, *(f"  {done.text.strip()}" for done in stage.completions)]))
+        yield Sentence("\n".join([stage.name, *(f"  {done.text.strip()}" for done in stage.completions)]))
 
 
 SCREENS: dict[type, Callable[[Any], Iterable[Part]]] = {

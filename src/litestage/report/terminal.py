@@ -25,7 +25,7 @@ KIND_STYLES: Mapping[Kind, str] = {"attention": "green", "ffn": "yellow"}
 
 
 @dataclass(frozen=True)
-class Said:
+class Sentence:
     """Running text."""
 
     text: str
@@ -40,7 +40,7 @@ class PlanStrips:
     num_blocks: int
 
 
-Part = Table | Said | PlanStrips
+Part = Table | Sentence | PlanStrips
 
 
 def shown(content: Iterable[Part]) -> RenderableType:
@@ -48,7 +48,7 @@ def shown(content: Iterable[Part]) -> RenderableType:
     return Group(*(Padding(_drawn(part), (0, 0, 1, 0)) for part in content))
 
 
-def conditions(came: Provenance) -> Said:
+def conditions(came: Provenance) -> Sentence:
     """The conditions in small print."""
     told = [
         came.hardware,
@@ -56,11 +56,11 @@ def conditions(came: Provenance) -> Said:
         ", ".join(f"{name} {version}" for name, version in came.versions.items()),
         came.date,
     ]
-    return Said("; ".join(told), "dim")
+    return Sentence("; ".join(told), "dim")
 
 
 def _drawn(part: Part) -> RenderableType:
-    if isinstance(part, Said):
+    if isinstance(part, Sentence):
         return Text(part.text, style=part.style)
     return _table(part.for_terminal()) if isinstance(part, Table) else _strips(part)
 

@@ -31,7 +31,7 @@ class StageCost(Record):
     name: str
     """The stage's; ``all`` for all stages together."""
     seconds: float
-    """Priced by the latency model."""
+    """Priced by the cost model."""
     prefill_share: float
     """Of those seconds."""
     tokens: float
@@ -62,7 +62,7 @@ class Performance(Record):
     wall_seconds: float | None = None
     """A question's by the wall clock, one question at a time with all its votes."""
     price_error: PriceError | None = None
-    """The latency model's prices against the clock, on the timed questions."""
+    """The cost model's prices against the clock, on the timed questions."""
 
     @classmethod
     def of(
@@ -198,7 +198,7 @@ class Provenance(RunConditions):
     durations: dict[str, float] = Field(default_factory=dict)
     """Seconds that each part of the job took."""
     decode_fit: FitError | None = None
-    """How far the latency model lies from the timings it was fitted to."""
+    """How far the cost model lies from the timings it was fitted to."""
     prefill_fit: FitError | None = None
 
     @classmethod

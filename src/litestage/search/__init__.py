@@ -1,7 +1,7 @@
 """Step 2: which budget each stage gets. Strategy alone; whoever calls it measures."""
 
 from litestage.search.asked import Search, Strategy, one_by_one
-from litestage.search.cost import Estimate, Spent, estimate_cost
+from litestage.search.effort import Estimate, Spent, estimate_effort
 from litestage.search.greedy import ExitCheck, SearchOutcome, SearchRecord, budget_search, search_budgets
 from litestage.search.profile import Profile, ProfilePoint, TrialSummary, Verdict, budgets, choose, needed_correct
 from litestage.search.trial import (
@@ -39,7 +39,7 @@ __all__ = [
     "budget_search",
     "budgets",
     "choose",
-    "estimate_cost",
+    "estimate_effort",
     "hopeless",
     "needed_correct",
     "one_by_one",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from litestage.core.layers import Record
 from litestage.search.asked import Search, Strategy, one_by_one
-from litestage.search.cost import Spent
+from litestage.search.effort import Spent
 from litestage.search.profile import Profile, ProfilePoint, TrialSummary, Verdict, budgets, choose, needed_correct
 from litestage.search.trial import (
     Candidate,

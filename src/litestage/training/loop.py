@@ -31,11 +31,11 @@ from litestage.models.prompts import prompt_encoder
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
 from litestage.training.checkpoint import CHECKPOINT, damaged, load, load_trainable, save, trainable
-from litestage.training.crew import crew
 from litestage.training.healing import Healing, leaving_out
 from litestage.training.optimise import learning_rate, make_optimizers, multiplies_bf16
 from litestage.training.orders import make_order
 from litestage.training.packing import Batch, Packed, collate
+from litestage.training.processes import process_group
 from litestage.training.recipe import TrainingRecipe
 
 REPORT = "training.json"
@@ -174,7 +174,7 @@ def finetune(
         if progress.step % checkpoint_every == 0 or progress.step == trainer.last:
             trainer.checkpoint()
     report = trainer.finish()
-    trainer.crew.wait_for_everyone()
+    trainer.processes.wait_for_everyone()
     return report
 
 
@@ -198,7 +198,7 @@ class _Trainer:
         self.state = _State()
         # Under a tree mask torch's fused attention has a slow backward on processors; plain matrix products win there.
         causal.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
-        self.crew = crew()
+        self.processes = process_group()
         training.model.train()
 
     def step(self) -> Progress:
@@ -219,7 +219,7 @@ class _Trainer:
         return self._progress(accuracy)
 
     def checkpoint(self) -> None:
-        if self.crew.is_main_process:
+        if self.processes.is_main_process:
             self._save_checkpoint()
 
     def _save_checkpoint(self) -> None:
@@ -252,7 +252,7 @@ class _Trainer:
         if not all(bool(weight.isfinite().all()) for weight in trainable(self.model).values()):
             raise _diverged("Weights are no longer numbers after the last step")
         report = self._report()
-        if not self.crew.is_main_process:
+        if not self.processes.is_main_process:
             return report
         self.model.eval().to(getattr(torch, self.recipe.save_dtype))
         _save_whole(self.out, self.model, self.training.tokenizer, self.encoder.ends[0])
@@ -265,7 +265,7 @@ class _Trainer:
 
         Dropout is drawn anew from seed, step and process, so that a resumed run draws the same.
         """
-        me = self.crew
+        me = self.processes
         torch.manual_seed(int(content_hash([self.recipe.seed, self.state.step, me.process_index])[:12], 16))
         share = packs[me.process_index :: me.num_processes]
         weight = sum(len(pack.label) for pack in share) / sum(len(pack.label) for pack in packs)
@@ -301,12 +301,12 @@ class _Trainer:
     def _judged(self, validation: Validation) -> float:
         """The main process measures, and the others are told."""
         told = [0.0]
-        if self.crew.is_main_process:
+        if self.processes.is_main_process:
             self.model.eval()
             with torch.no_grad():
                 told = [validation.accuracy(self.model)]
             self.model.train()
-        if self.crew.num_processes > 1:
+        if self.processes.num_processes > 1:
             broadcast_object_list(told)
         return told[0]
 

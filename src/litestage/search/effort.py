@@ -29,7 +29,7 @@ class Spent(Record):
     """Budgets left out after several in a row that missed the target."""
 
 
-def estimate_cost(
+def estimate_effort(
     num_stages: int, num_blocks: int, step: int, num_questions: int, seconds_per_question: float
 ) -> Estimate:
     """The paper's cost (A.2): every budget of every stage, each at the full model's time over all questions."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from litestage.core import Conditions, Decode, Prefill
 from litestage.core.errors import LitestageError
-from litestage.evaluation import LatencyModel, fit
+from litestage.evaluation import CostModel, fit
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def test_timings_that_cannot_tell_the_parts_apart_are_refused() -> None:
 
 def test_written_and_read() -> None:
     written = MODEL.model_dump_json()
-    loaded = LatencyModel.model_validate_json(written)
+    loaded = CostModel.model_validate_json(written)
     assert loaded == MODEL
     assert loaded.threads == 3
     with pytest.raises(ValidationError, match="prefil"):
-        LatencyModel.model_validate_json(written.replace('"prefill"', '"prefil"'))
+        CostModel.model_validate_json(written.replace('"prefill"', '"prefil"'))

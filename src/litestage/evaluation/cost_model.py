@@ -1,4 +1,4 @@
-"""The latency model: work is counted exactly and priced in seconds fitted to one machine (DESIGN, "Latency").
+"""The cost model: work is counted exactly and priced in seconds fitted to one machine (DESIGN, "Latency").
 
 Decode step of B rows  = step(B) + attentions * (attention(B) + per_context(B) * context) + ffns * ffn(B)
                          + compensated * compensation(B), with kept attentions and FFNs, and operations that
@@ -69,7 +69,7 @@ class FitError(Record):
     max: float
 
 
-class LatencyModel(Record):
+class CostModel(Record):
     """Prices of forwards on one machine, with the conditions they were timed under."""
 
     decode: tuple[DecodeCost, ...]
@@ -109,7 +109,7 @@ class LatencyModel(Record):
         """A decode step's seconds without context, and for each token of context."""
         if compensated and not self.compensation_timed:
             raise LitestageError(
-                "The latency model was fitted without compensated decode steps, so it cannot price a plan with "
+                "The cost model was fitted without compensated decode steps, so it cannot price a plan with "
                 "compensation. Time the model again with compensation on."
             )
         cost = self.decode_cost(rows)
@@ -133,7 +133,7 @@ class LatencyModel(Record):
         return DecodeCost(rows=rows, **mixed)
 
 
-def fit(timings: Iterable[Timing], conditions: Conditions | None = None) -> LatencyModel:
+def fit(timings: Iterable[Timing], conditions: Conditions | None = None) -> CostModel:
     """Fit the model, each piece of work by the median of its repeats, to the least squared relative error.
 
     Raises `LitestageError` when the timings cannot tell the model's parts from each other.
@@ -149,7 +149,7 @@ def fit(timings: Iterable[Timing], conditions: Conditions | None = None) -> Late
         raise LitestageError("Decode steps of one row were not timed, so steps of few rows have no price. Time them.")
     prefill, prefill_errors = _solve("prefills", prefills)
     solved = {rows: _solve(f"decode steps of {rows} rows", decodes[rows]) for rows in sorted(decodes)}
-    return LatencyModel(
+    return CostModel(
         decode=tuple(
             DecodeCost(rows=rows, **dict(zip(_DECODE_PARTS, values, strict=True)))
             for rows, (values, _) in solved.items()

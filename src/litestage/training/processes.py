@@ -9,6 +9,6 @@ from accelerate import PartialState
 
 
 @cache
-def crew() -> PartialState:
+def process_group() -> PartialState:
     """Who this process is among them. (On processors accelerate has to be told so to look for others.)"""
     return PartialState(cpu=not torch.cuda.is_available())

@@ -22,7 +22,7 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class Clock:
+class StepTimes:
     """Notes the time at the beginning and after each of so many steps.
 
     A device that works behind is waited for at the first and the last alone: in between, steps may well overlap.
