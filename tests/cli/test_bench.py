@@ -320,6 +320,18 @@ def test_memory_is_told_apart() -> None:
     assert "Together, after the last round" in bench("memory", "--limit", "1", "--rounds", "1")
 
 
+def test_a_plan_in_transformers_is_timed_beside_the_engine() -> None:
+    found = records("drop-in", "--model", "everyday", "--rows", "1", "--context", "8", "--repeats", "1")
+    systems = {(one["engine"], one["dtype"], one["quantisation"]) for one in found["memory"]}
+    assert {engine for engine, *_ in systems} == {"generate", "litestage"}
+    assert [(step["engine"], step["skipped"]) for step in found["steps"]] == [
+        (one["engine"] if one["engine"] == "litestage" or skipped == "nothing" else "apply_plan", skipped)
+        for one in found["memory"]
+        for skipped in ("nothing", "half of the blocks")
+    ]
+    assert all(100 < one["loaded_mb"] <= one["peak_mb"] for one in found["memory"])
+
+
 def test_peers_that_cannot_run_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         OptionError, match=r"--peers exl is not known\. Choose from transformers, llama\.cpp, vllm; all; or none"

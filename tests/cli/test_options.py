@@ -33,6 +33,7 @@ OWN_DEFAULTS = {
     "diagnose": {"--limit": 100, "--batch-size": 64},
     "rank": {"--limit": 50},
     "bench decode": {"--model": "smollm2-135m"},
+    "bench drop-in": {"--model": "smollm2-135m"},
     "bench pipeline": {"--split": "test", "--limit": 16},
     "bench accuracy": {"--split": "test"},
     "bench search": {"--limit": 20, "--step": 4},

@@ -106,7 +106,7 @@ def bench_decode(
     progress.start("loading engines")
     source, tokenizer = load_transformers(model)
     steps = GPU_STEPS if works_behind(device) else STEPS
-    engines = {form: _engine(in_form(source, tokenizer, *form, device), max(rows), context + steps) for form in forms}
+    engines = {form: endless(in_form(source, tokenizer, *form, device), max(rows), context + steps) for form in forms}
     subjects = [
         *(one for form, engine in engines.items() for one in _ours(*form, engine, rows, context, options.compensation)),
         *_peers(peers, model, source, tokenizer, rows, context, device),
@@ -181,7 +181,7 @@ def in_form(
     return from_transformers(copy, tokenizer, source.name_or_path, device=str(device), packing=packing)
 
 
-def _engine(loaded: LoadedModel, rows: int, tokens: int) -> TorchEngine:
+def endless(loaded: LoadedModel, rows: int, tokens: int) -> TorchEngine:
     """One that ends no text, in a context with room for so many tokens."""
     engine = TorchEngine(replace(loaded, eos_ids=(-1,)), batch_size=rows)
     if tokens >= engine.max_context:
@@ -212,7 +212,7 @@ def _ours(
                 quantisation=quantisation,
                 skipped=name,
                 compensation=kind,
-                steps=_our_steps(engine, prompts[:count], skipped, kind),
+                steps=our_steps(engine, prompts[:count], skipped, kind),
                 bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
                 share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
             )
@@ -233,7 +233,8 @@ def stand_of(decoder: Decoder, kind: str) -> CompensationWeights:
     return dict.fromkeys(decoder.layers, one)
 
 
-def _our_steps(engine: TorchEngine, prompts: Sequence[TokenIds], skipped: SkipSet, kind: str) -> Steps:
+def our_steps(engine: TorchEngine, prompts: Sequence[TokenIds], skipped: SkipSet, kind: str = "none") -> Steps:
+    """Of our engine behind these prompts, with a skip set and what stands in for it."""
     compensation = Compensation(kind=kind, content=None if kind == "none" else kind)
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=compensation)
 

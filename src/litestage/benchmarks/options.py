@@ -62,3 +62,12 @@ class MemoryBenchOptions(Options):
 
     rounds: int = option(2, "N", "Times that the questions are answered.", least=1)
     at_once: int = option(16, "N", "Questions that go through the stages together.", least=1)
+
+
+@dataclass(frozen=True)
+class DropInBenchOptions(Options):
+    """Which steps of `apply_plan`, `generate` and the engine are timed."""
+
+    rows: tuple[int, ...] = option((1, 8), "N,...", "Rows that decode together.", WHAT, read=numbers(int), typed="1,8")
+    context: int = option(128, "N", "Tokens of each row's prompt.", WHAT, least=1)
+    repeats: int = option(9, "N", "Samples of each setting, taken in turn.", least=1)

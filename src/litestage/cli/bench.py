@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from litestage.benchmarks.options import DecodeBenchOptions, MemoryBenchOptions, PipelineBenchOptions
+from litestage.benchmarks.options import (
+    DecodeBenchOptions,
+    DropInBenchOptions,
+    MemoryBenchOptions,
+    PipelineBenchOptions,
+)
 from litestage.cli import options as o
 from litestage.cli.command import Command, Group
 from litestage.cli.console import ERR, OUT, Bars
@@ -91,6 +96,28 @@ def pipeline(
         used = session.load_plan(plan.plan) if plan.plan else None
         result = bench_pipeline(session, session.questions(), used, options)
     _show(result.model_dump_json(indent=2), [report.pipeline(result)], output, "pipeline")
+
+
+@_command("drop-in")
+def drop_in(
+    model: Annotated[ModelOptions, o.Taken(only=("name",))] = ModelOptions(name="smollm2-135m"),
+    *,
+    options: DropInBenchOptions,
+    output: OutputOptions,
+) -> None:
+    """Time a plan inside transformers' generate on the CPU, beside plain generate and the engine; and their memory.
+
+    Example: [bold]litestage bench drop-in --model everyday --repeats 3[/]
+    """
+    from litestage.benchmarks.drop_in import bench_drop_in
+    from litestage.report import benchmarks as report
+
+    if output.out is not None:
+        o.check_out(output.out)
+    o.quiet_transformers()
+    with Bars() as bars:
+        result = bench_drop_in(model.name, options, bars)
+    _show(result.model_dump_json(indent=2), [report.drop_in(result)], output, "drop-in")
 
 
 @_command("accuracy")

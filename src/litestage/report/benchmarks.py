@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from litestage.core import Machine
 from litestage.report import words
 from litestage.report.chart import Axis, Key, Ranges, Style
 from litestage.report.page import Figure, Panel
 from litestage.report.table import Column, Table, each, name
-from litestage.results import DecodeBench, MemoryBench, PipelineBench, PrecisionBench, SearchBench, StepTime
+from litestage.results import (
+    DecodeBench,
+    DropInBench,
+    DropInMemory,
+    MemoryBench,
+    PipelineBench,
+    PrecisionBench,
+    SearchBench,
+    StepTime,
+)
 
 BOUND_NOTE = (
     "Share of bound: the time that reading the step's weights and cache from memory takes, at the {rate:.1f} GB/s "
@@ -133,6 +143,45 @@ def full_depth(bench: DecodeBench) -> Table:
         tone=lambda step: "plain" if step.ours else "dim",
         sortable=True,
     )
+
+
+def drop_in(bench: DropInBench) -> Table:
+    """A step at full depth and under the plan, and memory, by what decodes."""
+    rows = sorted({step.rows for step in bench.steps})
+    known = {(_inside(step), step.precision, step.rows, step.full_depth): step for step in bench.steps}
+
+    def cell(of: tuple[int, bool], one: DropInMemory) -> str:
+        return _ms(known[one.engine, one.precision, *of].ms_per_step)
+
+    def gain(count: int, one: DropInMemory) -> str:
+        full, plan = (known[one.engine, one.precision, count, whole] for whole in (True, False))
+        return words.times(full.ms_per_step / plan.ms_per_step)
+
+    return Table(
+        title=f"A plan inside transformers, and in the engine: {bench.model}, {bench.context} tokens before a step",
+        records=bench.memory,
+        columns=(
+            name("", lambda one: f"{one.engine} {one.dtype if one.quantisation == 'none' else one.quantisation}"),
+            *(
+                column
+                for count in rows
+                for column in (
+                    Column(f"{count} row{'s' * (count > 1)}", partial(cell, (count, True))),
+                    Column("Under a plan", partial(cell, (count, False))),
+                    Column("Ratio", partial(gain, count)),
+                )
+            ),
+            Column("MB", lambda one: f"{one.loaded_mb:.0f}"),
+            Column("MB at most", lambda one: f"{one.peak_mb:.0f}"),
+        ),
+        note="The plan leaves out every second block. Medians of samples taken in turn. Generate runs it by "
+        f"apply_plan. MB: resident memory of a process of its own, with Python and torch.{_where(bench.conditions)}",
+    )
+
+
+def _inside(step: StepTime) -> str:
+    """Whose model a step runs in: a plan's steps inside `generate` are those of `generate`'s process."""
+    return step.engine if step.ours else "generate"
 
 
 def _rows(bench: DecodeBench) -> list[int]:

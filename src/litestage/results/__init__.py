@@ -3,6 +3,8 @@
 from litestage.core import RankedLayer
 from litestage.results.benchmarks import (
     DecodeBench,
+    DropInBench,
+    DropInMemory,
     MemoryBench,
     PipelineBench,
     PipelineTime,
@@ -70,6 +72,8 @@ __all__ = [
     "ConfidenceCurve",
     "DecodeBench",
     "Diagnosis",
+    "DropInBench",
+    "DropInMemory",
     "Duel",
     "DuelKind",
     "Evaluation",

@@ -67,6 +67,28 @@ class DecodeBench(Record):
     conditions: Machine | None = None
 
 
+class DropInMemory(Precision):
+    """Resident memory of a process that loaded one model and decoded, in megabytes."""
+
+    engine: str
+    loaded_mb: float
+    """When all was timed: weights, caches, and Python with torch and transformers."""
+    peak_mb: float
+    """The most there ever was, mostly while loading."""
+
+
+class DropInBench(Record):
+    """A plan inside transformers' `generate`, beside plain `generate` and our engine, timed in turn."""
+
+    model: str
+    context: int
+    """Tokens of each row's prompt."""
+    repeats: int
+    steps: tuple[StepTime, ...]
+    memory: tuple[DropInMemory, ...]
+    conditions: Machine
+
+
 class TurnTime(Record):
     """A group of questions that a system answered at once."""
 
