@@ -320,6 +320,7 @@ def test_memory_is_told_apart() -> None:
     assert "Together, after the last round" in bench("memory", "--limit", "1", "--rounds", "1")
 
 
+@pytest.mark.slow  # it loads five models, each in a process of its own
 def test_a_plan_in_transformers_is_timed_beside_the_engine() -> None:
     found = records("drop-in", "--model", "everyday", "--rows", "1", "--context", "8", "--repeats", "1")
     systems = {(one["engine"], one["dtype"], one["quantisation"]) for one in found["memory"]}
