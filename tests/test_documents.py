@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from litestage.cli import app
-from litestage.core import ExitRule
+from litestage.core import MeanConfidence
 from litestage.jobs.answer import EXAMPLE, answer, caution, read_question, sample
 from litestage.jobs.options import PlanOptions
 from litestage.jobs.session import load
@@ -129,7 +129,7 @@ def shown_plan() -> PlanOptions:
     lines = re.findall(r"^(\w+) +[·■]+  (.+); exit below ([\d.]+) \((\d+) tokens\)$", text, re.MULTILINE)[:3]
     (exits,) = {(float(threshold), int(window)) for _, _, threshold, window in lines}
     skips = tuple(f"{stage}={','.join(layers(names))}" for stage, names, *_ in lines)
-    return PlanOptions(skip=skips, exit=ExitRule(window=exits[1], threshold=exits[0]))
+    return PlanOptions(skip=skips, exit=MeanConfidence(window=exits[1], threshold=exits[0]))
 
 
 def layers(names: str) -> list[str]:

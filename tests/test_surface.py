@@ -25,7 +25,7 @@ FUNCTIONS = {
     "search": "(session, settings=SearchSettings(), questions=None, *, split='dev', baseline=None)",
 }
 RECORDS = {
-    "CompareOptions": "methods blocks max_drops plans search_limit wall full step exit",
+    "CompareOptions": "methods blocks max_drops plans search_limit wall full step exit exits",
     "DataOptions": "task data split limit shots",
     "DecodingOptions": "batch_size workers seed",
     "DiagnoseOptions": "step budgets_up_to stage exit",
@@ -39,8 +39,8 @@ RECORDS = {
     "threads seed device",
 }
 NOUNS = (
-    *("ExitRule", "LitestageError", "Plan", "Question", "Session", "SkipSchedule", "StagePlan", "SubLayer", "Task"),
-    *("Trace", "UserError"),
+    *("CalibratedConfidence", "LitestageError", "MeanConfidence", "MeanEntropy", "Plan", "Question", "Session"),
+    *("SettledAnswer", "SkipSchedule", "StagePlan", "SubLayer", "Task", "Trace", "UserError"),
 )
 SESSION = (
     *("answer", "at", "chosen_plan", "conditions", "conditions_at", "dev_and_test", "full_plan", "inside", "load_plan"),
@@ -94,7 +94,7 @@ def test_a_record_with_a_wrong_value_says_which() -> None:
     for record, changes, says in (
         (api.ModelOptions, {"dtype": "fp8"}, r"--dtype fp8 is not known\. .*fp32 or bf16"),
         (api.DecodingOptions, {"batch_size": 0}, "--batch-size 0 is too small"),
-        (api.PlanOptions, {"exit": api.ExitRule(), "no_exit": True}, "contradict"),
+        (api.PlanOptions, {"exit": api.MeanConfidence(), "no_exit": True}, "contradict"),
         (api.SearchSettings, {"ranking": ("cosin",)}, "--ranking cosin is not known"),
         (api.SearchSettings, {"max_drop": 101.0}, "--max-drop 101"),
         (api.EvaluateOptions, {"votes_stop": "likely"}, "needs several votes"),

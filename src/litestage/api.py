@@ -1,6 +1,18 @@
 """What a person works with from Python: everything here is an attribute of `litestage` itself."""
 
-from litestage.core import ExitRule, LitestageError, Plan, SkipSchedule, StagePlan, SubLayer, Trace, UserError
+from litestage.core import (
+    CalibratedConfidence,
+    LitestageError,
+    MeanConfidence,
+    MeanEntropy,
+    Plan,
+    SettledAnswer,
+    SkipSchedule,
+    StagePlan,
+    SubLayer,
+    Trace,
+    UserError,
+)
 from litestage.jobs.answer import answer
 from litestage.jobs.compare import compare
 from litestage.jobs.diagnose import diagnose
@@ -26,13 +38,15 @@ from litestage.jobs.session import Session, load
 from litestage.tasks import Question, Task
 
 __all__ = [
+    "CalibratedConfidence",
     "CompareOptions",
     "DataOptions",
     "DecodingOptions",
     "DiagnoseOptions",
     "EvaluateOptions",
-    "ExitRule",
     "LitestageError",
+    "MeanConfidence",
+    "MeanEntropy",
     "ModelOptions",
     "Plan",
     "PlanOptions",
@@ -41,6 +55,7 @@ __all__ = [
     "RankOptions",
     "SearchSettings",
     "Session",
+    "SettledAnswer",
     "SkipSchedule",
     "StagePlan",
     "SubLayer",

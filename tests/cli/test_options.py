@@ -14,7 +14,7 @@ from typer.main import get_command
 from litestage.benchmarks import options as of_benchmarks
 from litestage.cli import app
 from litestage.cli.options import Taken, as_typed, spelled_out
-from litestage.core import ExitRule, OptionError
+from litestage.core import MeanConfidence, OptionError
 from litestage.jobs import options as of_jobs
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, Options, flag_of, hint_of
 
@@ -107,7 +107,7 @@ def test_a_command_of_records_gets_what_was_typed() -> None:
     spelled(**values | typed)
     model, plan, sizes = got
     assert (model.name, model.dtype) == ("x", "bf16")
-    assert (plan.skip, plan.exit) == (("recall=1.ffn",), ExitRule(window=3, threshold=0.25))
+    assert (plan.skip, plan.exit) == (("recall=1.ffn",), MeanConfidence(window=3, threshold=0.25))
     assert (sizes.max_drops, sizes.methods) == ((1.0, 5.0), ("a", "b"))
 
 

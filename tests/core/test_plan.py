@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from litestage.core import (
     FULL_DEPTH,
     Compensation,
-    ExitRule,
+    MeanConfidence,
     ModelIdentity,
     Plan,
     PlanError,
@@ -30,7 +30,7 @@ PLAN = Plan(
     task="everyday",
     task_fingerprint="t" * 64,
     stages={
-        "recall": StagePlan(schedule=SkipSchedule.fixed(["5.attention", "5.ffn", "2.ffn"]), exit=ExitRule()),
+        "recall": StagePlan(schedule=SkipSchedule.fixed(["5.attention", "5.ffn", "2.ffn"]), exit=MeanConfidence()),
         "analysis": StagePlan(compensation=Compensation(kind="norm_ratio", content="ab")),
         "summary": StagePlan(
             schedule=SkipSchedule(segments=(Segment(), Segment(first_step=9, skipped=whole_blocks([1]))))
@@ -46,7 +46,7 @@ stage_plans = st.builds(
     StagePlan,
     schedule=st.builds(SkipSchedule.fixed, st.sets(st.sampled_from(sub_layers(6)))),
     compensation=st.sampled_from([Compensation(), Compensation(kind="norm_ratio", content="00ff")]),
-    exit=st.none() | st.builds(ExitRule, window=st.integers(1, 20), threshold=st.floats(0, 1)),
+    exit=st.none() | st.builds(MeanConfidence, window=st.integers(1, 20), threshold=st.floats(0, 1)),
 )
 
 

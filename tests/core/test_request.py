@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from litestage.core import (
     Completion,
     Counts,
-    ExitRule,
+    MeanConfidence,
     Request,
     Sampling,
     SkipSchedule,
@@ -21,7 +21,7 @@ from litestage.core import (
 
 REQUEST = Request(
     prompt_ids=(1, 2, 3),
-    stage_plan=StagePlan(schedule=SkipSchedule.fixed(whole_blocks([4, 11])), exit=ExitRule()),
+    stage_plan=StagePlan(schedule=SkipSchedule.fixed(whole_blocks([4, 11])), exit=MeanConfidence()),
     stop=("\n", "é"),
     sampling=Sampling(temperature=0.7),
     seed=3,
@@ -58,13 +58,13 @@ def test_a_key_outlives_the_process() -> None:
     """Sets of sub-layers have no order of their own, and Python's hashes differ from process to process."""
     code = (
         "from litestage.core import *; print(Request(prompt_ids=(1, 2, 3), stage_plan=StagePlan(schedule=SkipSchedule."
-        "fixed(reversed(sub_layers(12))), exit=ExitRule()), seed=3).key())"
+        "fixed(reversed(sub_layers(12))), exit=MeanConfidence()), seed=3).key())"
     )
     from litestage.core import sub_layers
 
     here = Request(
         prompt_ids=(1, 2, 3),
-        stage_plan=StagePlan(schedule=SkipSchedule.fixed(sub_layers(12)), exit=ExitRule()),
+        stage_plan=StagePlan(schedule=SkipSchedule.fixed(sub_layers(12)), exit=MeanConfidence()),
         seed=3,
     )
     for seed in "01":
@@ -96,14 +96,14 @@ def test_what_cannot_work_is_refused(options: dict[str, object], field: str) -> 
 
 def test_exit_rule_on_hand_made_confidences() -> None:
     """REFERENCE, section 4: from the fifth token on, the mean of the last five, below 0.5."""
-    rule = ExitRule()
+    rule = MeanConfidence()
     assert (rule.window, rule.threshold) == (5, 0.5)
     assert rule.first_exit([0.0] * 4) is None
     assert rule.first_exit([0.0] * 9) == 4
     assert rule.first_exit([0.9, 0.4, 0.4, 0.4, 0.4]) is None, "exactly the threshold is not below it"
     assert rule.first_exit([0.9, 0.4, 0.4, 0.4, 0.4, 0.89]) == 5
-    assert ExitRule(window=1, threshold=0.3).first_exit([0.5, 0.3, 0.2, 0.1]) == 2
-    assert ExitRule(threshold=0).first_exit([0.0] * 9) is None
+    assert MeanConfidence(window=1, threshold=0.3).first_exit([0.5, 0.3, 0.2, 0.1]) == 2
+    assert MeanConfidence(threshold=0).first_exit([0.0] * 9) is None
 
 
 def test_traces_are_values_and_know_whether_they_are_right() -> None:

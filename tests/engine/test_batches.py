@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from litestage.core import (
     Completion,
     Event,
-    ExitRule,
+    MeanConfidence,
     NewToken,
     Request,
     Sampling,
@@ -35,8 +35,8 @@ PLANS = (
     StagePlan(),
     StagePlan(schedule=SkipSchedule.fixed(["0.attention", "2.ffn"])),
     StagePlan(schedule=_GROWING),
-    StagePlan(exit=ExitRule(window=3, threshold=0.1)),
-    StagePlan(schedule=SkipSchedule.fixed(whole_blocks([3])), exit=ExitRule(window=2, threshold=0.12)),
+    StagePlan(exit=MeanConfidence(window=3, threshold=0.1)),
+    StagePlan(schedule=SkipSchedule.fixed(whole_blocks([3])), exit=MeanConfidence(window=2, threshold=0.12)),
 )
 SAMPLINGS = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.5, top_k=20, top_p=0.9))
 STEM = tiny.prompt(12, seed=9)

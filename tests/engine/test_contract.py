@@ -5,22 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import cache, partial
+from math import log
 
 import pytest
 import tiny
+from torch.distributions import Categorical
 
 from litestage.benchmarks.peers import TransformersEngine
 from litestage.core import (
+    CalibratedConfidence,
     Completion,
     Engine,
     Event,
     ExitRule,
     Finished,
+    MeanConfidence,
+    MeanEntropy,
     NewText,
     NewToken,
     OptionError,
+    PlanError,
     Request,
     Sampling,
+    SettledAnswer,
     SkipSchedule,
     StagePlan,
     TokenIds,
@@ -32,7 +39,13 @@ ROWS = 3
 PROMPTS = tuple(tiny.prompt(length) for length in (3, 21, 11, 1, 30, 8, 14))
 NEW = 10
 SKIPPING = StagePlan(schedule=SkipSchedule.fixed(["1.attention", "2.ffn"]))
-EXITING = StagePlan(exit=ExitRule(window=3, threshold=0.1))
+EXITING = StagePlan(exit=MeanConfidence(window=3, threshold=0.1))
+EXITS: tuple[ExitRule, ...] = (
+    MeanConfidence(window=3, threshold=0.1),
+    CalibratedConfidence(window=2, threshold=0.09),
+    MeanEntropy(window=3, bits=6.4),
+    SettledAnswer(window=3, pattern="([aeiou])"),
+)
 AROUND = ("torch", "stored", "processes")
 """Engines that obey stage plans and seeds; transformers, the reference, knows neither."""
 
@@ -216,17 +229,35 @@ def test_a_plan_is_obeyed_or_refused(engine: Engine) -> None:
     assert done.token_ids == tiny.decode_by_hooks("llama", PROMPTS[4], NEW, SKIPPING.schedule) != expected(PROMPTS[4])
 
 
-def test_an_exit_rule_ends_a_text_where_it_says(ours: Engine) -> None:
-    rule = EXITING.exit
-    assert rule is not None
+def looked_at(engine: Engine, rule: ExitRule, prompt: TokenIds, one: Completion) -> list[float] | list[str | None]:
+    """What a rule looks at in each token of a text: confidences, transformers' own entropies, the answer so far."""
+    match rule.looks_at:
+        case "answer":
+            return [rule.read(engine.decode(one.token_ids[: end + 1])) for end in range(len(one.token_ids))]
+        case "entropy":
+            logits = tiny.raw_logits("llama", [*prompt, *one.token_ids[:-1]], len(prompt), SkipSchedule())
+            return [Categorical(logits=row).entropy().item() / log(2) for row in logits[len(prompt) - 1 :]]
+    return list(one.confidences)
+
+
+@pytest.mark.parametrize("rule", EXITS, ids=str)
+def test_an_exit_rule_ends_a_text_where_it_says(ours: Engine, rule: ExitRule) -> None:
+    """Whether or not the text without it is known."""
     free = ours.generate(tiny.requests(PROMPTS, max_new_tokens=NEW))
-    cut = ours.generate(tiny.requests(PROMPTS, max_new_tokens=NEW, stage_plan=EXITING))
-    ends = [rule.first_exit(one.confidences) for one in free]
+    cut = ours.generate(tiny.requests(PROMPTS, max_new_tokens=NEW, stage_plan=StagePlan(exit=rule)))
+    ends = [rule.first_exit(looked_at(ours, rule, ids, one)) for ids, one in zip(PROMPTS, free, strict=True)]
     assert None in ends
     assert len(set(ends)) > 1
     for one, other, end in zip(free, cut, ends, strict=True):
         assert other.token_ids == (one.token_ids if end is None else (*one.token_ids[:end], ours.eos_id))
-        assert other.finish_reason == (one.finish_reason if end is None else "low_confidence")
+        assert other.finish_reason == (one.finish_reason if end is None else rule.reason)
+        assert other.text == ours.decode(one.token_ids[:end])
+
+
+@pytest.mark.parametrize("rule", [CalibratedConfidence(), SettledAnswer()], ids=str)
+def test_a_rule_that_lacks_something_is_refused(ours: Engine, rule: ExitRule) -> None:
+    with pytest.raises(PlanError, match=f"{rule} lacks a"):
+        ours.generate(tiny.requests(PROMPTS[:1], stage_plan=StagePlan(exit=rule)))
 
 
 def test_requests_of_many_kinds_are_answered_together_as_each_is_alone(ours: Engine) -> None:

@@ -7,13 +7,13 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litestage.core import ExitRule, Request, SkipSchedule, StagePlan
+from litestage.core import MeanConfidence, Request, SkipSchedule, StagePlan
 from litestage.engine.row import Generation
 
 EOS = (0, 7)
 
 
-def accept_all(rule: ExitRule | None, confidences: list[float], eos_at: int | None = None) -> Generation:
+def accept_all(rule: MeanConfidence | None, confidences: list[float], eos_at: int | None = None) -> Generation:
     """A row that is given the tokens 100, 101, ... until it ends."""
     row = Generation(0, Request(prompt_ids=(1,), stage_plan=StagePlan(exit=rule)), max_new_tokens=1000)
     for i, confidence in enumerate(confidences):
@@ -36,8 +36,8 @@ def accept_all(rule: ExitRule | None, confidences: list[float], eos_at: int | No
     ],
 )
 def test_the_token_that_breaks_the_rule_becomes_eos(confidences: list[float], end: int | None) -> None:
-    assert ExitRule().first_exit(confidences) == end
-    row = accept_all(ExitRule(), confidences)
+    assert MeanConfidence().first_exit(confidences) == end
+    row = accept_all(MeanConfidence(), confidences)
     if end is None:
         assert (row.reason, len(row.tokens)) == (None, len(confidences))
     else:
@@ -51,7 +51,7 @@ def test_the_token_that_breaks_the_rule_becomes_eos(confidences: list[float], en
     threshold=st.floats(0, 1),
 )
 def test_a_row_exits_where_the_rule_says(confidences: list[float], window: int, threshold: float) -> None:
-    rule = ExitRule(window=window, threshold=threshold)
+    rule = MeanConfidence(window=window, threshold=threshold)
     end = rule.first_exit(confidences)
     row = accept_all(rule, confidences)
     assert len(row.tokens) == (len(confidences) if end is None else end + 1)
@@ -59,14 +59,14 @@ def test_a_row_exits_where_the_rule_says(confidences: list[float], window: int, 
 
 
 def test_a_token_that_ends_the_text_anyway_stays_what_it_is() -> None:
-    row = accept_all(ExitRule(), [0.1] * 8, eos_at=4)
+    row = accept_all(MeanConfidence(), [0.1] * 8, eos_at=4)
     assert (row.reason, row.tokens[-1]) == ("eos", 7)
-    assert accept_all(ExitRule(), [0.1] * 8, eos_at=5).reason == "low_confidence"
+    assert accept_all(MeanConfidence(), [0.1] * 8, eos_at=5).reason == "low_confidence"
     assert accept_all(None, [0.1] * 8).reason is None
 
 
 def test_an_exit_at_the_last_allowed_token_is_still_an_exit() -> None:
-    row = Generation(0, Request(prompt_ids=(1,), stage_plan=StagePlan(exit=ExitRule(window=1))), max_new_tokens=1)
+    row = Generation(0, Request(prompt_ids=(1,), stage_plan=StagePlan(exit=MeanConfidence(window=1))), max_new_tokens=1)
     row.accept(100, 0.2, EOS)
     assert (row.reason, row.tokens) == ("low_confidence", [EOS[0]])
 
@@ -78,7 +78,7 @@ def test_an_exit_cuts_the_text_that_comes_without_it(
     batch_size: int, skips: tuple[str, ...], temperature: float
 ) -> None:
     """Row by row inside a batch with refills: the same tokens up to the exit, and EOS in place of the next."""
-    rule = ExitRule(window=3, threshold=0.08)
+    rule = MeanConfidence(window=3, threshold=0.08)
     schedule = SkipSchedule.fixed(skips)
     prompts = [tiny.prompt(n) for n in (4, 17, 9, 2, 26, 11, 5, 13)]
     free, cut = (

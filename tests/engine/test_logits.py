@@ -9,7 +9,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from litestage.core import Completion, ExitRule, Request, Sampling, SkipSchedule, StagePlan
+from litestage.core import Completion, MeanConfidence, Request, Sampling, SkipSchedule, StagePlan
 from litestage.engine import TorchEngine
 
 PROMPTS = [tiny.prompt(length) for length in (5, 12, 12, 3, 20)]
@@ -45,7 +45,7 @@ def test_they_are_those_of_the_plain_model(schedule: SkipSchedule) -> None:
 
 
 def test_they_are_raw_and_there_for_the_token_that_exit_replaced() -> None:
-    plan = StagePlan(exit=ExitRule(window=2, threshold=0.99))
+    plan = StagePlan(exit=MeanConfidence(window=2, threshold=0.99))
     requests = tiny.requests(PROMPTS, max_new_tokens=8, stage_plan=plan, sampling=Sampling(temperature=0.7, top_k=3))
     completions, logits = heard(tiny.engine(), requests)
     assert any(done.finish_reason == "low_confidence" for done in completions)

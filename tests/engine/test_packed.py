@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
-from litestage.core import Completion, ExitRule, OptionError, Sampling, Segment, SkipSchedule, StagePlan
+from litestage.core import Completion, MeanConfidence, OptionError, Sampling, Segment, SkipSchedule, StagePlan
 from litestage.engine import TorchEngine
 from litestage.kernels import Kernels, find_kernels, round_weight
 from litestage.models import LoadedModel, from_transformers, load_transformers
@@ -55,7 +55,7 @@ def loaded(family: str, kind: str, plain: bool = False) -> LoadedModel:
 def complete(
     model: LoadedModel, schedule: SkipSchedule = SCHEDULES[0], batch_size: int = 32, **options: object
 ) -> list[Completion]:
-    stage_plan = StagePlan(schedule=schedule, exit=ExitRule(window=3, threshold=0.02))
+    stage_plan = StagePlan(schedule=schedule, exit=MeanConfidence(window=3, threshold=0.02))
     requests = tiny.requests(PROMPTS, max_new_tokens=NEW, stage_plan=stage_plan, **options)
     return TorchEngine(model, batch_size=batch_size).generate(requests)
 

@@ -17,8 +17,8 @@ from litestage.core import (
     Compensation,
     Completion,
     Event,
-    ExitRule,
     Finished,
+    MeanConfidence,
     NewText,
     NewToken,
     Prefill,
@@ -47,7 +47,7 @@ PLANS = (
         schedule=SkipSchedule.fixed(["1.ffn", "2.attention"]),
         compensation=Compensation(kind="norm_ratio", content="scaled"),
     ),
-    StagePlan(exit=ExitRule(window=2, threshold=0.12)),
+    StagePlan(exit=MeanConfidence(window=2, threshold=0.12)),
 )
 SAMPLINGS = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.5, top_k=20, top_p=0.9))
 STEM = tiny.prompt(16, seed=4)
@@ -176,7 +176,7 @@ def test_what_full_depth_wrote_is_a_beginning_like_any_other(kind: str) -> None:
     continued(StagePlan(), 3)
     continued(StagePlan(schedule=_GROWING), 9 - 3 + 2)
     continued(StagePlan(schedule=SkipSchedule.fixed(["1.ffn"])), 9 + 2)
-    continued(StagePlan(exit=ExitRule(window=200)), 3)
+    continued(StagePlan(exit=MeanConfidence(window=200)), 3)
 
 
 def test_a_cancelled_request_frees_its_row() -> None:

@@ -15,7 +15,7 @@ from litestage.core import (
     Compensation,
     Completion,
     Decode,
-    ExitRule,
+    MeanConfidence,
     Request,
     Sampling,
     Segment,
@@ -62,7 +62,7 @@ def test_a_plan_says_what_it_says_by_steps_made_anew(family: str, sampling: Samp
     plan = StagePlan(
         schedule=SkipSchedule.fixed(SKIPPED),
         compensation=Compensation(kind="affine", content="hash"),
-        exit=ExitRule(threshold=0.1, window=3),
+        exit=MeanConfidence(threshold=0.1, window=3),
     )
     anew, fixed = (
         tiny.engine(family, batch_size=3, stands={"hash": stand}, fixed_steps=fixed) for fixed in (False, True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from litestage.core import (
     Compensation,
     Decode,
-    ExitRule,
+    MeanConfidence,
     ModelIdentity,
     Plan,
     Prefill,
@@ -106,7 +106,7 @@ def test_a_schedule_is_priced_step_by_step_with_its_compensation(make_stage: Mak
         )
     )
     stage_plan = StagePlan(
-        schedule=schedule, compensation=Compensation(kind="norm_ratio", content="x"), exit=ExitRule()
+        schedule=schedule, compensation=Compensation(kind="norm_ratio", content="x"), exit=MeanConfidence()
     )
     result = price(MODEL, [trace(make_stage("s", [9], [4]))], plan(s=stage_plan)).stages[0]
     parts = [

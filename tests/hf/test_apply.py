@@ -17,9 +17,11 @@ from planned import EOS, NEW, PROMPTS, by_engine, folder_of, generated, written_
 from transformers import PreTrainedModel, StaticCache
 
 from litestage.core import (
-    ExitRule,
+    MeanConfidence,
+    MeanEntropy,
     PlanError,
     Segment,
+    SettledAnswer,
     SkipSchedule,
     StagePlan,
     SubLayer,
@@ -88,10 +90,26 @@ def test_compensation_stands_in_as_in_the_engine(family: str, tmp_path: Path) ->
     assert expected != by_engine(family, StagePlan(schedule=skipped)), "it must make a difference to be seen"
 
 
+def test_a_rule_that_reads_the_text_is_refused() -> None:
+    model = tiny.transformers_model("llama")
+    folder = folder_of(StagePlan(exit=SettledAnswer(window=2, pattern="(a)")))
+    with apply_plan(model, folder, "s"), pytest.raises(PlanError, match=r"answer:2 reads the text .* own engine"):
+        generated(model)
+
+
+def test_an_entropy_ends_rows_where_the_engine_ends_them() -> None:
+    model = tiny.transformers_model("llama")
+    plan = StagePlan(exit=MeanEntropy(window=3, bits=6.4))
+    with apply_plan(model, folder_of(plan), "s"):
+        got = generated(model)
+    assert got == by_engine("llama", plan)
+    assert len({len(tokens) for tokens in got}) > 1
+
+
 @families
 def test_the_exit_rule_ends_rows_where_the_engine_ends_them(family: str) -> None:
     model = tiny.transformers_model(family)
-    plan = StagePlan(schedule=SkipSchedule.fixed(["1.ffn"]), exit=ExitRule(window=3, threshold=0.4))
+    plan = StagePlan(schedule=SkipSchedule.fixed(["1.ffn"]), exit=MeanConfidence(window=3, threshold=0.4))
     with apply_plan(model, folder_of(plan, family=family), "s"):
         got = generated(model)
     assert got == by_engine(family, plan)
@@ -99,7 +117,7 @@ def test_the_exit_rule_ends_rows_where_the_engine_ends_them(family: str) -> None
 
 def test_exits_happen_at_all() -> None:
     """Some rows end early and others go on, whatever other processors make of the scores."""
-    plan = StagePlan(exit=ExitRule(window=3, threshold=0.5))
+    plan = StagePlan(exit=MeanConfidence(window=3, threshold=0.5))
     expected = by_engine("llama", plan)
     assert {len(tokens) for tokens in expected} != {NEW}
     model = tiny.transformers_model("llama")
@@ -177,7 +195,7 @@ def test_beams_and_samples_are_those_of_the_slow_way(family: str, how: str) -> N
 @pytest.mark.parametrize("name", ["attention 0", "more and more", "everything"])
 def test_drafts_of_transformers_change_nothing(name: str) -> None:
     """Prompt lookup: a first forward of a prompt and a draft, drafts that are dropped, and one across a segment."""
-    plan = StagePlan(schedule=SKIP_SETS[name], exit=ExitRule(window=4, threshold=0.3))
+    plan = StagePlan(schedule=SKIP_SETS[name], exit=MeanConfidence(window=4, threshold=0.3))
     model = tiny.transformers_model("llama")
     for prompt in (PROMPTS[1] * 2, PROMPTS[2] * 3):
         (expected,) = by_engine("llama", plan, [prompt])
@@ -257,7 +275,7 @@ def test_plans_can_be_nested() -> None:
 def test_adapters_that_are_not_merged() -> None:
     from peft import LoraConfig, get_peft_model
 
-    plan = StagePlan(schedule=SKIP_SETS["block 0, ffn 2"], exit=ExitRule(window=3, threshold=0.2))
+    plan = StagePlan(schedule=SKIP_SETS["block 0, ffn 2"], exit=MeanConfidence(window=3, threshold=0.2))
     adapted = get_peft_model(
         tiny.transformers_model("llama"), LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
     )

@@ -10,7 +10,16 @@ import torch
 from planned import PROMPTS, folder_of
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from litestage.core import Compensation, ExitRule, OptionError, Plan, PlanError, SkipSchedule, StagePlan, whole_blocks
+from litestage.core import (
+    Compensation,
+    MeanConfidence,
+    OptionError,
+    Plan,
+    PlanError,
+    SkipSchedule,
+    StagePlan,
+    whole_blocks,
+)
 from litestage.hf.export import blocks_of, without_blocks
 from litestage.models import load_model
 
@@ -47,7 +56,7 @@ def plan_of(**stages: StagePlan) -> Plan:
 
 def test_which_plans_a_plain_model_can_follow() -> None:
     blocks = StagePlan(schedule=SkipSchedule.fixed(whole_blocks([1, 3])))
-    assert blocks_of(plan_of(a=blocks, b=blocks.model_copy(update={"exit": ExitRule()}))) == (1, 3)
+    assert blocks_of(plan_of(a=blocks, b=blocks.model_copy(update={"exit": MeanConfidence()}))) == (1, 3)
     with pytest.raises(PlanError, match="a 4, b 0"):
         blocks_of(plan_of(a=blocks, b=StagePlan()))
     single = StagePlan(schedule=SkipSchedule.fixed(["1.attention", "1.ffn", "2.ffn"]))

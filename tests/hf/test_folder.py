@@ -14,12 +14,12 @@ import tiny
 import torch
 from planned import PROMPTS, by_engine, folder_of, generated, written_by
 
-from litestage.core import Compensation, ExitRule, PlanError, SkipSchedule, StagePlan
+from litestage.core import Compensation, MeanConfidence, PlanError, SkipSchedule, StagePlan
 from litestage.hf import PlanDecoding, PlanFolder, load_plan
 from litestage.models.convert import fingerprint
 from litestage.skipping import fit_norm_ratio, save_stand
 
-PLAN = StagePlan(schedule=SkipSchedule.fixed(["0.attention", "2.ffn"]), exit=ExitRule(window=3, threshold=0.3))
+PLAN = StagePlan(schedule=SkipSchedule.fixed(["0.attention", "2.ffn"]), exit=MeanConfidence(window=3, threshold=0.3))
 
 
 def of_this_model(folder: PlanFolder) -> PlanFolder:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litestage.core import ExitRule, Plan, StagePlan
+from litestage.core import MeanConfidence, Plan, StagePlan
 from litestage.evaluation import Outcomes, bound, questions_hash
 from litestage.jobs.options import PlanOptions
 from litestage.jobs.session import Session, load, plan_by_hand
@@ -117,7 +117,7 @@ def test_a_changed_plan_has_no_certificate(session: Session, plan: Path) -> None
     promised = session.load_plan(plan).model_copy(update={"certificate": certify(Outcomes(0, 0, 400), 3)})
     assert plan_by_hand(promised, session.task, PlanOptions()).certificate == promised.certificate
     assert plan_by_hand(promised, session.task, PlanOptions(skip=("recall=1.ffn",))).certificate is None
-    assert plan_by_hand(promised, session.task, PlanOptions(exit=ExitRule())).certificate is None
+    assert plan_by_hand(promised, session.task, PlanOptions(exit=MeanConfidence())).certificate is None
 
 
 def test_questions_that_chose_the_plan_promise_nothing(litestage: Run, plan: Path) -> None:
@@ -130,7 +130,7 @@ def test_questions_that_chose_the_plan_promise_nothing(litestage: Run, plan: Pat
 
 def test_every_kind_of_change_is_tested_as_it_runs(litestage: Run, session: Session, tmp_path: Path) -> None:
     full = right(session, session.full_plan())
-    rule = ExitRule(window=3, threshold=0.9)
+    rule = MeanConfidence(window=3, threshold=0.9)
     exits = session.plan(dict.fromkeys(session.task.stage_names, StagePlan(exit=rule)))
     small = load(quantise="int4")
     for name, arguments, after in (

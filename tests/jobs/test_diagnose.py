@@ -13,7 +13,7 @@ from report.test_browser import BROWSER, PROBE, visit
 from report.test_tables import lines
 from torch import Tensor
 
-from litestage.core import ExitRule, OptionError, Request, Trace
+from litestage.core import MeanConfidence, OptionError, Request, Trace
 from litestage.evaluation import CostModel
 from litestage.jobs.diagnose import bits_of, budgets_of, diagnose, some_of, texts
 from litestage.jobs.options import DiagnoseOptions, PlanOptions
@@ -24,7 +24,7 @@ from litestage.report import draw, shown
 from litestage.results import Diagnosis
 
 LIMIT = 4
-RULE = ExitRule(window=3, threshold=0.9)
+RULE = MeanConfidence(window=3, threshold=0.9)
 OPTIONS = DiagnoseOptions(step=8, budgets_up_to=16, exit=RULE)
 
 
@@ -41,7 +41,7 @@ def diagnosis(session: Session, out: Path) -> Diagnosis:
 
 
 def fresh(
-    session: Session, diagnosis: Diagnosis, where: str | None, budget: int, exit_rule: ExitRule | None = None
+    session: Session, diagnosis: Diagnosis, where: str | None, budget: int, exit_rule: MeanConfidence | None = None
 ) -> list[Trace]:
     """The same setting without any cache."""
     layers = ",".join(str(ranked.layer) for ranked in diagnosis.ranking[:budget])

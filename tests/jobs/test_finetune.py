@@ -20,8 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from litestage.core import (
     DataError,
-    ExitRule,
     LitestageError,
+    MeanConfidence,
     OptionError,
     Plan,
     PlanError,
@@ -230,7 +230,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policies = Policies(session.at(folder), traces, [Policy("cosine", "mean")])
     skipped = SkipSchedule.fixed(policies.skip_set("recall", 12, policies.policies[0]))
     recall = StagePlan(schedule=skipped, compensation=policies.compensation("recall", "mean"))
-    analysis = StagePlan(schedule=skipped, exit=ExitRule())
+    analysis = StagePlan(schedule=skipped, exit=MeanConfidence())
     session.plan({"recall": recall, "analysis": analysis, "summary": StagePlan(schedule=skipped)}).save_pretrained(
         folder
     )

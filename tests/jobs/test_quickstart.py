@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litestage.core import ExitRule, OptionError, Plan, PlanError
+from litestage.core import MeanConfidence, OptionError, Plan, PlanError
 from litestage.evaluation import price
 from litestage.jobs.answer import answer
 from litestage.jobs.diagnose import diagnose
@@ -80,7 +80,7 @@ def test_wall_latency_and_norm_ratio_search_to_the_end(session: Session, tmp_pat
     settings = SearchSettings(
         max_drop=100,
         step=20,
-        exit=ExitRule(window=4, threshold=0.4),
+        exit=MeanConfidence(window=4, threshold=0.4),
         compensation=("norm_ratio",),
         latency="wall",
     )
@@ -134,9 +134,9 @@ def test_the_number_of_processes_does_not_change_what_a_search_records(tmp_path:
 
 
 def test_a_skip_set_by_hand_is_what_runs(session: Session) -> None:
-    plan = session.chosen_plan(PlanOptions(skip=("recall=7.attention, 9.ffn",), exit=ExitRule()))
+    plan = session.chosen_plan(PlanOptions(skip=("recall=7.attention, 9.ffn",), exit=MeanConfidence()))
     assert [str(layer) for layer in sorted(plan.stage("recall").schedule.at(0))] == ["7.attention", "9.ffn"]
-    assert plan.stage("summary").exit == ExitRule(window=5, threshold=0.5)
+    assert plan.stage("summary").exit == MeanConfidence(window=5, threshold=0.5)
     for skips, words in (
         (("recal=7.ffn",), "recal"),
         (("recall=7.mlp",), "7.mlp"),

@@ -12,7 +12,7 @@ from litestage.core import (
     DataError,
     Decode,
     Event,
-    ExitRule,
+    MeanConfidence,
     NewToken,
     Plan,
     Prefill,
@@ -207,7 +207,7 @@ class TestCache:
 
     def test_the_cache_equals_the_engine_also_when_part_of_a_call_is_known(self, task: Task) -> None:
         plan = full(engine(), task).model_copy(
-            update={"stages": {"recall": StagePlan(exit=ExitRule(window=2, threshold=0.5))}}
+            update={"stages": {"recall": StagePlan(exit=MeanConfidence(window=2, threshold=0.5))}}
         )
         cached = CachedEngine(engine())
         run(cached, task, QUESTIONS[1:2], plan)
@@ -215,7 +215,7 @@ class TestCache:
 
     @pytest.mark.parametrize(("window", "threshold"), [(1, 0.3), (2, 0.6), (4, 0.45), (6, 0.9), (3, 0.0)])
     def test_a_text_with_exit_is_cut_from_the_one_without(self, task: Task, window: int, threshold: float) -> None:
-        exit_everywhere = StagePlan(exit=ExitRule(window=window, threshold=threshold))
+        exit_everywhere = StagePlan(exit=MeanConfidence(window=window, threshold=threshold))
         plan = full(engine(), task).model_copy(update={"stages": dict.fromkeys(task.stage_names, exit_everywhere)})
         cached = CachedEngine(engine())
         run(cached, task, QUESTIONS, full(cached, task))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from litestage.core import DataError, ExitRule, ModelIdentity
+from litestage.core import DataError, MeanConfidence, ModelIdentity
 from litestage.evaluation import Paired, accuracy_of
 from litestage.evaluation.entropy import Place, TokenEntropy
 from litestage.report import diagnosis as report
@@ -78,7 +78,7 @@ def made_up(
         model=ModelIdentity(id="made-up", fingerprint="f" * 64, num_blocks=8),
         task="made-up",
         measured_on=Split(name="dev", used=N, available=400),
-        exit_rule=ExitRule(),
+        exit_rule=MeanConfidence(),
         entropy=tuple(
             StageEntropy(name=name, written=TokenEntropy(tokens=1000, distinct=100, bits=b), next_token=b / 10)
             for name, b in zip(STAGES, bits, strict=True)

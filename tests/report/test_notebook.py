@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from report.test_tables import lines
 
-from litestage.core import Completion, ExitRule, ModelIdentity, Plan, SkipSchedule, StagePlan, StageTrace, Trace
+from litestage.core import Completion, MeanConfidence, ModelIdentity, Plan, SkipSchedule, StagePlan, StageTrace, Trace
 from litestage.report import notebook
 from litestage.report import shown as drawn
 from litestage.results import Comparison, PlanResult
@@ -26,7 +26,7 @@ def text_of(shown: str) -> list[str]:
 
 
 def plan() -> Plan:
-    skipping = StagePlan(schedule=SkipSchedule.fixed(["1.attention", "2.ffn"]), exit=ExitRule())
+    skipping = StagePlan(schedule=SkipSchedule.fixed(["1.attention", "2.ffn"]), exit=MeanConfidence())
     model = ModelIdentity(id="m <b>", fingerprint="f" * 64, num_blocks=4)
     return Plan(model=model, task="t", task_fingerprint="f" * 64, stages={"recall": skipping, "say": StagePlan()})
 

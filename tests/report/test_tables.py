@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from litestage.core import ExitRule, Segment, SkipSchedule, StagePlan, whole_blocks
+from litestage.core import MeanConfidence, Segment, SkipSchedule, StagePlan, whole_blocks
 from litestage.report import evaluation, parts, plan, shown
 from litestage.report import terminal as screen
 from litestage.results import PlanResult
@@ -69,7 +69,7 @@ def test_a_schedule_that_changes_with_the_step_is_named_step_by_step() -> None:
     schedule = SkipSchedule(
         segments=(Segment(skipped=whole_blocks([1])), Segment(first_step=2, skipped=whole_blocks([1, 2])))
     )
-    plan = StagePlan(schedule=schedule, exit=ExitRule(window=3, threshold=0.25))
+    plan = StagePlan(schedule=schedule, exit=MeanConfidence(window=3, threshold=0.25))
     assert (
         parts.skipped_names(plan)
         == "attention 1; FFN 1; from step 2: attention 1, 2; FFN 1, 2; exit below 0.25 (3 tokens)"

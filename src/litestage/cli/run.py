@@ -125,15 +125,12 @@ def _explanation(stage: StageTrace, plan: Plan) -> str:
     layers = ", ".join(str(layer) for layer in sorted(used.schedule.at(1 << 30)))
     skipped = f"skipped {count} of {2 * plan.model.num_blocks} sub-layers: {layers}" if count else "full depth"
     exits = [
-        f"{f'({chr(65 + i)}) ' if len(stage.completions) > 1 else ''}unsure at token {len(c.token_ids)}"
+        f"{f'({chr(65 + i)}) ' if len(stage.completions) > 1 else ''}"
+        f"{'settled' if c.finish_reason == 'settled' else 'unsure'} at token {len(c.token_ids)}"
         f" (confidence {c.confidences[-1]:.2f})"
         for i, c in enumerate(stage.completions)
-        if c.finish_reason == "low_confidence"
+        if c.exited
     ]
-    rule = (
-        f"exit {used.exit.window},{used.exit.threshold:g}: {'; '.join(exits) or 'no text cut'}"
-        if used.exit
-        else "exit off"
-    )
+    rule = f"exit {used.exit}: {'; '.join(exits) or 'no text cut'}" if used.exit else "exit off"
     steps = sum(c.counts.decoded for c in stage.completions)
     return f"{skipped}\n{rule}\n{steps} decode steps"

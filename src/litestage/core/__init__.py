@@ -4,6 +4,14 @@ from litestage.core.certificate import Certificate
 from litestage.core.conditions import Conditions, Machine, RunConditions
 from litestage.core.engine import Engine, Event, Finished, NewText, NewToken, OnEvent, TokenIds
 from litestage.core.errors import DataError, LitestageError, ModelError, OptionError, PlanError, TaskError, UserError
+from litestage.core.exits import (
+    CalibratedConfidence,
+    ExitRule,
+    MeanConfidence,
+    MeanEntropy,
+    SettledAnswer,
+    parse_exit,
+)
 from litestage.core.layers import (
     EMPTY,
     Segment,
@@ -20,7 +28,6 @@ from litestage.core.plan import (
     FULL_DEPTH,
     Compensation,
     CompensationKind,
-    ExitRule,
     ModelIdentity,
     Plan,
     StagePlan,
@@ -36,6 +43,7 @@ __all__ = [
     "FULL_DEPTH",
     "GREEDY",
     "NO_ROOM",
+    "CalibratedConfidence",
     "Certificate",
     "Chat",
     "Compensation",
@@ -52,6 +60,8 @@ __all__ = [
     "Finished",
     "LitestageError",
     "Machine",
+    "MeanConfidence",
+    "MeanEntropy",
     "ModelError",
     "ModelIdentity",
     "NewText",
@@ -68,6 +78,7 @@ __all__ = [
     "RunConditions",
     "Sampling",
     "Segment",
+    "SettledAnswer",
     "SkipSchedule",
     "SkipSet",
     "StagePlan",
@@ -79,6 +90,7 @@ __all__ = [
     "UserError",
     "names",
     "num_runs",
+    "parse_exit",
     "passes",
     "sub_layers",
     "whole_blocks",

@@ -1,4 +1,4 @@
-"""Exit rules, stage plans and plans: what decoding may leave out, as data."""
+"""Stage plans and plans: what decoding may leave out, as data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from litestage.core.certificate import Certificate
 from litestage.core.errors import OptionError, PlanError
+from litestage.core.exits import EXIT_FIELDS, ExitRule
 from litestage.core.files import write_text
 from litestage.core.layers import Record, Segment, SkipSchedule, SkipSet, num_runs
 from litestage.core.shown import Shown
@@ -20,20 +21,6 @@ from litestage.core.wording import RepeatedError, once, problem, shown
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
-
-
-class ExitRule(Record):
-    """End a generation when the mean confidence of its last ``window`` tokens is below ``threshold`` (paper, 4.4)."""
-
-    window: int = Field(default=5, ge=1)
-    threshold: float = Field(default=0.5, ge=0, le=1)
-
-    def first_exit(self, confidences: Sequence[float]) -> int | None:
-        """Index of the token that becomes EOS, or None: the slow, obvious statement of the rule."""
-        for end in range(self.window, len(confidences) + 1):
-            if sum(confidences[end - self.window : end]) / self.window < self.threshold:
-                return end - 1
-        return None
 
 
 COMPENSATIONS = ("none", "norm_ratio", "mean", "affine", "lowrank:R")
@@ -212,7 +199,7 @@ def _fields(content: dict[str, Any]) -> dict[str, Iterable[str]]:
         "schedule": SkipSchedule.model_fields,
         "segments": Segment.model_fields,
         "compensation": Compensation.model_fields,
-        "exit": ExitRule.model_fields,
+        **EXIT_FIELDS,
         "certificate": Certificate.model_fields,
     }
 

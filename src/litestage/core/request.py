@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
+from litestage.core.exits import ExitReason
 from litestage.core.layers import Record
 from litestage.core.plan import FULL_DEPTH, StagePlan, content_hash
 
-FinishReason = Literal["eos", "stop", "length", "low_confidence", "no_room"]
-"""``no_room``: earlier stages wrote so much that the prompt left no room in the context; nothing was run."""
+FinishReason = Literal["eos", "stop", "length", "low_confidence", "settled", "no_room"]
+"""``low_confidence`` and ``settled``: an exit rule ended it.
+
+``no_room``: earlier stages wrote so much that the prompt left no room in the context; nothing was run."""
+
+EXITS = get_args(ExitReason)
 
 
 class Sampling(Record):
@@ -74,8 +79,8 @@ class Counts(Record):
 class Completion(Record):
     """A finished generation.
 
-    ``token_ids`` ends with the EOS token when the reason is ``eos`` or ``low_confidence`` (where EOS replaced the
-    token that broke the rule). ``confidences`` has one entry a token: the largest next-token probability of the raw
+    ``token_ids`` ends with the EOS token when the reason is ``eos``, or an exit rule (where EOS replaced the token that
+    broke it). ``confidences`` has one entry a token: the largest next-token probability of the raw
     logits. ``text`` has no special tokens and ends before a stop string.
     """
 
@@ -84,6 +89,11 @@ class Completion(Record):
     confidences: tuple[float, ...]
     finish_reason: FinishReason
     counts: Counts = Counts()
+
+    @property
+    def exited(self) -> bool:
+        """Whether an exit rule ended it."""
+        return self.finish_reason in EXITS
 
 
 NO_ROOM = Completion(token_ids=(), text="", confidences=(), finish_reason="no_room")

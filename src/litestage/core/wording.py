@@ -72,7 +72,9 @@ def toml_problem(error: TOMLDecodeError, text: str) -> str:
 def place(loc: Place, content: object) -> str:
     """Where a field is: ``stages.analysis.prompt``, or ``stages[1].prompt`` for a stage without a name."""
     where = ""
-    for step in loc:
+    for at, step in enumerate(loc):
+        if isinstance(content, dict) and isinstance(step, str) and step not in content and at + 1 < len(loc):
+            continue  # not in the file: which of several kinds its reader took it for
         content = _step_into(content, step)
         where += f".{step}" if isinstance(step, str) else _entry(step, content)
     return where.removeprefix(".")
@@ -105,6 +107,8 @@ def _complaint(where: str, error: ErrorDetails) -> str:
             return _few(where, context["actual_length"], context["min_length"])
         case "too_long":
             return f"{where} has {context['actual_length']} entries, but there are {context['max_length']} letters"
+        case "unknown_kind":
+            return f"{where}.kind {error['msg']}, but is {shown(error['input'].get('kind'))}"
         case "string_pattern_mismatch":
             return f"{where} is {shown(error['input'])}, which does not look as it should ({context['pattern']})"
     return f"{where} {expectation(error['msg'])}, but is {shown(error['input'])}"

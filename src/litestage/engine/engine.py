@@ -27,6 +27,8 @@ from litestage.core import (
     TokenIds,
 )
 from litestage.core.engine import Stepping
+from litestage.core.exits import Value
+from litestage.core.request import EXITS
 from litestage.core.rows import BEGINNING, rows_to_admit, shared_beginnings, shared_lengths
 from litestage.engine.batch import Batch, Due, OnLogits, OnPass, prefill
 from litestage.engine.detokeniser import Detokeniser, TextStream
@@ -37,6 +39,7 @@ from litestage.engine.steps import FixedSteps, PendingTokens
 from litestage.engine.tree import Found, TokenTree
 from litestage.models import Cache, LoadedModel
 from litestage.models.decoder import CompensationWeights, Observer
+from litestage.models.logits import entropy_bits
 
 Visit = Callable[[SubLayer, Float[Tensor, "T D"], Float[Tensor, "T D"], int], None]
 """Called with a sub-layer, the residual stream before and after it, and how many prompts share these tokens."""
@@ -155,6 +158,8 @@ class TorchEngine(Stepping):
     def check(self, request: Request) -> int:
         """Most tokens that will be written; raises `UserError` for a request that cannot run."""
         request.stage_plan.schedule.check_fits(self.identity.num_blocks)
+        if (rule := request.stage_plan.exit) is not None and rule.missing:
+            raise PlanError(f"The exit rule {rule} lacks {rule.missing}. `litestage search` finds it.")
         self._weights(request.stage_plan.compensation)
         return min(request.max_new_tokens, self.room(request.prompt_ids))
 
@@ -199,7 +204,8 @@ class TorchEngine(Stepping):
             else:
                 self._enter(batch, tree, count)
         elif batch.active:
-            for due in batch.decode(ahead=self.on_logits is None and not self._too_long):
+            patient = self.on_logits is not None or any(row.reads_logits for row in batch.active)
+            for due in batch.decode(ahead=not patient and not self._too_long):
                 self._read(due)
         self._leave(batch, tree)
         events, self._events = self._events, []
@@ -343,16 +349,23 @@ class TorchEngine(Stepping):
         """Give every row that has not ended its next token."""
         if self.on_logits is not None:
             self.on_logits([row.id for row in rows], pending.logits)
-        for row, token, sure in zip(rows, *pending.wait(), strict=True):
+        for row, token, sure, logits in zip(rows, *pending.wait(), pending.logits, strict=True):
             if not row.runs:
                 continue
             if not isfinite(sure):
                 row.cancelled = True
                 raise not_finite(self.model, (*row.request.prompt_ids, *row.tokens))
-            row.accept(token, sure, self.model.eos_ids)
+            row.accept(token, sure, self.model.eos_ids, self._seen(row, token, logits))
             if row.reason in (None, "length") and self.detokeniser.stops(row.tokens, row.request.stop):
                 row.reason = "stop"
             self._tell(row)
+
+    def _seen(self, row: Generation, token: int, logits: Float[Tensor, " V"]) -> Value:
+        """What the row's exit rule looks at in its next token, where that is not the confidence."""
+        rule = row.request.stage_plan.exit
+        if rule is None or rule.looks_at == "confidence":
+            return None
+        return entropy_bits(logits) if rule.looks_at == "entropy" else rule.read(self.decode([*row.tokens, token]))
 
     def _tell(self, row: Generation) -> None:
         """What is new of a row."""
@@ -392,7 +405,7 @@ class TorchEngine(Stepping):
     def _text(self, row: Generation) -> str:
         if row.reason == "stop":
             return self.detokeniser.until(row.tokens, row.request.stop)
-        return self.decode(row.tokens[:-1] if row.reason in ("eos", "low_confidence") else row.tokens)
+        return self.decode(row.tokens[:-1] if row.reason in ("eos", *EXITS) else row.tokens)
 
 
 def _encoded(model: LoadedModel, text: str, chat: Chat | None) -> TokenIds:

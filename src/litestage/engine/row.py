@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from litestage.core import Completion, Counts, FinishReason, Request
+from litestage.core.exits import Value
 from litestage.engine.detokeniser import TextStream
 
 
@@ -21,6 +22,8 @@ class Generation:
     uniforms: Tensor | None = None
     tokens: list[int] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
+    seen: list[Value] = field(default_factory=list)
+    """What the exit rule looks at, of the last tokens."""
     programs: tuple[int, ...] = (0,)
     """Numbers of the layer programs of its schedule's segments."""
     stream: TextStream | None = None
@@ -60,24 +63,32 @@ class Generation:
         return self.programs[self.request.stage_plan.schedule.segment_index(self.step)]
 
     @property
+    def reads_logits(self) -> bool:
+        """Whether its exit rule looks at more of a forward than the confidence."""
+        rule = self.request.stage_plan.exit
+        return rule is not None and rule.looks_at == "entropy"
+
+    @property
     def at_full_depth(self) -> list[int]:
         """The generated tokens that full-depth steps ran: from the first that left something out, keys are missing."""
         return self.tokens[: self.request.stage_plan.schedule.leading_full_depth(max(0, self.step))]
 
-    def accept(self, token: int, confidence: float, eos_ids: tuple[int, ...]) -> None:
-        """Take the next token, or EOS in its place when the exit rule says so (paper, section 4.4)."""
+    def accept(self, token: int, confidence: float, eos_ids: tuple[int, ...], seen: Value = None) -> None:
+        """Take the next token, or EOS in its place when the exit rule says so (paper, section 4.4).
+
+        ``seen`` is what the rule looks at, where that is not the confidence.
+        """
+        rule = self.request.stage_plan.exit
         self.confidences.append(confidence)
+        if rule is not None:
+            self.seen = [*self.seen, confidence if rule.looks_at == "confidence" else seen][-rule.window :]
         if token in eos_ids:
             self.reason = "eos"
-        elif self._unsure():
-            token, self.reason = eos_ids[0], "low_confidence"
+        elif rule is not None and len(self.seen) == rule.window and rule.broken_by(self.seen):
+            token, self.reason = eos_ids[0], rule.reason
         self.tokens.append(token)
         if self.reason is None and len(self.tokens) >= self.max_new_tokens:
             self.reason = "length"
-
-    def _unsure(self) -> bool:
-        rule = self.request.stage_plan.exit
-        return rule is not None and rule.first_exit(self.confidences[-rule.window :]) is not None
 
     def completion(self, text: str) -> Completion:
         """Its counts are of the request alone; what the cache held of the prompt is not in them."""

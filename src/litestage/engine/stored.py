@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from litestage.core import Completion, Engine, Event, Finished, LitestageError, NewText, NewToken, Request
 from litestage.core.engine import EngineAround
+from litestage.core.exits import Value
 from litestage.core.plan import content_hash
 from litestage.core.wording import problem
 
@@ -118,14 +120,20 @@ class CachedEngine(EngineAround):
         return content_hash([self._space, request.key()])
 
     def _cut(self, request: Request) -> Completion | None:
-        """A completion with exit is the one without, up to where the rule ends it; None when that one is not known."""
+        """A completion with exit is the one without, up to where the rule ends it; None when that one is not known.
+
+        Entropies are not stored.
+        """
         rule = request.stage_plan.exit
         if rule is None:
             return None
         patient = request.model_copy(update={"stage_plan": request.stage_plan.model_copy(update={"exit": None})})
-        if (whole := self._find(self._key(patient))) is None:
+        if rule.looks_at == "entropy" or rule.missing or (whole := self._find(self._key(patient))) is None:
             return None
-        end = rule.first_exit(whole.confidences)
+        seen: Sequence[Value] = whole.confidences
+        if rule.looks_at == "answer":
+            seen = [rule.read(self.decode(whole.token_ids[: end + 1])) for end in range(len(whole.token_ids))]
+        end = rule.first_exit(seen)
         if end is None or (whole.finish_reason == "eos" and end == len(whole.token_ids) - 1):
             return whole
         kept = whole.token_ids[:end]
@@ -133,7 +141,7 @@ class CachedEngine(EngineAround):
             token_ids=(*kept, self.eos_id),
             text=self.decode(kept),
             confidences=whole.confidences[: end + 1],
-            finish_reason="low_confidence",
+            finish_reason=rule.reason,
             counts=whole.counts.model_copy(update={"decoded": end}),
         )
 

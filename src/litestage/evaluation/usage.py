@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from litestage.core.errors import DataError
 from litestage.core.layers import Record
-from litestage.core.request import FinishReason
+from litestage.core.request import EXITS, FinishReason
 from litestage.core.trace import StageTrace, Trace
 
 
@@ -28,8 +28,8 @@ class StageUsage(Record):
 
     @property
     def early_exit_share(self) -> float:
-        """Share of generations, 0 to 1, that the exit rule ended."""
-        return self.finish_reasons.get("low_confidence", 0.0)
+        """Share of generations, 0 to 1, that an exit rule ended."""
+        return sum(share for reason, share in self.finish_reasons.items() if reason in EXITS)
 
 
 class Usage(Record):

@@ -81,7 +81,7 @@ def _what_is_left_out(plan: Plan) -> Iterator[str]:
 def _exit(rule: ExitRule | None) -> str:
     if rule is None:
         return "no"
-    return f"once the mean confidence of {rule.window} tokens is below {rule.threshold:g}"
+    return rule.clause
 
 
 def _what_it_costs(evidence: Mapping[str, Any]) -> Iterator[str]:

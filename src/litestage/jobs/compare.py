@@ -10,11 +10,12 @@ from math import ceil
 from statistics import fmean
 from typing import Any
 
-from litestage.core import Compensation, CompensationKind, ExitRule, OptionError, Plan, SkipSchedule, Trace
+from litestage.core import Compensation, CompensationKind, OptionError, Plan, SkipSchedule, Trace
 from litestage.core.wording import did_you_mean, listed
 from litestage.evaluation import as_fast, frontier, holm, medians, price_error, question_scores, speedup
 from litestage.evaluation import compare as paired_scores
 from litestage.jobs.evaluate import NO_ROOM_NOTE, none_right, summarise
+from litestage.jobs.exits import fitted_exits
 from litestage.jobs.methods import Method, controls, full_depth, searched, token_cap, uniform
 from litestage.jobs.options import CompareOptions, SearchSettings
 from litestage.jobs.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
@@ -146,13 +147,13 @@ def _methods(
     if session.folder.path:
         save_stand(session.folder.path, norm_ratio, session.engine.stands[norm_ratio.content or ""])
     compensations: dict[CompensationKind, Compensation] = {"none": Compensation(), "norm_ratio": norm_ratio}
-    exit_rule = options.exit or ExitRule()
+    exits = {rule: fitted_exits(session, rule, baseline.full) for rule in options.exit_rules}
     blocks = options.blocks or amounts(plans.values())
     return [
         full_depth(session),
         *searched(session, plans, norm_ratio),
-        *uniform(session, _scores(session, baseline), compensations, rules, blocks, exit_rule),
-        *controls(session, exit_rule),
+        *uniform(session, _scores(session, baseline), compensations, rules, blocks, exits[options.exit_rules[0]]),
+        *controls(session, exits),
     ]
 
 

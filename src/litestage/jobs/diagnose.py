@@ -11,7 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from litestage.core import Completion, Engine, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, StageTrace, Trace
+from litestage.core import (
+    Completion,
+    Engine,
+    MeanConfidence,
+    OptionError,
+    Plan,
+    SkipSchedule,
+    StagePlan,
+    StageTrace,
+    Trace,
+)
 from litestage.core.layers import Record
 from litestage.core.wording import listed
 from litestage.evaluation import CostModel, compare, price, question_scores, score, usage_of
@@ -117,7 +127,7 @@ class _Tried:
     questions: Sequence[Question]
     ranking: Ranking
     cost: CostModel
-    exit_rule: ExitRule
+    exit_rule: MeanConfidence
     done: dict[tuple[str | None, int, bool], list[Trace]]
 
     def point(self, where: str | None, budget: int, with_exit: bool = False) -> SweepPoint:
@@ -259,7 +269,7 @@ def _examples(tried: _Tried, budgets: Sequence[int]) -> Iterator[ExampleVersions
 
 
 def _exits(trace: Trace) -> int:
-    return sum(done.finish_reason == "low_confidence" for stage in trace.stages for done in stage.completions)
+    return sum(done.exited for stage in trace.stages for done in stage.completions)
 
 
 def _notes(tried: _Tried) -> Iterator[str]:

@@ -47,9 +47,12 @@ def uniform(
     compensations: Mapping[CompensationKind, Compensation],
     methods: Sequence[str],
     blocks: Sequence[int],
-    exit_rule: ExitRule,
+    exits: Mapping[str, ExitRule],
 ) -> Iterator[Method]:
-    """Every method with every amount, the same in all stages; LiteStage's ranking with and without exit."""
+    """Every method with every amount, the same in all stages; LiteStage's ranking with and without exit.
+
+    ``exits`` are the rules of the stages that have one.
+    """
     for name in methods:
         rule = RULES[name]
         for amount in blocks:
@@ -59,9 +62,9 @@ def uniform(
             )
             if name == "litestage":
                 patient = _uniform(session, rule, amount, stage, "litestage_uniform", "Uniform, no exit")
-                stage = stage.model_copy(update={"exit": exit_rule})
                 ending = _uniform(session, rule, amount, stage, "litestage_uniform_exit", "Uniform, exit")
-                yield from (patient, replace(ending, without_exit=patient.name))
+                plan = ending_by(patient.plan, exits)
+                yield from (patient, replace(ending, plan=plan, without_exit=patient.name))
             else:
                 yield _uniform(session, rule, amount, stage, name, rule.title)
 
@@ -122,11 +125,18 @@ def _changed(plan: Plan, **update: object) -> Plan:
     return plan.model_copy(update={"stages": stages})
 
 
-def controls(session: Session, exit_rule: ExitRule) -> Iterator[Method]:
-    """Exit at full depth, and each stage but the last left out."""
-    exits = session.plan(dict.fromkeys(session.task.stage_names, StagePlan(exit=exit_rule)))
-    rule = f"exit {exit_rule.window},{exit_rule.threshold:g}"
-    yield Method("exit_only", "exit_only", "Exit, full depth", "control", rule, exits, session.task)
+def ending_by(plan: Plan, exits: Mapping[str, ExitRule]) -> Plan:
+    """The plan with these rules in its stages, and none in the others."""
+    stages = {name: stage.model_copy(update={"exit": exits.get(name)}) for name, stage in plan.stages.items()}
+    return plan.model_copy(update={"stages": stages})
+
+
+def controls(session: Session, exits: Mapping[ExitRule, Mapping[str, ExitRule]]) -> Iterator[Method]:
+    """Each exit rule at full depth, as its stages run it, and each stage but the last left out."""
+    for place, (rule, stages) in enumerate(exits.items()):
+        name = f"exit_only-{rule}" if place else "exit_only"
+        plan = ending_by(session.full_plan(), stages)
+        yield Method(name, "exit_only", "Exit, full depth", "control", f"exit {rule}", plan, session.task)
     for stage in session.task.stage_names[:-1]:
         method, title = f"without_{stage}", f"Without {stage}"
         yield Method(

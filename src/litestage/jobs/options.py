@@ -10,7 +10,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from litestage.core import ExitRule, OptionError
+from litestage.core import ExitRule, MeanConfidence, OptionError, parse_exit
 from litestage.core.wording import did_you_mean
 from litestage.search import SearchOptions
 
@@ -99,15 +99,15 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
-def exit_rule(text: str) -> ExitRule:
-    """Read ``WINDOW,THRESHOLD``, for example ``5,0.5``."""
-    window, _, threshold = text.partition(",")
-    try:
-        return ExitRule(window=int(window), threshold=float(threshold))
-    except ValueError:
+def mean_confidence(text: str) -> MeanConfidence:
+    """Read the paper's exit rule; raises `OptionError` for another one."""
+    rule = parse_exit(text)
+    if not isinstance(rule, MeanConfidence):
         raise OptionError(
-            f"{text}: write the window in tokens (1 or more), a comma and the threshold (0 to 1): --exit 5,0.5."
-        ) from None
+            f"{text}: a diagnosis follows the confidence of tokens against one threshold, so its rule is the mean "
+            "confidence. Write 5,0.5; `litestage compare --exits` sets other rules side by side."
+        )
+    return rule
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class OutputOptions(Options):
     json: bool = option(False, "", "Print one JSON document instead of tables.", WHERE)
 
 
-UNSURE = "End a text when its last tokens are unsure: 5,0.5."
+UNSURE = "End texts early: 5,0.5 or entropy:5,3 where they turn unsure, calibrated:16,0.9, answer:2."
 
 
 def _one_exit(exit: ExitRule | None, no_exit: bool) -> None:
@@ -173,9 +173,9 @@ class PlanOptions(Options):
     )
     exit: ExitRule | None = option(
         None,
-        "WINDOW,THRESHOLD",
+        "RULE",
         f"{UNSURE} Replaces the plan's own rule in all stages. Default: as in the plan; off without one.",
-        read=exit_rule,
+        read=parse_exit,
     )
     no_exit: bool = option(False, "", "Never end a text early.")
 
@@ -212,7 +212,7 @@ class ChangeOptions(Options):
 
     plan: str | None = option(None, "DIR", "Run a plan folder, which then keeps its certificate.", CHANGE)
     skip: tuple[str, ...] = option((), "STAGE=LAYERS", "Skip a set by hand: recall=7.attention,9.ffn.", CHANGE)
-    exit: ExitRule | None = option(None, "WINDOW,THRESHOLD", UNSURE, CHANGE, read=exit_rule)
+    exit: ExitRule | None = option(None, "RULE", UNSURE, CHANGE, read=parse_exit)
     no_exit: bool = option(False, "", "Leave out the plan's exit rules.", CHANGE)
     to_quantise: str | None = option(None, "int8|int4", "Round weights to 8 or 4 bits.", CHANGE, flag="quantise")
     to_adapter: str | None = option(None, "NAME", "Run another LoRA adapter than before.", CHANGE)
@@ -236,7 +236,7 @@ class ChangeOptions(Options):
         parts = (
             f"plan {self.plan}" if self.plan else "",
             f"skips {'; '.join(self.skip)}" if self.skip else "",
-            f"exit {self.exit.window},{self.exit.threshold:g}" if self.exit else "",
+            f"exit {self.exit}" if self.exit else "",
             "no exit" if self.no_exit else "",
             f"{self.to_quantise} weights" if self.to_quantise else "",
             f"adapter {self.to_adapter}" if self.to_adapter else "",
@@ -311,7 +311,7 @@ class SearchSettings(Options):
         "What to try in place of a skipped sub-layer: none, norm_ratio, mean, affine, lowrank:16.",
         read=names,
     )
-    exit: ExitRule | None = option(None, "WINDOW,THRESHOLD", f"{UNSURE} Default: 5,0.5 is tried.", read=exit_rule)
+    exit: ExitRule | None = option(None, "RULE", f"{UNSURE} Default: 5,0.5 is tried.", read=parse_exit)
     no_exit: bool = option(False, "", "Never end a text early.")
     search_exit: bool = option(False, "", "Profile with exit on already.")
     latency: str = option("priced", "priced|wall", "Price counted work, or time every run.")
@@ -336,7 +336,7 @@ class SearchSettings(Options):
     @property
     def exit_rule(self) -> ExitRule:
         """The rule that is tried."""
-        return self.exit or ExitRule()
+        return self.exit or MeanConfidence()
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -439,10 +439,17 @@ class CompareOptions(Options):
         WHAT,
     )
     step: int = option(2, "N", "Sub-layers between two budgets tried.", least=1)
-    exit: ExitRule | None = option(None, "WINDOW,THRESHOLD", f"{UNSURE} Default: 5,0.5 is tried.", read=exit_rule)
+    exit: ExitRule | None = option(None, "RULE", f"{UNSURE} Default: 5,0.5 is tried.", read=parse_exit)
+    exits: tuple[str, ...] = option((), "RULE", "Compare another exit rule at full depth. Once a rule.", WHAT)
+
+    @property
+    def exit_rules(self) -> tuple[ExitRule, ...]:
+        """The rule that plans and uniform methods have, and those that are compared at full depth alone."""
+        return tuple(dict.fromkeys((self.exit or MeanConfidence(), *map(parse_exit, self.exits))))
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        assert self.exit_rules  # those that cannot be read are told before a model is loaded
         if self.wall < 2:
             raise OptionError(f"--wall {self.wall} is too few to compare anything. Choose 2 or more.")
         if wrong := [drop for drop in self.max_drops if not 0 <= drop <= 100]:
@@ -469,8 +476,8 @@ class DiagnoseOptions(Options):
         None, "N", "Largest budget. Default: all sub-layers but four, and at most six steps."
     )
     stage: str | None = option(None, "NAME", "Whose texts to follow token by token. Default: the slowest stage.")
-    exit: ExitRule = option(
-        ExitRule(), "WINDOW,THRESHOLD", "The exit rule that is looked at.", read=exit_rule, typed="5,0.5"
+    exit: MeanConfidence = option(
+        MeanConfidence(), "RULE", "The exit rule that is looked at.", read=mean_confidence, typed="5,0.5"
     )
 
 

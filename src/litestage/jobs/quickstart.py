@@ -127,7 +127,7 @@ def _examples(
 
 
 def _exits(trace: Trace) -> int:
-    return any(c.finish_reason == "low_confidence" for stage in trace.stages for c in stage.completions)
+    return any(c.exited for stage in trace.stages for c in stage.completions)
 
 
 @contextmanager

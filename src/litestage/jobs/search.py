@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from litestage.core import Plan, StagePlan, Trace
+from litestage.core import ExitRule, Plan, StagePlan, Trace
 from litestage.core.files import write_text
 from litestage.core.plan import content_hash
 from litestage.core.shown import Shown
 from litestage.evaluation import CostModel, price
+from litestage.jobs.exits import fitted_exits
 from litestage.jobs.options import SearchSettings
 from litestage.jobs.policies import PAPER, Policies
 from litestage.jobs.rank import rank_traces
@@ -175,7 +177,12 @@ class Trials:
     def _stage(self, candidate: StageCandidate) -> StagePlan:
         policy = next((policy for policy in self.policies.policies if str(policy) == candidate.policy), PAPER)
         plan = self.policies.stage_plan(candidate.stage, candidate.budget, policy)
-        return plan.model_copy(update={"exit": self.settings.exit_rule if candidate.exit else None})
+        return plan.model_copy(update={"exit": self.exits.get(candidate.stage) if candidate.exit else None})
+
+    @cached_property
+    def exits(self) -> dict[str, ExitRule]:
+        """The exit rule of each stage that can have one."""
+        return fitted_exits(self.session, self.settings.exit_rule, self.baseline.full)
 
     def _answered(self, plan: Plan, trial: Trial) -> _SoFar:
         """Run all questions, or as many as show that the candidate cannot be chosen."""

@@ -23,6 +23,7 @@ from litestage.core.wording import did_you_mean
 from litestage.engine import CachedEngine, TorchEngine
 from litestage.engine.processes import ParallelEngine
 from litestage.evaluation import CostModel, VoteStop
+from litestage.jobs.exits import fitted_exits
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, PlanOptions
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.run_folder import RunFolder
@@ -155,7 +156,8 @@ class Session:
     def chosen_plan(self, options: PlanOptions) -> Plan:
         """The plan that the options name, or full depth, with what they put over it by hand."""
         base = self.load_plan(options.plan) if options.plan else self.full_plan()
-        return plan_by_hand(base, self.task, options)
+        exits = fitted_exits(self, options.exit) if options.exit else {}
+        return plan_by_hand(base, self.task, options, exits)
 
     def answer(
         self,
@@ -272,8 +274,8 @@ def load_plan(folder: str | Path, engine: TorchEngine, task: Task) -> Plan:
     return plan
 
 
-def plan_by_hand(base: Plan, task: Task, options: PlanOptions) -> Plan:
-    """A plan with ``--skip STAGE=7.attention,9.ffn`` sets and an exit rule put over it."""
+def plan_by_hand(base: Plan, task: Task, options: PlanOptions, exits: Mapping[str, ExitRule] | None = None) -> Plan:
+    """A plan with ``--skip STAGE=7.attention,9.ffn`` sets and exit rules put over it; ``exits`` are of each stage."""
     stages = {name: base.stage(name) for name in task.stage_names}
     by_hand: set[str] = set()
     for text in options.skip:
@@ -283,8 +285,8 @@ def plan_by_hand(base: Plan, task: Task, options: PlanOptions) -> Plan:
         by_hand.add(name)
         stages[name] = stages[name].model_copy(update={"schedule": schedule})
     if options.no_exit or options.exit:
-        rule: ExitRule | None = None if options.no_exit else options.exit
-        stages = {name: stage.model_copy(update={"exit": rule}) for name, stage in stages.items()}
+        rules = exits or {}
+        stages = {name: stage.model_copy(update={"exit": rules.get(name)}) for name, stage in stages.items()}
     certificate = base.certificate if stages == base.stages else None  # it is of the plan as it was
     return base.model_copy(update={"stages": stages, "certificate": certificate})
 

@@ -108,7 +108,7 @@ def skipped_names(plan: StagePlan) -> str:
         else _by_kind(segment.skipped)
         for segment in plan.schedule.segments
     ]
-    exits = f"exit below {plan.exit.threshold:g} ({plan.exit.window} tokens)" if plan.exit else ""
+    exits = f"exit {plan.exit.short}" if plan.exit else ""
     return "; ".join(part for part in (*parts, exits) if part) or "nothing"
 
 

@@ -85,7 +85,7 @@ def drop(points: float) -> str:
 
 def exit_rule(rule: ExitRule) -> str:
     """The rule as a clause that follows "a generation ends"."""
-    return f"once the mean confidence of its last {rule.window} tokens falls below {rule.threshold:g}"
+    return rule.clause
 
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from litestage.core import ExitRule, ModelIdentity, RankedLayer
+from litestage.core import MeanConfidence, ModelIdentity, RankedLayer
 from litestage.core.layers import Record
 from litestage.evaluation import Paired, worse
 from litestage.evaluation.entropy import Place, TokenEntropy
@@ -136,7 +136,7 @@ class Diagnosis(Kept):
     model: ModelIdentity
     task: str
     measured_on: Split
-    exit_rule: ExitRule
+    exit_rule: MeanConfidence
     entropy: tuple[StageEntropy, ...]
     """In task order."""
     sweeps: tuple[Sweep, ...]

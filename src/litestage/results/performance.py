@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from litestage.core import FinishReason, RunConditions, StageTrace, Trace
 from litestage.core.layers import Record
+from litestage.core.request import EXITS
 from litestage.evaluation import Accuracy, FitError, Paired, Price, PriceError, StagePrice, StageUsage, Usage
 
 AccuracyVerdict = Literal["gain", "loss", "no answer changed", "open"]
@@ -129,7 +130,7 @@ class Generation(Record):
     @property
     def exited(self) -> bool:
         """Whether the exit rule ended it."""
-        return self.finish_reason == "low_confidence"
+        return self.finish_reason in EXITS
 
 
 class ExampleStage(Record):
@@ -179,7 +180,7 @@ def _generations(stage: StageTrace, uncut: StageTrace | None) -> tuple[Generatio
             text=done.text,
             tokens=len(done.token_ids),
             finish_reason=done.finish_reason,
-            cut=_cut(done.text, longer.text) if longer and done.finish_reason == "low_confidence" else "",
+            cut=_cut(done.text, longer.text) if longer and done.exited else "",
         )
         for done, longer in zip(stage.completions, uncut.completions if uncut else repeat(None), strict=False)
     )
