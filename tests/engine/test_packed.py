@@ -182,7 +182,7 @@ def test_four_bits_take_a_seventh_of_the_memory() -> None:
     packed, plain = (one.blocks[0].ffn.gate_up.nbytes for one in (decoder, whole))
     assert plain / packed == 32 / 5
     assert isinstance(decoder.head, Packed)
-    assert decoder.head.kind == "int8"
+    assert decoder.head.matrix.kind == "int8"
 
 
 def test_head_sizes_that_kernels_cannot_attend_run_plainly() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from litestage.core import Completion, Prefill, Sampling, StagePlan, TokenIds
 from litestage.core.rows import common_length
 from litestage.engine import TorchEngine
-from litestage.engine.tree import Found, TokenTree, alike
+from litestage.engine.tree import Found, TokenTree, shared_prefixes
 from litestage.models import Cache
 
 STEM = tiny.prompt(24)
@@ -170,16 +170,16 @@ def test_the_longest_beginning_is_found() -> None:
 
 def test_rows_are_alike_as_deep_as_spares_the_most_reading() -> None:
     question, other = (STEM + (n,) * 6 for n in (1, 2))
-    assert alike([(0, tiny.prompt(9)), (1, question)]) is None
-    assert alike([]) is None
+    assert shared_prefixes([(0, tiny.prompt(9)), (1, question)]) is None
+    assert shared_prefixes([]) is None
     prompts = [tiny.prompt(9), question, question, tiny.prompt(4, seed=8), other, STEM]
-    found = alike(list(enumerate(prompts)))
+    found = shared_prefixes(list(enumerate(prompts)))
     assert found is not None, "24 slots of four rows spare 72, 30 of two only 30"
     leaders, slots = (tensor.tolist() for tensor in found)
     assert [slots[row] for row in (1, 2, 4, 5)] == [24] * 4
     assert len({leaders[row] for row in (1, 2, 4, 5)}) == 1
     assert (leaders[0], leaders[3], slots[0], slots[3]) == (0, 3, 0, 0)
-    found = alike([(10 + row, question if row < 6 else other) for row in range(12)])
+    found = shared_prefixes([(10 + row, question if row < 6 else other) for row in range(12)])
     assert found is not None, "24 slots of twelve rows spare 264, 30 of twice six rows 300"
     assert [tensor.tolist() for tensor in found] == [[10] * 6 + [16] * 6, [30] * 12]
 
@@ -187,6 +187,6 @@ def test_rows_are_alike_as_deep_as_spares_the_most_reading() -> None:
 @given(st.lists(st.tuples(st.integers(0, 24), st.integers(0, 3)).filter(any), max_size=9))
 def test_rows_that_are_alike_begin_alike(shapes: list[tuple[int, int]]) -> None:
     prompts = [STEM[:n] + tiny.prompt(m, seed=n) if m else STEM[:n] for n, m in shapes]
-    if (found := alike(list(enumerate(prompts)))) is not None:
+    if (found := shared_prefixes(list(enumerate(prompts)))) is not None:
         for row, (leader, slots) in enumerate(zip(*(tensor.tolist() for tensor in found), strict=True)):
             assert common_length(prompts[row], prompts[leader]) >= slots

@@ -18,7 +18,7 @@ from transformers.activations import ACT2FN
 
 from litestage.kernels import CpuKernels, Kernels, build_kernels, round_weight
 from litestage.kernels.build import VARIANTS, CannotBuildError
-from litestage.kernels.kernels import GATED, Heads
+from litestage.kernels.kernels import GATED, Heads, Matrix, Tokens, Turn
 from litestage.models.decoder import Activation, LowRank
 from litestage.models.packed import Packed
 
@@ -45,7 +45,8 @@ class Family:
 
     def pack(self, weight: Tensor, kind: str, bias: Tensor | None = None, beside: LowRank | None = None) -> Packed:
         shape = (weight.shape[0], weight.shape[1])
-        return Packed(self.kernels.pack(weight.float(), kind), kind, shape, bias, self.kernels, beside, self.dtype)
+        matrix = Matrix(self.kernels.pack(weight.float(), kind), kind, shape, bias, *(beside or ()))
+        return Packed(matrix, self.kernels, self.dtype)
 
     def accuracy(self, kind: str) -> float:
         """bf16 rounds inputs, weights and results; a byte of the input may fall to the other side of a half."""
@@ -208,7 +209,7 @@ def test_attention_is_that_of_torch(family: Family, case: str, lengths: str) -> 
     norm = (torch.rand(heads.heads + K, E) + 0.5).to(family.device, family.dtype) if options["normed"] else None
     kept = block.clone()
     expected = attended(states.clone(), positions, rows, rotary, norm, kept, heads)
-    found = family.kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads, SLOTS)
+    found = family.kernels.attend(states, Tokens(positions, rows, SLOTS), Turn(rotary, norm, EPS), heads, block)
     assert close(found, expected.double(), 3e-2 if family.cache == torch.bfloat16 else 2e-4)
     assert close(block, kept.double(), 3e-2 if family.cache == torch.bfloat16 else 2e-4)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from litestage.kernels import GpuKernels, round_weight
 from litestage.kernels import gpu as gpu_module
-from litestage.kernels.kernels import Heads
+from litestage.kernels.kernels import Heads, Matrix, Tokens, Turn
 from litestage.models.packed import Packed
 
 KINDS = ("bf16", "int8", "int4")
@@ -37,7 +37,7 @@ def values(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Te
 
 
 def packed(kernels: GpuKernels, weight: Tensor, kind: str, dtype: torch.dtype, bias: Tensor | None = None) -> Packed:
-    return Packed(kernels.pack(weight, kind), kind, tuple(weight.shape), bias, kernels, dtype=dtype)
+    return Packed(Matrix(kernels.pack(weight, kind), kind, tuple(weight.shape), bias), kernels, dtype)
 
 
 def close(found: Tensor, expected: Tensor, slack: float = 1.0) -> bool:
@@ -93,7 +93,7 @@ def test_attention_is_that_of_torch(
     norm = (torch.rand(heads.heads + K, E) + 0.5).to(HERE, dtype) if options["normed"] else None
     kept = block.clone()
     expected = _attended(states.clone(), positions, rows, rotary, norm, kept, heads)
-    found = kernels.attend(states, positions, rows, rotary, norm, EPS, block, heads, SLOTS)
+    found = kernels.attend(states, Tokens(positions, rows, SLOTS), Turn(rotary, norm, EPS), heads, block)
     assert close(found, expected.double(), slack=1.5)
     assert close(block, kept.double(), slack=1.5)
 

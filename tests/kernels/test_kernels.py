@@ -13,13 +13,14 @@ from torch import Tensor
 
 from litestage.kernels import CpuKernels, build_kernels, find_kernels, round_weight
 from litestage.kernels.build import VARIANTS, CannotBuildError
-from litestage.kernels.kernels import Alike, Heads
+from litestage.kernels.kernels import Heads, Matrix, SharedPrefixes, Tokens, Turn
 from litestage.kernels.rounding import GROUP
 from litestage.models.decoder import LowRank, Projection
 from litestage.models.packed import Packed, Packing
 
 KINDS = ("bf16", "int8", "int4")
-EPS = 1e-5
+PLAINLY = Turn()
+"""Neither normed nor rotated."""
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -55,7 +56,7 @@ def seen(x: Tensor, kind: str) -> Tensor:
 
 
 def packed(kernels: CpuKernels, weight: Tensor, kind: str, bias: Tensor | None = None) -> Packed:
-    return Packed(kernels.pack(weight, kind), kind, (weight.shape[0], weight.shape[1]), bias, kernels)
+    return Packed(Matrix(kernels.pack(weight, kind), kind, (weight.shape[0], weight.shape[1]), bias), kernels)
 
 
 def close(found: Tensor, expected: Tensor) -> bool:
@@ -111,7 +112,7 @@ def test_threads_share_the_work_and_change_nothing(kernels: CpuKernels) -> None:
     try:
         for count in (1, 2, 7, 3):
             torch.set_num_threads(count)
-            attended = kernels.attend(states.clone(), positions, rows, None, None, EPS, block.clone(), heads, 40)
+            attended = kernels.attend(states.clone(), Tokens(positions, rows, 40), PLAINLY, heads, block.clone())
             found.append((linear(x), attended))
     finally:
         torch.set_num_threads(before)
@@ -171,11 +172,11 @@ def test_attention_does_not_depend_on_the_other_rows(kernels: CpuKernels, dtype:
     """Not on how heads are shared out over cores either, which depends on how many rows there are."""
     block, states = torch.randn(9, 40, 2, 3, size).to(dtype), torch.randn(9, 1, 15 * size)
     positions, rows, heads = torch.randint(0, 40, (9, 1)), torch.arange(9), Heads(9, 3, size, 0, 0.2, 0.0)
-    together = kernels.attend(states.clone(), positions, rows, None, None, EPS, block, heads, 40)
+    together = kernels.attend(states.clone(), Tokens(positions, rows, 40), PLAINLY, heads, block)
     for n in (1, 2, 4):
         parts = [slice(i, i + n) for i in range(0, 9, n)]
         apart = [
-            kernels.attend(states[at].clone(), positions[at], rows[at], None, None, EPS, block, heads, 40)
+            kernels.attend(states[at].clone(), Tokens(positions[at], rows[at], 40), PLAINLY, heads, block)
             for at in parts
         ]
         assert torch.equal(torch.cat(apart), together)
@@ -194,9 +195,9 @@ def test_tokens_of_one_row_may_come_together(
     blocks = [torch.randn(2, 200, 2, kv_heads, size).to(dtype)] * 2
     one, other = (block.clone() for block in blocks)
     positions, rows = torch.arange(start, start + count)[:, None], torch.ones(count, dtype=torch.long)
-    together = kernels.attend(states.clone(), positions, rows, None, None, EPS, one, heads, 200)
+    together = kernels.attend(states.clone(), Tokens(positions, rows, 200), PLAINLY, heads, one)
     apart = [
-        kernels.attend(states[t : t + 1].clone(), positions[t : t + 1], rows[:1], None, None, EPS, other, heads, 200)
+        kernels.attend(states[t : t + 1].clone(), Tokens(positions[t : t + 1], rows[:1], 200), PLAINLY, heads, other)
         for t in range(count)
     ]
     assert torch.equal(torch.cat(apart), together)
@@ -220,10 +221,12 @@ def test_rows_that_begin_alike_are_read_once(
     block = torch.randn(count, 200, 2, 3, size).to(dtype)
     block[:, :shared] = block[first, :shared]
     states, positions = torch.randn(count, 1, 15 * size), torch.randint(shared, 200, (count, 1))
-    asked = (torch.arange(count), None, None, EPS)
-    alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 200)
-    alike = Alike(first, torch.full((count,), shared))
-    assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 200, alike), alone)
+    tokens = Tokens(positions, torch.arange(count), 200)
+    alone = kernels.attend(states.clone(), tokens, PLAINLY, heads, block.clone())
+    shared_prefix = SharedPrefixes(first, torch.full((count,), shared))
+    assert torch.equal(
+        kernels.attend(states.clone(), tokens._replace(shared=shared_prefix), PLAINLY, heads, block), alone
+    )
 
 
 @forms
@@ -233,11 +236,13 @@ def test_the_leader_alone_is_read(kernels: CpuKernels, dtype: torch.dtype, size:
     block = torch.randn(count, 100, 2, 3, size).to(dtype)
     block[:, :shared] = block[:1, :shared]
     states, positions = torch.randn(count, 1, 15 * size), torch.full((count, 1), 90)
-    asked = (torch.arange(count), None, None, EPS)
-    alone = kernels.attend(states.clone(), positions, *asked, block.clone(), heads, 100)
+    tokens = Tokens(positions, torch.arange(count), 100)
+    alone = kernels.attend(states.clone(), tokens, PLAINLY, heads, block.clone())
     block[1:, : shared if dtype == torch.float32 else shared // GROUP * GROUP] = float("nan")
-    alike = Alike(torch.zeros(count, dtype=torch.long), torch.full((count,), shared))
-    assert torch.equal(kernels.attend(states.clone(), positions, *asked, block, heads, 100, alike), alone)
+    shared_prefix = SharedPrefixes(torch.zeros(count, dtype=torch.long), torch.full((count,), shared))
+    assert torch.equal(
+        kernels.attend(states.clone(), tokens._replace(shared=shared_prefix), PLAINLY, heads, block), alone
+    )
 
 
 @forms
@@ -245,20 +250,20 @@ def test_a_token_that_overflows_harms_none_that_does_not_see_it(
     kernels: CpuKernels, dtype: torch.dtype, size: int
 ) -> None:
     """Tokens of one row, the last of which has become NaN; rows that begin alike, one with NaN of its own."""
-    count, heads, asked = 8, Heads(9, 3, size, 0, 0.2, 0.0), (None, None, EPS)
+    count, heads = 8, Heads(9, 3, size, 0, 0.2, 0.0)
     block, states = torch.randn(count, 100, 2, 3, size).to(dtype), torch.randn(count, 1, 15 * size)
     positions, one_row = torch.arange(20, 20 + count)[:, None], torch.zeros(count, dtype=torch.long)
-    found = kernels.attend(states.clone(), positions, one_row, *asked, block.clone(), heads, 100)
+    found = kernels.attend(states.clone(), Tokens(positions, one_row, 100), PLAINLY, heads, block.clone())
     states[-1] = float("nan")
-    harmed = kernels.attend(states.clone(), positions, one_row, *asked, block.clone(), heads, 100)
+    harmed = kernels.attend(states.clone(), Tokens(positions, one_row, 100), PLAINLY, heads, block.clone())
     assert torch.equal(harmed[:-1], found[:-1])
     assert harmed[-1].isnan().all()
     block[:, :40], states = block[:1, :40], torch.randn(count, 1, 15 * size)
-    alike = Alike(torch.zeros(count, dtype=torch.long), torch.full((count,), 40))
+    shared_prefix = SharedPrefixes(torch.zeros(count, dtype=torch.long), torch.full((count,), 40))
     last, rows = torch.full((count, 1), 60), torch.arange(count)
-    found = kernels.attend(states.clone(), last, rows, *asked, block.clone(), heads, 100, alike)
+    found = kernels.attend(states.clone(), Tokens(last, rows, 100, shared_prefix), PLAINLY, heads, block.clone())
     block[-1, 50] = float("nan")
-    harmed = kernels.attend(states.clone(), last, rows, *asked, block.clone(), heads, 100, alike)
+    harmed = kernels.attend(states.clone(), Tokens(last, rows, 100, shared_prefix), PLAINLY, heads, block.clone())
     assert torch.equal(harmed[:-1], found[:-1])
     assert harmed[-1].isnan().all()
 

@@ -14,8 +14,8 @@ from litestage.core import Compensation, Decode, Prefill, SkipSet, TokenIds
 from litestage.engine.row import Generation
 from litestage.engine.sampling import decide_each
 from litestage.engine.steps import Decision, FixedStep, FixedSteps, PendingTokens, decision
-from litestage.engine.tree import alike
-from litestage.kernels import Alike
+from litestage.engine.tree import shared_prefixes
+from litestage.kernels import SharedPrefixes
 from litestage.models.cache import Cache
 from litestage.models.decoder import (
     CompensationWeights,
@@ -69,7 +69,7 @@ class Batch:
         self._programs: list[Program] = []
         self._interleaved: dict[tuple[int, ...], tuple[Stretch, ...]] = {}
         """By the programs of the rows."""
-        self._alike: tuple[tuple[int, ...], Alike | None] = ((), None)
+        self._shared: tuple[tuple[int, ...], SharedPrefixes | None] = ((), None)
         """Which rows begin alike, and of which rows that was found."""
 
     @property
@@ -147,7 +147,7 @@ class Batch:
             torch.tensor(places, device=device),
             max(lengths) + 1,
             in_place=places == list(range(len(rows))),
-            alike=self._beginning_alike(rows),
+            shared=self._sharing(rows),
         )
         tokens = torch.tensor([row.tokens[-1] for row in rows], device=device)
         return Due(rows, self.decide(self.decoder.forward(tokens[:, None], step, self._interleave(rows)), rows))
@@ -162,14 +162,14 @@ class Batch:
             self._interleaved[used] = interleave(parts, [numbers.index(number) for number in used])
         return self._interleaved[used]
 
-    def _beginning_alike(self, rows: Sequence[Generation]) -> Alike | None:
+    def _sharing(self, rows: Sequence[Generation]) -> SharedPrefixes | None:
         """For kernels, which then read the common beginnings of prompts once."""
         if self.decoder.kernels is None:
             return None
         ids = tuple(row.id for row in rows)
-        if ids != self._alike[0]:
-            self._alike = ids, alike([(row.cache_row, row.request.prompt_ids) for row in rows])
-        return self._alike[1]
+        if ids != self._shared[0]:
+            self._shared = ids, shared_prefixes([(row.cache_row, row.request.prompt_ids) for row in rows])
+        return self._shared[1]
 
     def decide(self, logits: Float[Tensor, "B V"], rows: Sequence[Generation]) -> PendingTokens:
         """The rows' next tokens, each drawn as its request says."""
@@ -196,7 +196,7 @@ class Batch:
         """The cache has other rows now, and other steps."""
         for row in self.active:
             row.cache_row = places[row.cache_row]
-        self.fixed, self._ahead, self._alike = fixed, [], ((), None)
+        self.fixed, self._ahead, self._shared = fixed, [], ((), None)
 
 
 def prefill(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from litestage.core import TokenIds
 from litestage.core.rows import common_length
-from litestage.kernels import Alike
+from litestage.kernels import SharedPrefixes
 from litestage.models.cache import Cache
 
 NOTHING = -1
@@ -171,7 +171,7 @@ class TokenTree:
             self._empty.append(row)
 
 
-def alike(rows: Sequence[tuple[int, TokenIds]]) -> Alike | None:
+def shared_prefixes(rows: Sequence[tuple[int, TokenIds]]) -> SharedPrefixes | None:
     """Which cache rows' prompts begin alike; None where none do.
 
     Rows that share a beginning may share more of it with some: the depth is taken that spares the most reading.
@@ -185,7 +185,7 @@ def alike(rows: Sequence[tuple[int, TokenIds]]) -> Alike | None:
     for first, end, length in groups:
         for place in order[first:end]:
             leaders[place], slots[place] = rows[order[first]][0], length
-    return Alike(torch.tensor(leaders), torch.tensor(slots))
+    return SharedPrefixes(torch.tensor(leaders), torch.tensor(slots))
 
 
 def _groups(between: Sequence[int], depth: int) -> tuple[list[tuple[int, int, int]], int]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from litestage.kernels.build import CannotBuildError, build_kernels
-from litestage.kernels.kernels import FORMATS, PLAIN, Alike, Heads
+from litestage.kernels.kernels import FORMATS, NOTHING, Before, Heads, Matrix, Tokens, Turn
 from litestage.kernels.rounding import GROUP, quantise
 
 PANEL = 16
@@ -52,59 +52,39 @@ class CpuKernels:
     def linear(
         self,
         x: Float[Tensor, "... J"],
-        packed: UInt8[Tensor, " Z"],
-        kind: str,
-        shape: tuple[int, int],
-        bias: Float[Tensor, " O"] | None,
-        before: int = PLAIN,
-        norm: Float[Tensor, " I"] | None = None,
-        eps: float = 0.0,
-        down: Float[Tensor, "R I"] | None = None,
-        up: Float[Tensor, "R O"] | None = None,
+        weight: Matrix,
+        before: Before = NOTHING,
         onto: Float[Tensor, "... O"] | None = None,
     ) -> Float[Tensor, "... O"]:
-        outputs, inputs = shape
-        y = x.new_empty(*x.shape[:-1], outputs)
+        outputs, inputs = weight.shape
+        down, y = weight.down, x.new_empty(*x.shape[:-1], outputs)
         self._linear(
-            *(x.data_ptr(), x.numel() // x.shape[-1], inputs, before, _pointer(norm), eps),
-            *(packed.data_ptr(), FORMATS[kind], outputs, _pointer(bias)),
-            *(_pointer(down), _pointer(up), 0 if down is None else len(down), _pointer(onto), y.data_ptr()),
+            *(x.data_ptr(), x.numel() // x.shape[-1], inputs, before.what, _pointer(before.norm), before.eps),
+            *(weight.packed.data_ptr(), FORMATS[weight.kind], outputs, _pointer(weight.bias)),
+            *(_pointer(down), _pointer(weight.up), 0 if down is None else len(down), _pointer(onto), y.data_ptr()),
         )
         return y
 
-    def rows(
-        self,
-        packed: UInt8[Tensor, " Z"],
-        kind: str,
-        shape: tuple[int, int],
-        which: Int[Tensor, "*N"],
-        dtype: torch.dtype,
-    ) -> Float[Tensor, "*N I"]:
-        y = torch.empty(*which.shape, shape[1])
-        which = which.contiguous()
-        self._rows(packed.data_ptr(), FORMATS[kind], shape[1], which.data_ptr(), which.numel(), y.data_ptr())
+    def rows(self, weight: Matrix, which: Int[Tensor, "*N"], dtype: torch.dtype) -> Float[Tensor, "*N I"]:
+        inputs, which = weight.shape[1], which.contiguous()
+        y = torch.empty(*which.shape, inputs)
+        self._rows(
+            weight.packed.data_ptr(), FORMATS[weight.kind], inputs, which.data_ptr(), which.numel(), y.data_ptr()
+        )
         return y.to(dtype)
 
     def attend(
-        self,
-        states: Float[Tensor, "B T M"],
-        positions: Int[Tensor, "B T"],
-        rows: Int[Tensor, " B"],
-        rotary: tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]] | None,
-        norm: Float[Tensor, "N E"] | None,
-        eps: float,
-        block: Tensor,
-        heads: Heads,
-        context: int,
-        alike: Alike | None = None,
+        self, states: Float[Tensor, "B T M"], tokens: Tokens, turn: Turn, heads: Heads, block: Tensor
     ) -> Float[Tensor, "B T Q"]:
         y = states.new_empty(*states.shape[:2], heads.heads * heads.size)
-        cos, sin = rotary if rotary is not None else (None, None)
-        leaders, slots = alike if alike is not None else (None, None)
+        cos, sin = turn.rotary or (None, None)
+        leaders, slots = tokens.shared or (None, None)
+        positions, rows = tokens.positions, tokens.rows
         self._attend(
             *(states.data_ptr(), positions.numel(), positions.shape[1], positions.data_ptr(), rows.data_ptr()),
             *(_pointer(leaders), _pointer(slots)),
-            *(_pointer(cos), _pointer(sin), _pointer(norm), eps, block.data_ptr(), heads.heads, heads.kv_heads),
+            *(_pointer(cos), _pointer(sin), _pointer(turn.norm), turn.eps),
+            *(block.data_ptr(), heads.heads, heads.kv_heads),
             *(heads.size, heads.window, heads.scale, heads.cap, block.dtype == torch.bfloat16, block.shape[1]),
             y.data_ptr(),
         )

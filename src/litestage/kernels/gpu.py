@@ -12,7 +12,19 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from litestage.kernels.kernels import FORMATS, GATED, NORMED, PLAIN, Alike, Heads, inverted
+from litestage.kernels.kernels import (
+    FORMATS,
+    GATED,
+    NORMED,
+    NOTHING,
+    PLAIN,
+    Before,
+    Heads,
+    Matrix,
+    Tokens,
+    Turn,
+    inverted,
+)
 from litestage.kernels.rounding import GROUP, quantise
 
 ROWS_ALONE = 1
@@ -39,8 +51,9 @@ class Parts(NamedTuple):
     minima: Tensor | None
 
 
-def parts_of(packed: UInt8[Tensor, " Z"], kind: str, shape: tuple[int, int]) -> Parts:
+def parts_of(weight: Matrix) -> Parts:
     """Views of what `GpuKernels.pack` made."""
+    packed, kind, shape = weight[:3]
     if kind == "bf16":
         return Parts(packed.view(torch.bfloat16), None, None)
     of_values = shape[0] * shape[1] // (1 if kind == "int8" else 2)
@@ -73,111 +86,77 @@ class GpuKernels:
     def linear(
         self,
         x: Float[Tensor, "... J"],
-        packed: UInt8[Tensor, " Z"],
-        kind: str,
-        shape: tuple[int, int],
-        bias: Float[Tensor, " O"] | None,
-        before: int = PLAIN,
-        norm: Float[Tensor, " I"] | None = None,
-        eps: float = 0.0,
-        down: Float[Tensor, "R I"] | None = None,
-        up: Float[Tensor, "R O"] | None = None,
+        weight: Matrix,
+        before: Before = NOTHING,
         onto: Float[Tensor, "... O"] | None = None,
     ) -> Float[Tensor, "... O"]:
-        rows = x.numel() // x.shape[-1]
-        if down is not None or _comes_first(before, rows):
-            x, before = _prepared(x, before, norm, eps), PLAIN
+        rows, down, up = x.numel() // x.shape[-1], weight.down, weight.up
+        if down is not None or _comes_first(before.what, rows):
+            x, before = _prepared(x, before), NOTHING
         if rows > ROWS_TOGETHER:
-            y = F.linear(x, self._unpacked(packed, kind, shape, x.dtype), bias)
+            y = F.linear(x, self._unpacked(weight, x.dtype), weight.bias)
             y = y if onto is None else y.add_(onto)
         else:
-            y = self._multiply(x, rows, parts_of(packed, kind, shape), kind, shape, bias, before, norm, eps, onto)
+            y = self._multiply(x, weight, before, onto)
         if down is not None and up is not None:
             y += F.linear(x, down) @ up
         return y
 
-    def _multiply(
-        self,
-        x: Tensor,
-        rows: int,
-        weight: Parts,
-        kind: str,
-        shape: tuple[int, int],
-        bias: Tensor | None,
-        before: int,
-        norm: Tensor | None,
-        eps: float,
-        onto: Tensor | None,
-    ) -> Tensor:
-        outputs, inputs = shape
+    def _multiply(self, x: Tensor, weight: Matrix, before: Before, onto: Tensor | None) -> Tensor:
+        (outputs, inputs), rows = weight.shape, x.numel() // x.shape[-1]
         y = x.new_empty(*x.shape[:-1], outputs)
-        given = (x, *weight, bias, norm, None if onto is None else onto.contiguous(), y, eps)
-        groups, format_ = inputs // GROUP, FORMATS[kind]
+        onto = None if onto is None else onto.contiguous()
+        given = (x, *parts_of(weight), weight.bias, before.norm, onto, y, before.eps)
+        groups, format_ = inputs // GROUP, FORMATS[weight.kind]
         if rows <= ROWS_ALONE:
             count = _fewer(outputs, *OUTPUTS_OF_ROW)
             self._programs.multiply_row[(rows, -(-outputs // count))](
-                *(*given, outputs, inputs, format_, before, count, min(_power(groups), GROUPS_OF_ROW)),
+                *(*given, outputs, inputs, format_, before.what, count, min(_power(groups), GROUPS_OF_ROW)),
             )
             return y
         padded = _padded(rows)
         count = _fewer(outputs, *OUTPUTS_OF_ROWS)
         self._programs.multiply_rows[(-(-outputs // count),)](
-            *(*given, rows, outputs, inputs, format_, before, _of_dots(x), padded, count),
+            *(*given, rows, outputs, inputs, format_, before.what, _of_dots(x), padded, count),
             BG=min(_power(groups), 8 if padded == 16 else 4),
         )
         return y
 
-    def _unpacked(self, packed: Tensor, kind: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    def _unpacked(self, weight: Matrix, dtype: torch.dtype) -> Tensor:
         """The whole matrix."""
-        if kind == "bf16":
-            return packed.view(torch.bfloat16).view(shape).to(dtype)
-        return self._unpack(packed, kind, shape, None, packed.new_empty(shape, dtype=dtype))
+        if weight.kind == "bf16":
+            return weight.packed.view(torch.bfloat16).view(weight.shape).to(dtype)
+        return self._unpack(weight, None, weight.packed.new_empty(weight.shape, dtype=dtype))
 
-    def _unpack(self, packed: Tensor, kind: str, shape: tuple[int, int], which: Tensor | None, y: Tensor) -> Tensor:
-        groups = shape[1] // GROUP
+    def _unpack(self, weight: Matrix, which: Tensor | None, y: Tensor) -> Tensor:
+        inputs = weight.shape[1]
+        groups = inputs // GROUP
         at_once = min(_power(groups), 32)
-        grid = (y.numel() // shape[1], -(-groups // at_once))
-        self._programs.unpack[grid](*parts_of(packed, kind, shape), which, y, shape[1], FORMATS[kind], at_once)
+        grid = (y.numel() // inputs, -(-groups // at_once))
+        self._programs.unpack[grid](*parts_of(weight), which, y, inputs, FORMATS[weight.kind], at_once)
         return y
 
-    def rows(
-        self,
-        packed: UInt8[Tensor, " Z"],
-        kind: str,
-        shape: tuple[int, int],
-        which: Int[Tensor, "*N"],
-        dtype: torch.dtype,
-    ) -> Float[Tensor, "*N I"]:
-        if kind == "bf16":
-            return F.embedding(which, packed.view(torch.bfloat16).view(shape)).to(dtype)
-        y = torch.empty(*which.shape, shape[1], dtype=dtype, device=packed.device)
-        return self._unpack(packed, kind, shape, which.contiguous(), y)
+    def rows(self, weight: Matrix, which: Int[Tensor, "*N"], dtype: torch.dtype) -> Float[Tensor, "*N I"]:
+        if weight.kind == "bf16":
+            return F.embedding(which, weight.packed.view(torch.bfloat16).view(weight.shape)).to(dtype)
+        y = torch.empty(*which.shape, weight.shape[1], dtype=dtype, device=weight.packed.device)
+        return self._unpack(weight, which.contiguous(), y)
 
     def attend(
-        self,
-        states: Float[Tensor, "B T M"],
-        positions: Int[Tensor, "B T"],
-        rows: Int[Tensor, " B"],
-        rotary: tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]] | None,
-        norm: Float[Tensor, "N E"] | None,
-        eps: float,
-        block: Tensor,
-        heads: Heads,
-        context: int,
-        alike: Alike | None = None,
+        self, states: Float[Tensor, "B T M"], tokens: Tokens, turn: Turn, heads: Heads, block: Tensor
     ) -> Float[Tensor, "B T Q"]:
         H, K, E = heads.heads, heads.kv_heads, heads.size
         count = len(states)
         y = states.new_empty(count, 1, H * E)
-        pieces = -(-context // SLOTS)
+        pieces = -(-tokens.context // SLOTS)
         splits = min(pieces, max(1, PROGRAMS // (count * K)))
         chunk = -(-pieces // splits) * SLOTS
-        splits = -(-context // chunk)
+        splits = -(-tokens.context // chunk)
         wide = _power(E)
         parts = None if splits == 1 else states.new_empty(count * H * splits * (E + 2), dtype=torch.float32)
         self._programs.attend[(count, K, splits)](
-            *(states, positions, rows, *(rotary or (None, None)), norm, block, parts, y),
-            *(eps, heads.scale, block.shape[1], chunk, H, K, E, heads.window, heads.cap),
+            *(states, tokens.positions, tokens.rows, *(turn.rotary or (None, None)), turn.norm, block, parts, y),
+            *(turn.eps, heads.scale, block.shape[1], chunk, H, K, E, heads.window, heads.cap),
             *(_of_dots(states), max(16, _power(H // K)), wide),
             BS=SLOTS if wide <= 128 else SLOTS // 2,
             SPLITS=splits,
@@ -215,15 +194,14 @@ def _comes_first(before: int, rows: int) -> bool:
     return rows > (ROWS_TOGETHER if before <= NORMED else ROWS_ALONE)
 
 
-def _prepared(x: Tensor, before: int, norm: Tensor | None, eps: float) -> Tensor:
+def _prepared(x: Tensor, before: Before) -> Tensor:
     """What a product multiplies, by torch."""
-    if before == NORMED:
-        assert norm is not None
-        return F.rms_norm(x, norm.shape, norm, eps)
-    if before == PLAIN:
+    if before.norm is not None:
+        return F.rms_norm(x, before.norm.shape, before.norm, before.eps)
+    if before.what == PLAIN:
         return x
     gate, up = x.chunk(2, dim=-1)
-    return (F.silu(gate) if before == GATED["silu"] else F.gelu(gate, approximate="tanh")) * up
+    return (F.silu(gate) if before.what == GATED["silu"] else F.gelu(gate, approximate="tanh")) * up
 
 
 def _of_dots(x: Tensor) -> Any:
@@ -273,8 +251,5 @@ def _try_out(kernels: GpuKernels) -> None:
     """Compile and run one kernel: Triton builds a part of itself when the first one starts."""
     logits = torch.zeros(1, 2, dtype=torch.bfloat16, device="cuda")
     kernels.most_probable(logits)
-    kernels.linear(torch.zeros(2, GROUP, dtype=torch.bfloat16, device="cuda"), *_small(kernels))
-
-
-def _small(kernels: GpuKernels) -> tuple[Tensor, str, tuple[int, int], None]:
-    return kernels.pack(torch.zeros(16, GROUP, device="cuda"), "int8"), "int8", (16, GROUP), None
+    small = Matrix(kernels.pack(torch.zeros(16, GROUP, device="cuda"), "int8"), "int8", (16, GROUP))
+    kernels.linear(torch.zeros(2, GROUP, dtype=torch.bfloat16, device="cuda"), small)

@@ -25,13 +25,58 @@ class Heads(NamedTuple):
     cap: float
 
 
-class Alike(NamedTuple):
+class SharedPrefixes(NamedTuple):
     """Which rows of a batch begin alike: slots that are equal may be read once for all of them."""
 
     leaders: Int[Tensor, " B"]
     """The cache row of one of those that a row begins like; its own where there is none."""
     slots: Int[Tensor, " B"]
     """How many of the leader's first slots a row has as well."""
+
+
+class Tokens(NamedTuple):
+    """Where the tokens of an attention stand.
+
+    Each sees its own row's slots up to its own, however long the others are; none is at ``context`` or beyond.
+    """
+
+    positions: Int[Tensor, "B T"]
+    rows: Int[Tensor, " B"]
+    context: int
+    shared: SharedPrefixes | None = None
+    """Changes no result, at most the time."""
+
+
+class Turn(NamedTuple):
+    """What is done to queries and keys first: a norm over each head, then a rotation; None leaves one out."""
+
+    rotary: tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]] | None = None
+    """Tables of all positions."""
+    norm: Float[Tensor, "N E"] | None = None
+    eps: float = 0.0
+
+
+class Matrix(NamedTuple):
+    """A packed matrix, and what is added to each product of it: a bias, and a low-rank map of the same input."""
+
+    packed: UInt8[Tensor, " Z"]
+    kind: str
+    shape: tuple[int, int]
+    """Outputs and inputs, O and I."""
+    bias: Float[Tensor, " O"] | None = None
+    down: Float[Tensor, "R I"] | None = None
+    up: Float[Tensor, "R O"] | None = None
+
+
+class Before(NamedTuple):
+    """What happens to the input of a product first: nothing, an RMS norm, or a gate."""
+
+    what: int = PLAIN
+    norm: Float[Tensor, " I"] | None = None
+    eps: float = 0.0
+
+
+NOTHING = Before()
 
 
 @runtime_checkable
@@ -50,52 +95,22 @@ class Kernels(Protocol):
     def linear(
         self,
         x: Float[Tensor, "... J"],
-        packed: UInt8[Tensor, " Z"],
-        kind: str,
-        shape: tuple[int, int],
-        bias: Float[Tensor, " O"] | None,
-        before: int = PLAIN,
-        norm: Float[Tensor, " I"] | None = None,
-        eps: float = 0.0,
-        down: Float[Tensor, "R I"] | None = None,
-        up: Float[Tensor, "R O"] | None = None,
+        weight: Matrix,
+        before: Before = NOTHING,
         onto: Float[Tensor, "... O"] | None = None,
     ) -> Float[Tensor, "... O"]:
-        """x times a packed matrix of ``shape`` [O, I], transposed; ``before`` is what happens to x first: nothing, an
-        RMS norm, or a gate (then x holds gates and values, J = 2 I). A low-rank map of the same x may be added, and
-        ``onto``."""
+        """x times a matrix, transposed, added to ``onto``; x holds gates and values (J = 2 I) before a gate."""
         ...
 
-    def rows(
-        self,
-        packed: UInt8[Tensor, " Z"],
-        kind: str,
-        shape: tuple[int, int],
-        which: Int[Tensor, "*N"],
-        dtype: torch.dtype,
-    ) -> Float[Tensor, "*N I"]:
-        """Chosen output rows of a packed matrix, unpacked."""
+    def rows(self, weight: Matrix, which: Int[Tensor, "*N"], dtype: torch.dtype) -> Float[Tensor, "*N I"]:
+        """Chosen output rows of a matrix, unpacked."""
         ...
 
     def attend(
-        self,
-        states: Float[Tensor, "B T M"],
-        positions: Int[Tensor, "B T"],
-        rows: Int[Tensor, " B"],
-        rotary: tuple[Float[Tensor, "P E"], Float[Tensor, "P E"]] | None,
-        norm: Float[Tensor, "N E"] | None,
-        eps: float,
-        block: Tensor,
-        heads: Heads,
-        context: int,
-        alike: Alike | None = None,
+        self, states: Float[Tensor, "B T M"], tokens: Tokens, turn: Turn, heads: Heads, block: Tensor
     ) -> Float[Tensor, "B T Q"]:
-        """Turn queries and keys by tables of all positions, keep keys and values in the cache's ``block``
-        [R, S, 2, K, E], attend; ``states`` are used up.
-
-        Each token sees its own row's slots up to its own, however long the others are; none is at ``context`` or
-        beyond. ``alike`` changes no result, at most the time.
-        """
+        """Turn queries and keys, keep keys and values in the cache's ``block`` [R, S, 2, K, E], attend; ``states``
+        are used up."""
         ...
 
     def most_probable(self, logits: Float[Tensor, "B V"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:

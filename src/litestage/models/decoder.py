@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from litestage.core import EMPTY, SkipSet, SubLayer, sub_layers
-from litestage.kernels.kernels import Alike, Heads, Kernels
+from litestage.kernels.kernels import Heads, Kernels, SharedPrefixes, Tokens, Turn
 from litestage.models.cache import Cache
 
 Hidden = Float[Tensor, "B T D"]
@@ -192,12 +192,12 @@ class Step:
     """They are 0 to B-1, and are read without a copy."""
     context: int
     """Slots read: the longest row's length with its new tokens."""
-    alike: Alike | None = None
+    shared: SharedPrefixes | None = None
     """What kernels may read once for several rows."""
 
     def of(self, rows: Int[Tensor, " N"]) -> Step:
         """The same for some of its rows."""
-        at = None if self.alike is None else rows.to(self.alike.leaders.device)
+        at = None if self.shared is None else rows.to(self.shared.leaders.device)
         return replace(
             self,
             positions=self.positions[rows],
@@ -208,7 +208,7 @@ class Step:
             masks={window: mask[rows] for window, mask in self.masks.items()},
             rows=self.rows[rows],
             in_place=False,
-            alike=None if self.alike is None else Alike(*(part[at] for part in self.alike)),
+            shared=None if self.shared is None else SharedPrefixes(*(part[at] for part in self.shared)),
         )
 
 
@@ -496,10 +496,8 @@ class Decoder:
             shape.heads, shape.kv_heads, shape.head_size, weights.window or 0, scale, shape.attention_cap or 0.0
         )
         rotary = None if weights.rotary is None else step.rotary[weights.rotary]
-        return kernels.attend(
-            *(states, step.positions, step.rows, rotary, weights.head_norm, shape.norm_eps, cache, heads),
-            *(step.context, step.alike),
-        )
+        tokens = Tokens(step.positions, step.rows, step.context, step.shared)
+        return kernels.attend(states, tokens, Turn(rotary, weights.head_norm, shape.norm_eps), heads, cache)
 
     def _turn(self, weights: Attention, states: Float[Tensor, "B T M"], step: Step) -> Float[Tensor, "B T N E"]:
         """Rotated queries and keys, and values, in one tensor."""
@@ -566,12 +564,12 @@ class Decoder:
         rows: Int[Tensor, " B"],
         context: int,
         in_place: bool = False,
-        alike: Alike | None = None,
+        shared: SharedPrefixes | None = None,
     ) -> Step:
         """What the sub-layers of a forward of T new tokens a row share, which follow ``starts`` others.
 
         ``rows`` are the cache rows, ``context`` the most slots any of them reads. ``in_place`` says that they are 0 to
-        B-1, so that the cache is read without a copy, ``alike`` which of them begin with the same slots.
+        B-1, so that the cache is read without a copy, ``shared`` which of them begin with the same slots.
         """
         by_kernels = self.kernels is not None and (T == 1 or self.kernels.ragged)
         positions = starts[:, None]
@@ -588,7 +586,7 @@ class Decoder:
             rows=rows,
             in_place=in_place,
             context=context,
-            alike=alike,
+            shared=shared,
         )
 
     def _tables_at(

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from litestage.core import OptionError
 from litestage.kernels import Kernels, find_gpu_kernels, find_kernels, round_weight
-from litestage.kernels.kernels import GATED, NORMED, PLAIN
+from litestage.kernels.kernels import GATED, NORMED, NOTHING, Before, Matrix
 from litestage.kernels.rounding import GROUP
-from litestage.models.decoder import Activation, Linear, LowRank, Projection
+from litestage.models.decoder import Activation, Linear, Projection
 
 EIGHT = 8
 QUANTISATIONS = ("none", "int8", "int4")
+_GATES = {name: Before(code) for name, code in GATED.items()}
 KERNELS: dict[str, Callable[[], Kernels | None]] = {"cpu": find_kernels, "cuda": find_gpu_kernels}
 """Makers of kernels, by the kind of device."""
 
@@ -25,43 +26,39 @@ KERNELS: dict[str, Callable[[], Kernels | None]] = {"cpu": find_kernels, "cuda":
 class Packed:
     """A linear map of packed weights; does what a `Projection` does."""
 
-    packed: UInt8[Tensor, " Z"]
-    kind: str
-    shape: tuple[int, int]
-    bias: Float[Tensor, " O"] | None
+    matrix: Matrix
     kernels: Kernels
-    beside: LowRank | None = None
-    """Added to the product."""
     dtype: torch.dtype = torch.float32
     """Of the residual stream."""
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape
+
+    @property
     def nbytes(self) -> int:
-        return self.packed.nbytes + sum(part.nbytes for part in self.beside or ())
+        parts = (self.matrix.packed, self.matrix.down, self.matrix.up)
+        return sum(part.nbytes for part in parts if part is not None)
 
     def __call__(self, x: Float[Tensor, "... I"], onto: Float[Tensor, "... O"] | None = None) -> Float[Tensor, "... O"]:
-        return self._times(x, PLAIN, onto=onto)
+        return self._times(x, NOTHING, onto)
 
     def normed(self, x: Float[Tensor, "... I"], norm: Float[Tensor, " I"] | None, eps: float) -> Float[Tensor, "... O"]:
-        return self._times(x, PLAIN if norm is None else NORMED, norm, eps)
+        return self._times(x, NOTHING if norm is None else Before(NORMED, norm, eps))
 
     def gated(
         self, gate_up: Float[Tensor, "... J"], activation: Activation, onto: Float[Tensor, "... O"] | None = None
     ) -> Float[Tensor, "... O"]:
         if activation.name in GATED:
-            return self._times(gate_up, GATED[activation.name], onto=onto)
+            return self._times(gate_up, _GATES[activation.name], onto)
         gate, up = gate_up.chunk(2, dim=-1)
         return self(activation.function(gate) * up, onto)
 
     def rows(self, which: Int[Tensor, "*N"]) -> Float[Tensor, "*N I"]:
-        return self.kernels.rows(self.packed, self.kind, self.shape, which, self.dtype)
+        return self.kernels.rows(self.matrix, which, self.dtype)
 
-    def _times(
-        self, x: Tensor, before: int, norm: Tensor | None = None, eps: float = 0.0, onto: Tensor | None = None
-    ) -> Tensor:
-        x, (down, up) = x.contiguous(), self.beside or (None, None)
-        onto = None if onto is None else onto.contiguous()
-        return self.kernels.linear(x, self.packed, self.kind, self.shape, self.bias, before, norm, eps, down, up, onto)
+    def _times(self, x: Tensor, before: Before, onto: Tensor | None = None) -> Tensor:
+        return self.kernels.linear(x.contiguous(), self.matrix, before, None if onto is None else onto.contiguous())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +101,9 @@ class Packing:
         if self.kernels is None:
             rounded = round_weight(own, kind)
             return Projection(self.cast(rounded if beside is None else rounded + beside.weight), bias)
-        packed, shape = self.kernels.pack(own, kind), (weight.shape[0], weight.shape[1])
-        return Packed(packed, kind, shape, bias, self.kernels, self._cast_both(beside), self.dtype or weight.dtype)
-
-    def _cast_both(self, beside: LowRank | None) -> LowRank | None:
-        return None if beside is None else LowRank(self.cast(beside.down), self.cast(beside.up))
+        low_rank = () if beside is None else (self.cast(beside.down), self.cast(beside.up))
+        matrix = Matrix(self.kernels.pack(own, kind), kind, (weight.shape[0], weight.shape[1]), bias, *low_rank)
+        return Packed(matrix, self.kernels, self.dtype or weight.dtype)
 
 
 def choose_packing(quantise: str, dtype: torch.dtype, device: torch.device) -> Packing:
