@@ -14,9 +14,10 @@ import pytest
 import tiny
 import torch
 from planned import EOS, NEW, PROMPTS, by_engine, folder_of, generated, written_by
-from transformers import PreTrainedModel, StaticCache
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, StaticCache, TorchAoConfig
 
 from litestage.core import (
+    Compensation,
     MeanConfidence,
     MeanEntropy,
     PlanError,
@@ -29,9 +30,11 @@ from litestage.core import (
     whole_blocks,
 )
 from litestage.engine import TorchEngine
+from litestage.engine.forcing import Text
 from litestage.hf import apply_plan, load_plan
 from litestage.models.convert import fingerprint
-from litestage.skipping import fit_norm_ratio, save_stand
+from litestage.models.decoder import CompensationWeights
+from litestage.skipping import fit, fit_norm_ratio, gather, save_stand
 
 LAYERS = sub_layers(tiny.BLOCKS)
 families = pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -74,11 +77,19 @@ def test_random_skip_sets(family: str) -> None:
             assert generated(model) == by_engine(family, plan), chosen
 
 
+def fitted(engine: TorchEngine, kind: str) -> tuple[Compensation, CompensationWeights]:
+    if kind == "norm_ratio":
+        return fit_norm_ratio(engine, PROMPTS)
+    texts = [Text(tiny.prompt(24, seed), tiny.prompt(24, seed + 50)) for seed in range(4)]
+    return fit(engine, kind, gather(engine, texts, products=kind.startswith("lowrank")))
+
+
 @families
-def test_compensation_stands_in_as_in_the_engine(family: str, tmp_path: Path) -> None:
-    """Its scale is far from 1 on random weights, and two sub-layers that follow each other fold into one."""
+@pytest.mark.parametrize("kind", ["norm_ratio", "mean", "affine", "lowrank:3"])
+def test_compensation_stands_in_as_in_the_engine(family: str, kind: str, tmp_path: Path) -> None:
+    """Scales are far from 1 on random weights, and two sub-layers that follow each other fold into one."""
     engine = tiny.engine(family)
-    compensation, weights = fit_norm_ratio(engine, PROMPTS)
+    compensation, weights = fitted(engine, kind)
     save_stand(tmp_path, compensation, weights)
     engine.stands[compensation.content or ""] = weights
     skipped = SkipSchedule.fixed(["0.attention", "0.ffn", "2.ffn"])
@@ -288,6 +299,30 @@ def test_adapters_that_are_not_merged() -> None:
     assert got != by_engine("llama", plan)
 
 
+@pytest.mark.parametrize("package", ["torchao", "bitsandbytes"])
+def test_weights_that_another_library_quantised(package: str, tmp_path: Path) -> None:
+    """Such a model is no other family: its blocks run as they are, and what is left out is left out."""
+    pytest.importorskip(package)
+    quantised = BitsAndBytesConfig(load_in_8bit=True) if package == "bitsandbytes" else int8_of_torchao()
+    folder = tiny.saved(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=quantised, dtype=torch.float32, device_map="cpu"
+    )
+    skipped, prompts = [SubLayer(0, "attention"), SubLayer(2, "ffn")], PROMPTS[1:3]
+    full = generated(model, prompts)
+    with zeroed(model, skipped):
+        expected = generated(model, prompts)
+    with apply_plan(model, folder_of(StagePlan(schedule=SkipSchedule.fixed(skipped))), "s", check=False):
+        assert generated(model, prompts) == expected
+    assert expected != full == generated(model, prompts)
+
+
+def int8_of_torchao() -> TorchAoConfig:
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig())
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     model = tiny.transformers_model("llama")
     plan = folder_of(StagePlan(schedule=SKIP_SETS["attention 0"]))
@@ -321,7 +356,7 @@ def test_a_cache_with_gaps_is_not_gone_on_with() -> None:
 
 def test_other_families_whose_blocks_add_in_the_same_way() -> None:
     """One that our loader does not read is told by its norms and tried on the first prompt; another is refused."""
-    from transformers import AutoModelForCausalLM, CohereConfig, StableLmConfig
+    from transformers import CohereConfig, StableLmConfig
 
     sizes = {**tiny.SHARED, "vocab_size": len(tiny.tokenizer()), "eos_token_id": EOS, "pad_token_id": EOS}
     torch.manual_seed(0)
