@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,9 +10,9 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixed import GUESSES, REQUESTS, STEM, alone, drafting, engine
 
 from litestage.core import (
-    Compensation,
     Completion,
     Event,
     Finished,
@@ -23,8 +21,6 @@ from litestage.core import (
     NewToken,
     Prefill,
     Request,
-    Sampling,
-    Segment,
     SkipSchedule,
     StagePlan,
     SubLayer,
@@ -37,48 +33,6 @@ from litestage.models import Affine
 from litestage.models.decoder import Skips, interleave
 
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs a C compiler")
-STANDS = {"scaled": {SubLayer(1, "ffn"): Affine(scale=torch.tensor(0.9)), SubLayer(2, "attention"): Affine()}}
-_GROWING = SkipSchedule(segments=(Segment(), Segment(first_step=3, skipped={"1.ffn", "2.attention"})))
-PLANS = (
-    StagePlan(),
-    StagePlan(schedule=SkipSchedule.fixed(["0.attention", "2.ffn", "3.ffn"])),
-    StagePlan(schedule=_GROWING),
-    StagePlan(
-        schedule=SkipSchedule.fixed(["1.ffn", "2.attention"]),
-        compensation=Compensation(kind="norm_ratio", content="scaled"),
-    ),
-    StagePlan(exit=MeanConfidence(window=2, threshold=0.12)),
-)
-SAMPLINGS = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.5, top_k=20, top_p=0.9))
-STEM = tiny.prompt(16, seed=4)
-
-
-def engine(**options: object) -> TorchEngine:
-    return TorchEngine(tiny.packed(), stands=STANDS, **({"batch_size": 4} | options))
-
-
-def mixed_requests(count: int) -> list[Request]:
-    choose = random.Random(2)
-    piece = tiny.tokenizer().decode
-    return [
-        Request(
-            prompt_ids=STEM[: choose.choice((0, 9, 16))] + tiny.prompt(choose.randint(1, 12), seed=i),
-            stage_plan=choose.choice(PLANS),
-            max_new_tokens=choose.randint(1, 12),
-            stop=(piece([choose.randint(100, 300)]),) if i % 4 == 0 else (),
-            sampling=choose.choice(SAMPLINGS),
-            seed=choose.randint(0, 3),
-        )
-        for i in range(count)
-    ]
-
-
-REQUESTS = mixed_requests(24)
-
-
-@cache
-def alone() -> list[Completion]:
-    return [engine().generate([request])[0] for request in REQUESTS]
 
 
 def test_there_is_something_to_mix_up() -> None:
@@ -95,7 +49,8 @@ def test_requests_that_join_and_leave_get_what_each_gets_alone(fixed_steps: bool
 
     So it is by steps of fixed shapes, which run ahead of who reads them.
     """
-    used = engine(
+    used = drafting(
+        data.draw(st.sampled_from([None, *GUESSES]), "drafts"),
         batch_size=data.draw(st.integers(1, 6), "rows"),
         cache_tokens=data.draw(st.sampled_from([None, 256, 300]), "cache"),
         fixed_steps=fixed_steps,
@@ -174,7 +129,7 @@ def test_what_full_depth_wrote_is_a_beginning_like_any_other(kind: str) -> None:
         assert sum(work) == wanted
 
     continued(StagePlan(), 3)
-    continued(StagePlan(schedule=_GROWING), 9 - 3 + 2)
+    continued(StagePlan(schedule=GROWING), 9 - 3 + 2)
     continued(StagePlan(schedule=SkipSchedule.fixed(["1.ffn"])), 9 + 2)
     continued(StagePlan(exit=MeanConfidence(window=200)), 3)
 

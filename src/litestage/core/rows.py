@@ -32,11 +32,20 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """One forward of a token a row: how many rows, the longest context, and the lowest decode step among them."""
+    """One forward of rows that decode: how many, the longest context, and the lowest decode step among them.
+
+    Each row runs a token, and ``more`` are run besides: drafts, and what a row had pending.
+    """
 
     rows: int
     context: int
     step: int
+    more: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """That it runs."""
+        return self.rows + self.more
 
 
 PREFILL_TOKENS = 2048

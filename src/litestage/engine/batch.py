@@ -1,8 +1,8 @@
-"""Rows that decode side by side, whatever their plans and sampling: one forward of a token a row."""
+"""Rows that decode side by side, whatever their plans and sampling: one forward of a token a row, or of several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -30,6 +30,8 @@ from litestage.models.decoder import (
 OnPass = Callable[[Prefill | Decode], None]
 OnLogits = Callable[[Sequence[int], Float[Tensor, "B V"]], None]
 """Called with requests' ids and the raw logits that decide their next token."""
+Propose = Callable[[Sequence[Generation]], Sequence[TokenIds]]
+"""Called with rows that decode; what it guesses to follow the text of each, or nothing. A guess changes no text."""
 PROGRAMS = 256
 """Layer programs that are remembered: a search asks for new ones with every skip set."""
 
@@ -42,27 +44,87 @@ class Program(NamedTuple):
     parts: LayerProgram
 
 
+class Run(NamedTuple):
+    """What a forward runs of a row: of its pending tokens as many as may be, and behind the last of them a draft.
+
+    Each draft's token is there to be compared with what is decided in its place.
+    """
+
+    tokens: TokenIds
+    draft: TokenIds = ()
+    decides: int = 1
+    """Tokens: the one behind the last pending, and one behind each of the draft's; none while some still pend."""
+
+    @classmethod
+    def of(cls, row: Generation, guess: TokenIds, eos_ids: Sequence[int]) -> Run:
+        """A row's next, with as much of a guess as can count: of this segment, up to the last token and an EOS."""
+        pending, most = row.tokens[row.ran :], row.most_tokens
+        if len(pending) > most:
+            return cls(tuple(pending[:most]), decides=0)
+        draft = guess[: most - len(pending)]
+        for place, token in enumerate(draft):
+            if token in eos_ids:
+                draft = draft[:place]
+                break
+        return cls((*pending, *draft), draft, 1 + len(draft))
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are the row's already."""
+        return len(self.tokens) - len(self.draft)
+
+
 class Due(NamedTuple):
     """A forward on its way, and the rows whose next tokens it decides."""
 
     rows: list[Generation]
+    runs: list[Run]
     pending: PendingTokens
     step: FixedStep | None = None
 
     @property
     def work(self) -> Decode | None:
         """None when nobody is left who needs it."""
-        left = [row for row in self.rows if row.runs]
+        left = [(row, run) for row, run in zip(self.rows, self.runs, strict=True) if row.runs]
         if not left:
             return None
-        return Decode(len(left), max(row.length for row in left) + 1, min(row.step for row in left))
+        return Decode(
+            len(left),
+            max(row.length + len(run.tokens) for row, run in left),
+            min(row.step for row, _ in left),
+            sum(len(run.tokens) - 1 for _, run in left),
+        )
+
+    def one_by_one(self) -> tuple[list[int], Float[Tensor, "B V"]]:
+        """Rows' ids and the logits that decide their next token, where nothing was drafted."""
+        deciding = [
+            (place, row.id) for place, (row, run) in enumerate(zip(self.rows, self.runs, strict=True)) if run.decides
+        ]
+        logits = self.pending.logits
+        if self.step is not None and self.step.width > 1:
+            logits = logits[[place * self.step.width + self.runs[place].pending - 1 for place, _ in deciding]]
+        return [id for _, id in deciding], logits
+
+    def decided(self) -> Iterator[tuple[Generation, Run, int, list[int], list[float]]]:
+        """Each row with the tokens decided for it, and how sure they are, whether its draft led there or not.
+
+        Before them the place of the first among the logits.
+        """
+        tokens, confidences = self.pending.wait()
+        width, at = 0 if self.step is None else self.step.width, 0
+        for row, run in zip(self.rows, self.runs, strict=True):
+            first = at + run.pending - 1 if width > 1 else at
+            yield row, run, first, tokens[first : first + run.decides], confidences[first : first + run.decides]
+            at += width or run.decides
 
 
 class Batch:
     """Rows that decode. On a GPU those of one plan and sampling run by a fixed step, elsewhere all by one forward."""
 
-    def __init__(self, decoder: Decoder, cache: Cache, fixed: FixedSteps | None = None) -> None:
-        self.decoder, self.cache, self.fixed = decoder, cache, fixed
+    def __init__(
+        self, decoder: Decoder, cache: Cache, fixed: FixedSteps | None = None, eos_ids: tuple[int, ...] = ()
+    ) -> None:
+        self.decoder, self.cache, self.fixed, self.eos_ids = decoder, cache, fixed, eos_ids
         self.active: list[Generation] = []
         self._ahead: list[Due] = []
         """Steps that were started before the ones in front of them were read."""
@@ -90,21 +152,24 @@ class Batch:
         if len(self._programs) > PROGRAMS:
             self._programs, self._interleaved = [], {}
 
-    def decode(self, ahead: bool) -> list[Due]:
-        """Forwards that decide a token for every active row.
+    def decode(self, ahead: bool, propose: Propose | None = None) -> list[Due]:
+        """Forwards that run what is pending of every active row, and decide the token behind it.
 
-        With ``ahead``, fixed steps go on by themselves: the next is started before this one is read, so that a device
-        makes one token while its host takes in another. Where a row ends, that is the last step of these rows.
+        What ``propose`` guesses to follow runs in the same forward. With ``ahead``, fixed steps go on by themselves:
+        the next is started before this one is read, so that a device makes one token while its host takes in another.
+        Where a row ends, that is the last step of these rows.
         """
         due, self._ahead = [one for one in self._ahead if one.work], []
         known = {row.id for one in due for row in one.rows}
         rest = [row for row in self.active if row.id not in known]
+        guesses = propose(rest) if propose is not None and rest else [()] * len(rest)
+        runs = {row.id: Run.of(row, guess, self.eos_ids) for row, guess in zip(rest, guesses, strict=True)}
         if self.fixed is not None:
-            due += [self._start(self.fixed, rows) for rows in self._by_kind(rest)]
+            due += [self._start(self.fixed, rows, [runs[row.id] for row in rows]) for rows in self._by_kind(rest)]
         elif rest:
-            due.append(self._forward(rest))
-        if ahead:
-            self._ahead = [Due(one.rows, self._go_on(one), one.step) for one in due if self._goes_on(one)]
+            due.append(self._forward(rest, list(runs.values())))
+        if ahead and propose is None:
+            self._ahead = [Due(one.rows, one.runs, self._go_on(one), one.step) for one in due if self._goes_on(one)]
         return due
 
     def _by_kind(self, rows: Sequence[Generation]) -> list[list[Generation]]:
@@ -113,19 +178,28 @@ class Batch:
             kinds.setdefault((row.program, row.request.sampling), []).append(row)
         return list(kinds.values())
 
-    def _start(self, fixed: FixedSteps, rows: list[Generation]) -> Due:
+    def _start(self, fixed: FixedSteps, rows: list[Generation], runs: list[Run]) -> Due:
         program, sampling = self._programs[rows[0].program], rows[0].request.sampling
         lengths = [row.length for row in rows]
-        step = fixed.step(program.skipped, program.compensation, sampling, program.parts, len(rows), max(lengths) + 1)
-        places = [row.cache_row for row in rows]
-        return Due(rows, step.start([row.tokens[-1] for row in rows], lengths, places, self._uniforms(rows)), step)
+        width = max(len(run.tokens) for run in runs)
+        step = fixed.step(
+            *(program.skipped, program.compensation, sampling, program.parts),
+            *(len(rows), max(lengths) + width, width),
+        )
+        first = [1 - run.pending for run in runs] if step.width > 1 else [0] * len(rows)
+        drawn = [(row, place + at) for row, place in zip(rows, first, strict=True) for at in range(step.width)]
+        tokens = [run.tokens for run in runs]
+        pending = step.start(tokens, lengths, [row.cache_row for row in rows], self._uniforms(drawn))
+        return Due(rows, runs, pending, step)
 
     def _goes_on(self, due: Due) -> bool:
         """Whether the next step is the same for all these rows and no others, and any of them may come to it."""
         first = due.rows[0]
         return (
             due.step is not None
+            and due.step.width == 1
             and all(row.runs for row in due.rows)
+            and all(run.decides == 1 for run in due.runs)
             and len(first.programs) == 1
             and max(row.length for row in due.rows) + 2 <= due.step.context
             and any(len(row.tokens) + 1 < row.max_new_tokens for row in due.rows)
@@ -134,26 +208,41 @@ class Batch:
 
     def _go_on(self, due: Due) -> PendingTokens:
         assert due.step is not None
-        return due.step.go_on(self._uniforms(due.rows, 1))
+        return due.step.go_on(self._uniforms([(row, 1) for row in due.rows]))
 
-    def _forward(self, rows: list[Generation]) -> Due:
+    def _forward(self, rows: list[Generation], runs: list[Run]) -> Due:
+        """Tokens one behind the other, each with its own position, as if every one were a row of a single token."""
         device = self.decoder.device
-        places = [row.cache_row for row in rows]
-        lengths = [row.length for row in rows]
+        tokens = [token for run in runs for token in run.tokens]
+        owners = [place for place, run in enumerate(runs) for _ in run.tokens]
+        positions = [at for row, run in zip(rows, runs, strict=True) for at in row.positions(len(run.tokens))]
+        places = [rows[owner].cache_row for owner in owners]
         step = self.decoder.step(
             1,
-            torch.tensor(lengths, device=device),
+            torch.tensor(positions, device=device),
             self.cache,
             torch.tensor(places, device=device),
-            max(lengths) + 1,
+            max(positions) + 1,
             in_place=places == list(range(len(rows))),
-            shared=self._sharing(rows),
+            shared=self._sharing(rows, owners),
         )
-        tokens = torch.tensor([row.tokens[-1] for row in rows], device=device)
-        return Due(rows, self.decide(self.decoder.forward(tokens[:, None], step, self._interleave(rows)), rows))
+        ends = list(accumulate(len(run.tokens) for run in runs))
+        wanted = [at for end, run in zip(ends, runs, strict=True) for at in range(end - run.decides, end)]
+        logits = self.decoder.forward(
+            torch.tensor(tokens, device=device)[:, None],
+            step,
+            self._interleave([rows[owner].program for owner in owners]),
+            wanted=None if len(wanted) == len(tokens) else torch.tensor(wanted, device=device),
+        )
+        drawn = [(row, at) for row, run in zip(rows, runs, strict=True) for at in range(run.decides)]
+        return Due(rows, runs, self._decide(logits, drawn))
 
-    def _interleave(self, rows: Sequence[Generation]) -> tuple[Stretch, ...]:
-        used = tuple(row.program for row in rows)
+    def first(self, rows: list[Generation], logits: Float[Tensor, "B V"]) -> Due:
+        """The rows' first tokens, of their prompts' logits."""
+        return Due(rows, [Run(())] * len(rows), self._decide(logits, [(row, 0) for row in rows]))
+
+    def _interleave(self, programs: Sequence[int]) -> tuple[Stretch, ...]:
+        used = tuple(programs)
         if used not in self._interleaved:
             if len(self._interleaved) >= PROGRAMS:
                 self._interleaved.clear()
@@ -162,35 +251,42 @@ class Batch:
             self._interleaved[used] = interleave(parts, [numbers.index(number) for number in used])
         return self._interleaved[used]
 
-    def _sharing(self, rows: Sequence[Generation]) -> SharedPrefixes | None:
-        """For kernels, which then read the common beginnings of prompts once."""
+    def _sharing(self, rows: Sequence[Generation], owners: Sequence[int]) -> SharedPrefixes | None:
+        """For kernels, which then read the common beginnings of prompts once; ``owners`` are the rows of tokens."""
         if self.decoder.kernels is None:
             return None
         ids = tuple(row.id for row in rows)
         if ids != self._shared[0]:
             self._shared = ids, shared_prefixes([(row.cache_row, row.request.prompt_ids) for row in rows])
-        return self._shared[1]
+        found = self._shared[1]
+        if found is None or len(owners) == len(rows):
+            return found
+        at = torch.tensor(owners)
+        return SharedPrefixes(found.leaders[at], found.slots[at])
 
-    def decide(self, logits: Float[Tensor, "B V"], rows: Sequence[Generation]) -> PendingTokens:
-        """The rows' next tokens, each drawn as its request says."""
-        samplings = [row.request.sampling for row in rows]
-        uniforms, kernels = self._uniforms(rows), self.decoder.kernels
+    def _decide(self, logits: Float[Tensor, "N V"], drawn: Sequence[tuple[Generation, int]]) -> PendingTokens:
+        """Tokens of rows, each drawn as its request says: the next one, or one that many further on."""
+        samplings = [row.request.sampling for row, _ in drawn]
+        uniforms, kernels = self._uniforms(drawn), self.decoder.kernels
         if uniforms is None or len(set(samplings)) == 1:
             decided = decision(logits, samplings[0], uniforms, kernels)
         else:
             parts = decide_each(logits, samplings, uniforms, kernels)
             decided = Decision(logits, torch.stack([part.float() for part in parts]))
-        return PendingTokens(decided, len(rows))
+        return PendingTokens(decided, len(drawn))
 
-    def _uniforms(self, rows: Sequence[Generation], ahead: int = 0) -> Float[Tensor, " B"] | None:
-        """For the next token, or one that many further on; a row that will have ended gets its last again.
+    def _uniforms(self, drawn: Sequence[tuple[Generation, int]]) -> Float[Tensor, " N"] | None:
+        """A row's own number for its next token, or for one that many further on: never the forward's.
 
-        None where no row needs any.
+        One that no token needs is another token's. None where no row needs any.
         """
-        if all(row.uniforms is None for row in rows):
+        if all(row.uniforms is None for row, _ in drawn):
             return None
-        drawn = [0.0 if (u := row.uniforms) is None else u[min(len(row.tokens) + ahead, len(u) - 1)] for row in rows]
-        return torch.tensor(drawn, device=self.decoder.device)
+        numbers = [
+            0.0 if (own := row.uniforms) is None else own[min(len(row.tokens) + ahead, len(own) - 1)]
+            for row, ahead in drawn
+        ]
+        return torch.tensor(numbers, device=self.decoder.device)
 
     def move(self, places: dict[int, int], fixed: FixedSteps | None) -> None:
         """The cache has other rows now, and other steps."""

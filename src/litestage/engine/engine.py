@@ -30,12 +30,12 @@ from litestage.core.engine import Stepping
 from litestage.core.exits import Value
 from litestage.core.request import EXITS
 from litestage.core.rows import BEGINNING, rows_to_admit, shared_beginnings, shared_lengths
-from litestage.engine.batch import Batch, Due, OnLogits, OnPass, prefill
+from litestage.engine.batch import Batch, Due, OnLogits, OnPass, Propose, prefill
 from litestage.engine.detokeniser import Detokeniser, TextStream
 from litestage.engine.not_finite import not_finite
 from litestage.engine.row import Generation
 from litestage.engine.sampling import uniforms_of
-from litestage.engine.steps import FixedSteps, PendingTokens
+from litestage.engine.steps import FixedSteps
 from litestage.engine.tree import Found, TokenTree
 from litestage.models import Cache, LoadedModel
 from litestage.models.decoder import CompensationWeights, Observer
@@ -81,7 +81,12 @@ class TorchEngine(Stepping):
         self.on_pass: OnPass | None = None
         """Called with every forward that is run, for those who count."""
         self.on_logits: OnLogits | None = None
-        """Called with what decides each generated token, for those who want more of it than its confidence."""
+        """Called with what decides each generated token, for those who want more of it than its confidence.
+
+        Nothing is drafted for them: they hear of tokens one by one.
+        """
+        self.propose: Propose | None = None
+        """Guesses what follows the rows' texts, so that one forward decides several tokens of a row."""
         self.detokeniser = Detokeniser(model.tokenizer)
         self._by_fixed_steps = model.decoder.device.type == "cuda" if fixed_steps is None else fixed_steps
         self._share, self._kept_tokens = share, kept_tokens
@@ -204,8 +209,9 @@ class TorchEngine(Stepping):
             else:
                 self._enter(batch, tree, count)
         elif batch.active:
-            patient = self.on_logits is not None or any(row.reads_logits for row in batch.active)
-            for due in batch.decode(ahead=not patient and not self._too_long):
+            alone = self.on_logits is not None
+            ahead = not alone and not self._too_long and not any(row.reads_logits for row in batch.active)
+            for due in batch.decode(ahead, None if alone else self.propose):
                 self._read(due)
         self._leave(batch, tree)
         events, self._events = self._events, []
@@ -249,7 +255,7 @@ class TorchEngine(Stepping):
             slots = min(SLOTS, -(-self.max_context // 64) * 64, self._longest_row)
             cache = self.model.decoder.new_cache(self._cache_tokens // slots, slots)
             tree = TokenTree(cache, cache.rows - self._by_fixed_steps)
-            self._made = Batch(self.model.decoder, cache, self.fixed_steps(cache)), tree
+            self._made = Batch(self.model.decoder, cache, self.fixed_steps(cache), self.model.eos_ids), tree
         return self._made
 
     @property
@@ -314,7 +320,7 @@ class TorchEngine(Stepping):
         for row, place in zip(rows, places, strict=True):
             row.cache_row = place
         batch.active += rows
-        self._accept(rows, batch.decide(logits, rows))
+        self._accept(batch.first(rows, logits))
 
     def _fill(
         self, tree: TokenTree, prompts: Sequence[TokenIds], found: Sequence[Found]
@@ -343,22 +349,34 @@ class TorchEngine(Stepping):
         """Take in what a step says of its rows."""
         if self.on_pass is not None and due.work is not None:
             self.on_pass(due.work)
-        self._accept(due.rows, due.pending)
+        self._accept(due)
 
-    def _accept(self, rows: Sequence[Generation], pending: PendingTokens) -> None:
-        """Give every row that has not ended its next token."""
+    def _accept(self, due: Due) -> None:
+        """Give every row that has not ended its next tokens: one, and more as far as its draft was right.
+
+        What a wrong draft left in the cache lies behind the row's text, where its next tokens go.
+        """
         if self.on_logits is not None:
-            self.on_logits([row.id for row in rows], pending.logits)
-        for row, token, sure, logits in zip(rows, *pending.wait(), pending.logits, strict=True):
+            self.on_logits(*due.one_by_one())
+        for row, run, first, tokens, confidences in due.decided():
             if not row.runs:
                 continue
-            if not isfinite(sure):
-                row.cancelled = True
-                raise not_finite(self.model, (*row.request.prompt_ids, *row.tokens))
-            row.accept(token, sure, self.model.eos_ids, self._seen(row, token, logits))
-            if row.reason in (None, "length") and self.detokeniser.stops(row.tokens, row.request.stop):
-                row.reason = "stop"
-            self._tell(row)
+            row.ran += run.pending
+            for place, (token, sure) in enumerate(zip(tokens, confidences, strict=True)):
+                self._take(row, token, sure, due.pending.logits[first + place])
+                if not row.runs or place == len(run.draft) or run.draft[place] != token:
+                    break
+                row.ran += 1
+
+    def _take(self, row: Generation, token: int, sure: float, logits: Float[Tensor, " V"]) -> None:
+        """Give a row its next token, or find that it ends there."""
+        if not isfinite(sure):
+            row.cancelled = True
+            raise not_finite(self.model, (*row.request.prompt_ids, *row.tokens))
+        row.accept(token, sure, self.model.eos_ids, self._seen(row, token, logits))
+        if row.reason in (None, "length") and self.detokeniser.stops(row.tokens, row.request.stop):
+            row.reason = "stop"
+        self._tell(row)
 
     def _seen(self, row: Generation, token: int, logits: Float[Tensor, " V"]) -> Value:
         """What the row's exit rule looks at in its next token, where that is not the confidence."""

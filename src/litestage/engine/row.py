@@ -21,6 +21,8 @@ class Generation:
     """As asked, or what the context leaves."""
     uniforms: Tensor | None = None
     tokens: list[int] = field(default_factory=list)
+    ran: int = 0
+    """How many of its tokens have run: their keys and values are in the cache. The others are pending."""
     confidences: list[float] = field(default_factory=list)
     seen: list[Value] = field(default_factory=list)
     """What the exit rule looks at, of the last tokens."""
@@ -42,8 +44,12 @@ class Generation:
 
     @property
     def length(self) -> int:
-        """Tokens in the cache: the prompt and all generated ones but the last, which the next step runs."""
-        return len(self.request.prompt_ids) + max(0, len(self.tokens) - 1)
+        """Tokens in the cache: the prompt, and the generated ones that have run."""
+        return len(self.request.prompt_ids) + self.ran
+
+    def positions(self, count: int) -> range:
+        """Of the tokens that run next."""
+        return range(self.length, self.length + count)
 
     @property
     def last_length(self) -> int:
@@ -52,8 +58,15 @@ class Generation:
 
     @property
     def step(self) -> int:
-        """The decode step that comes next."""
-        return len(self.tokens) - 1
+        """The decode step that comes next: the number of the token that it runs."""
+        return self.ran
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that one forward may run: of one segment of the schedule, and none behind the last to be decided."""
+        segments = self.request.stage_plan.schedule.segments if len(self.programs) > 1 else ()
+        ends = [segment.first_step for segment in segments if segment.first_step > self.ran]
+        return min([self.max_new_tokens - 1, *ends]) - self.ran
 
     @property
     def program(self) -> int:
@@ -71,7 +84,7 @@ class Generation:
     @property
     def at_full_depth(self) -> list[int]:
         """The generated tokens that full-depth steps ran: from the first that left something out, keys are missing."""
-        return self.tokens[: self.request.stage_plan.schedule.leading_full_depth(max(0, self.step))]
+        return self.tokens[: self.request.stage_plan.schedule.leading_full_depth(self.ran)]
 
     def accept(self, token: int, confidence: float, eos_ids: tuple[int, ...], seen: Value = None) -> None:
         """Take the next token, or EOS in its place when the exit rule says so (paper, section 4.4).

@@ -42,7 +42,7 @@ def decision(
 
 
 class PendingTokens:
-    """A decision about ``count`` rows on its way to the host, which need not wait for it while it has other work."""
+    """``count`` decisions on their way to the host, which need not wait for them while it has other work."""
 
     def __init__(self, decision: Decision, count: int) -> None:
         self.logits = decision.logits[:count]
@@ -64,29 +64,34 @@ class PendingTokens:
 
 
 class StepKey(NamedTuple):
-    """What one fixed step is for; rows and context are the most it can take."""
+    """What one fixed step is for; rows, context and width, the tokens it runs of each row, are the most it can take."""
 
     skipped: SkipSet
     compensation: Compensation
     sampling: Sampling
     rows: int
     context: int
+    width: int = 1
 
 
 class FixedStep:
     """One decode step whose inputs and outputs keep their places in memory.
 
-    It leaves what it decides where it takes its tokens from, and goes on from there by itself. Rows without a
-    generation run along: they write to the last row of the cache, which nobody reads.
+    Where it is one token wide, it leaves what it decides where it takes its tokens from, and goes on from there by
+    itself. Rows without a generation run along: they write to the last row of the cache, which nobody reads. Behind a
+    row's last token there is padding, which writes where the row's next tokens will.
     """
 
     def __init__(
         self, decoder: Decoder, cache: Cache, program: LayerProgram, key: StepKey, recorder: Recorder | None = None
     ) -> None:
         self._decoder, self._cache, self._program, self._key, self._recorder = decoder, cache, program, key, recorder
-        self._given: Int[Tensor, "3 R"] = torch.zeros(3, key.rows, dtype=torch.long, device=decoder.device)
-        self._uniforms: Float[Tensor, " R"] = torch.zeros(key.rows, device=decoder.device)
+        self._tokens: Int[Tensor, "R T"] = torch.zeros(key.rows, key.width, dtype=torch.long, device=decoder.device)
+        self._given: Int[Tensor, "2 R"] = torch.zeros(2, key.rows, dtype=torch.long, device=decoder.device)
+        """How many tokens come before, and the row of the cache."""
+        self._uniforms: Float[Tensor, " R*T"] = torch.zeros(key.rows * key.width, device=decoder.device)
         self._count = 0
+        """Rows that have a generation."""
         self._out: Decision | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -95,49 +100,67 @@ class FixedStep:
         """Slots that it reads at most: no row may have more tokens when it has run."""
         return self._key.context
 
+    @property
+    def width(self) -> int:
+        """Tokens that it runs of each row, at most."""
+        return self._key.width
+
     def start(
         self,
-        tokens: Sequence[int],
+        tokens: Sequence[Sequence[int]],
         lengths: Sequence[int],
         rows: Sequence[int],
-        uniforms: Float[Tensor, " B"] | None,
+        uniforms: Float[Tensor, " N"] | None,
     ) -> PendingTokens:
-        """Decide the token after ``tokens``, which follow ``lengths`` others in these rows of the cache."""
-        self._count = len(tokens)
-        given = torch.tensor([tokens, lengths, rows])
+        """Decide the token after each of ``tokens``, which follow ``lengths`` others in these rows of the cache.
+
+        Decisions come row by row, as many for each as the step is wide; so do ``uniforms``.
+        """
+        self._count, width = len(tokens), self._key.width
+        padded = torch.tensor([[*own, *(0,) * (width - len(own))] for own in tokens])
+        given = torch.tensor([lengths, rows])
         if self._recorder is not None:  # not before: the steps that warm it up write where this one writes
-            self._take(given, uniforms)
+            self._take(padded, given, uniforms)
             self.graph, self._out = self._recorder.record(self._step)
             self._recorder = None
-        self._take(given, None)
+        self._take(padded, given, None)
         return self.go_on(uniforms)
 
-    def go_on(self, uniforms: Float[Tensor, " B"] | None) -> PendingTokens:
+    def go_on(self, uniforms: Float[Tensor, " N"] | None) -> PendingTokens:
         """Decide the token after the one decided last."""
-        self._take(None, uniforms)
+        self._take(None, None, uniforms)
         if self.graph is None:
             self._out = self._step()
         else:
             self.graph.replay()
         assert self._out is not None
-        return PendingTokens(self._out, self._count)
+        return PendingTokens(self._out, self._count * self._key.width)
 
-    def _take(self, given: Int[Tensor, "3 B"] | None, uniforms: Float[Tensor, " B"] | None) -> None:
-        if given is not None:
+    def _take(
+        self,
+        tokens: Int[Tensor, "B T"] | None,
+        given: Int[Tensor, "2 B"] | None,
+        uniforms: Float[Tensor, " N"] | None,
+    ) -> None:
+        if tokens is not None and given is not None:
+            self._tokens[: self._count] = tokens
+            self._tokens[self._count :] = 0
             self._given[:, : self._count] = given
-            self._given[:2, self._count :] = 0
-            self._given[2, self._count :] = self._cache.rows - 1
+            self._given[0, self._count :] = 0
+            self._given[1, self._count :] = self._cache.rows - 1
         if uniforms is not None:
-            self._uniforms[: self._count] = uniforms
+            self._uniforms[: self._count * self._key.width] = uniforms
 
     def _step(self) -> Decision:
-        tokens, lengths, rows = self._given
-        step = self._decoder.step(1, lengths, self._cache, rows, self._key.context)
-        logits = self._decoder.forward(tokens[:, None], step, (Stretch(self._program, None),))
+        lengths, rows = self._given
+        width = self._key.width
+        step = self._decoder.step(width, lengths, self._cache, rows, self._key.context)
+        logits = self._decoder.forward(self._tokens, step, (Stretch(self._program, None),), every=width > 1)
         uniforms = None if self._key.sampling.is_greedy else self._uniforms
         decided = decision(logits, self._key.sampling, uniforms, self._decoder.kernels)
-        tokens.copy_(decided.numbers[0])
-        lengths.add_(1)
+        if width == 1:
+            self._tokens[:, 0].copy_(decided.numbers[0])
+            lengths.add_(1)
         return decided
 
 
@@ -182,13 +205,17 @@ class FixedSteps:
         program: LayerProgram,
         rows: int,
         context: int,
+        width: int = 1,
     ) -> FixedStep:
-        """One that takes so many rows and reads so many slots at least: rows by powers of two, slots by `CONTEXT`."""
+        """One that takes so many rows of so many tokens and reads so many slots at least.
+
+        Rows and tokens go by powers of two, slots by `CONTEXT`.
+        """
         room = min(1 << (rows - 1).bit_length(), self._cache.rows)
         read = min(-(-context // CONTEXT) * CONTEXT, self._cache.slots)
-        key = StepKey(skipped, compensation, sampling, room, read)
+        key = StepKey(skipped, compensation, sampling, room, read, 1 << (width - 1).bit_length())
         found = self.made.pop(key, None) or FixedStep(self._decoder, self._cache, program, key, self._recorder)
         self.made[key] = found  # the last
-        while len(self.made) > 1 and sum(kept.rows for kept in self.made) > ROWS_KEPT:
+        while len(self.made) > 1 and sum(kept.rows * kept.width for kept in self.made) > ROWS_KEPT:
             del self.made[next(iter(self.made))]
         return found

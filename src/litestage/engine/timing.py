@@ -127,7 +127,8 @@ def _decode_probe(
         ]
         for step in range(steps):
             for due in batch.decode(ahead=step + 1 < steps):
-                for row, token, sure in zip(due.rows, *due.pending.wait(), strict=True):
+                for row, run, _, (token,), (sure,) in due.decided():
+                    row.ran += run.pending
                     row.accept(token, sure, (-1,))
 
     attentions = sum(layer.kind == "attention" for layer in skipped)

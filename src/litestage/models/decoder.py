@@ -402,11 +402,14 @@ class Decoder:
         program: Sequence[Stretch] | None = None,
         last: Int[Tensor, " B"] | None = None,
         observe: Observer | None = None,
-    ) -> Float[Tensor, "B V"]:
+        wanted: Int[Tensor, " N"] | None = None,
+        every: bool = False,
+    ) -> Float[Tensor, "N V"]:
         """Raw logits of one position a row, after running ``tokens`` at full depth or by a program, which may be empty.
 
-        ``last`` are the tokens whose logits are wanted (default: the only or final one). Tokens beyond a row's end are
-        padding: put them at the right.
+        ``last`` are the tokens whose logits are wanted (default: the only or final one), ``wanted`` the rows, if not
+        all. With ``every`` they are those of all tokens, row by row. Tokens beyond a row's end are padding: put them
+        at the right.
         """
         x = self.embed(tokens)
         for parts, rows in (Stretch(self.layers, None),) if program is None else program:
@@ -415,6 +418,10 @@ class Decoder:
             else:
                 rows = rows.to(x.device)
                 x[rows] = self.run(x[rows], step.of(rows), parts)
+        if every:
+            return self.logits(x.flatten(0, 1))
+        if wanted is not None:
+            x = x[wanted]
         x = x[:, -1] if last is None else x[torch.arange(len(last), device=x.device), last]
         return self.logits(x)
 
@@ -431,8 +438,7 @@ class Decoder:
         ``rows`` and ``positions`` are each token's own, ``wanted`` the tokens whose logits are asked for.
         """
         step = self.step(1, positions, cache, rows, cache.slots)
-        x = self.run(self.embed(tokens[:, None]), step, self.layers)
-        return self.logits(x[wanted, 0])
+        return self.forward(tokens[:, None], step, wanted=wanted)
 
     def embed(self, tokens: Int[Tensor, "B T"]) -> Hidden:
         """The residual stream before the first block."""
@@ -574,12 +580,12 @@ class Decoder:
         by_kernels = self.kernels is not None and (T == 1 or self.kernels.ragged)
         positions = starts[:, None]
         if T > 1:
-            positions = positions + torch.arange(T, device=self.device)
+            positions = (positions + torch.arange(T, device=self.device)).clamp(max=cache.slots - 1)
         self._grow_tables(cache.slots)
         return Step(
             positions=positions,
             by_kernels=by_kernels,
-            rotary=self._tables if by_kernels else self._tables_at(positions.clamp(max=cache.slots - 1)),
+            rotary=self._tables if by_kernels else self._tables_at(positions),
             slots=None if by_kernels else cache.slot_index(rows, positions),
             masks={} if by_kernels else {window: self._mask(positions, context, window) for window in self.windows},
             cache=cache,
