@@ -162,6 +162,28 @@ def test_tokens_and_text_are_heard_in_their_order_and_all_of_them(engine: Engine
         assert [event for event in own if isinstance(event, Finished)] == own[-1:] == [Finished(index, one)]
 
 
+def test_an_answer_by_choice_is_the_likeliest_of_those_allowed(engine: Engine) -> None:
+    """Beside free ones, told like them, with the probability of each."""
+    heard: list[Event] = []
+    text = "Which would float?\nSummarize:"
+    choices = engine.continuations(text, [f"So the answer is option {letter}." for letter in "ABC"])
+    prompts = [engine.encode(text), *PROMPTS[:3]]
+    by_choice = [Request(prompt_ids=prompt, choices=choices, max_new_tokens=2) for prompt in prompts]
+    done = engine.generate([*by_choice, *tiny.requests(PROMPTS[:2], max_new_tokens=NEW)], heard.append)
+    fork = next(at for at in range(len(choices[0])) if len({one[at] for one in choices}) > 1)
+    for index, (prompt, one) in enumerate(zip(prompts, done, strict=False)):
+        logits = tiny.raw_logits("llama", [*prompt, *choices[0][:fork]], len(prompt))[-1]
+        wanted = logits[[ids[fork] for ids in choices]].softmax(-1)
+        assert one.chosen == int(wanted.argmax())
+        assert one.token_ids == choices[one.chosen]
+        assert one.choices == pytest.approx(wanted.tolist(), rel=1e-3)
+        own = [event for event in heard if event.id == index]
+        assert tuple(event.token for event in own if isinstance(event, NewToken)) == one.token_ids
+        assert "".join(event.text for event in own if isinstance(event, NewText)) == one.text
+        assert own[-1] == Finished(index, one)
+    assert [one.token_ids for one in done[4:]] == [expected(prompt) for prompt in PROMPTS[:2]]
+
+
 def test_requests_join_while_others_run(engine: Engine) -> None:
     wanted: dict[int, Request] = {}
     done: dict[int, Completion] = {}

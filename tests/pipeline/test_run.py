@@ -105,6 +105,34 @@ def test_counted_work_is_the_work_done(shots: int, exact: bool, skipped: str | N
     assert shots or trace.stages[2].reused_tokens > 0, "stages continue each other's prompts"
 
 
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("skipped", [None, "recall", "analysis", "summary"])
+def test_counted_work_of_answers_by_choice(exact: bool, skipped: str | None) -> None:
+    """Tokens that are taken without asking cost no forward; also where a later stage goes on from such a text."""
+    task = load_task("three_stage")
+    recall, analysis, summary = short(task).stages
+    told = recall.model_copy(update={"one_of": "It is {choice}."})
+    task = task.model_copy(update={"stages": (told, analysis, summary)}).answering("choice")
+    used = TorchEngine(packed()) if exact else engine()
+    stages = {skipped: StagePlan(schedule=SkipSchedule.fixed(["1.ffn"]))} if skipped else {}
+    plan = full(used, task).model_copy(update={"stages": stages})
+    done: list[Prefill | Decode] = []
+    used.on_pass = done.append
+    (trace,) = run(used, task, QUESTIONS[2:], plan)
+    expected: list[Prefill | Decode] = []
+    for stage in trace.stages:
+        work = work_of(stage)
+        expected += [*passes(work.prefix, 8), *passes(work.rows, 8)]
+    assert done == expected
+    fresh = TorchEngine(packed()) if exact else engine()
+    again = run(fresh, task, [*QUESTIONS, *QUESTIONS[2:]], plan)[-1]
+    assert texts([again]) == texts([trace]), "what was not run is nowhere held as if it had been"
+    assert again == trace or not exact, "in fp32 up to the last bits"
+    assert trace.answer == trace.stages[-1].completions[0].chosen is not None
+    assert trace.choices[trace.answer] == max(trace.choices)
+    assert trace.margin == pytest.approx(abs(trace.choices[0] - trace.choices[1]))
+
+
 def test_votes_differ_and_are_the_same_whatever_runs_beside_them(task: Task) -> None:
     task = task.model_copy(
         update={"stages": tuple(s.model_copy(update={"sampling": Sampling(temperature=1.5)}) for s in task.stages)}

@@ -306,3 +306,37 @@ def test_a_label_goes_with_the_text_that_it_announced(prompt: str, left: str) ->
 def test_limits_can_be_changed_by_stage() -> None:
     task = load_task("three_stage").with_limits({"recall": 7})
     assert [stage.max_new_tokens for stage in task.stages] == [7, 200, 200]
+
+
+def test_a_task_by_choice_is_another_one_and_says_what_may_be_written(task: Task) -> None:
+    chosen = task.answering("choice")
+    assert chosen.stages[-1].choices(CAR) == ("So the answer is option A.", "So the answer is option B.")
+    assert [chosen.parse(text, CAR) for text in chosen.stages[-1].choices(CAR)] == [0, 1]
+    assert not task.by_choice
+    assert chosen.by_choice
+    assert task.fingerprint != chosen.fingerprint, "a plan that was found without it does not fit"
+    assert chosen.answering("free") == task
+    assert chosen.answering("choice") == chosen
+    assert task.stages[-1].choices(CAR) == ()
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ({"one_of": "So the answer is option A."}, "the same text for every choice"),
+        ({"one_of": "It is {letter}."}, "answer_pattern .* reads 'It is A.' as another answer, or none"),
+        ({"one_of": "{question} {letter}"}, "its one_of uses .question."),
+        ({"one_of": "{letter}", "fan_out": "choices"}, "has a choice already"),
+    ],
+)
+def test_texts_that_do_not_tell_choices_apart_are_refused(task: Task, stage: dict[str, str], said: str) -> None:
+    content = task.model_dump()
+    content["stages"][-1] |= stage
+    with pytest.raises(ValidationError, match=said):
+        Task.model_validate(content)
+
+
+def test_a_task_without_such_texts_says_how_to_write_them(task: Task) -> None:
+    last = task.stages[-1].model_copy(update={"target": None})
+    with pytest.raises(OptionError, match=r"stage summary .* does not say what its texts may be"):
+        task.model_copy(update={"stages": (*task.stages[:-1], last)}).answering("choice")

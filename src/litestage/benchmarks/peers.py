@@ -32,6 +32,7 @@ from litestage.core import (
     Request,
     TokenIds,
 )
+from litestage.core.choices import allowed, probabilities
 from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
 from litestage.engine.step_times import StepTimes, works_behind
@@ -124,7 +125,8 @@ class TransformersEngine(EngineAround):
     """Prompts by transformers' own `generate`, at full depth: sorted by length, padded on the left, in batches.
 
     Rows end at EOS or a stop string, and a batch when all its rows have ended. Requests of a batch have the same stop
-    strings, sampling and limit. Prompts are encoded as by ``ours``; draws are torch's own, without a request's seed.
+    strings, sampling and limit. An answer by choice is `generate` with the tokens that may come next. Prompts are
+    encoded as by ``ours``; draws are torch's own, without a request's seed.
     """
 
     def __init__(self, model: PreTrainedModel, ours: TorchEngine, batch_size: int) -> None:
@@ -165,13 +167,13 @@ class TransformersEngine(EngineAround):
 
     def _kind(self, id: int) -> object:
         request, limit, _ = self._waiting[id]
-        return request.stop, request.sampling, limit
+        return request.stop, request.sampling, limit, bool(request.choices)
 
     def _limit(self, request: Request) -> int:
         """Most new tokens; raises `OptionError` for what transformers cannot run."""
         if request.stage_plan != FULL_DEPTH:
             raise OptionError(f"{TRANSFORMERS} decodes at full depth and without exit alone. Leave the plan out.")
-        return min(request.max_new_tokens, self.ours.room(request.prompt_ids))
+        return self.ours.check(request)
 
     @torch.inference_mode()
     def _batch(self, requests: Sequence[Request], limit: int) -> list[Completion]:
@@ -185,9 +187,34 @@ class TransformersEngine(EngineAround):
             pad_token_id=self.eos_id,
             eos_token_id=list(self.ours.model.eos_ids),
             stopping_criteria=StoppingCriteriaList([_Stops(self.ours, requests[0].stop, width)]),
+            return_dict_in_generate=True,
             **_sampling(requests[0]),
+            **_choosing(requests, width, self.eos_id),
         )
-        return [self._completion(r, row[width:].tolist()) for r, row in zip(requests, out, strict=True)]
+        written = [row[width:].tolist() for row in out.sequences]
+        return [
+            self._completion(request, tokens) if not request.choices else self._chosen(request, tokens, out.logits, row)
+            for row, (request, tokens) in enumerate(zip(requests, written, strict=True))
+        ]
+
+    def _chosen(self, request: Request, tokens: list[int], logits: Sequence[torch.Tensor], row: int) -> Completion:
+        """An answer by choice, with what `generate` saw at its forks."""
+        chosen = next(i for i, one in enumerate(request.choices) if list(one) == tokens[: len(one)])
+        text = request.choices[chosen]
+        asked = []
+        for at in range(len(text)):
+            if len(only := allowed(request.choices, text[:at])) > 1:
+                likely = logits[at][row, only].softmax(-1).tolist()
+                asked.append((at, dict(zip(only, likely, strict=True))))
+        return Completion(
+            token_ids=text,
+            text=self.decode(text[:-1]),
+            confidences=(1.0,) * len(text),
+            finish_reason="eos",
+            counts=Counts(prefilled=len(request.prompt_ids), decoded=len(text) - 1),
+            choices=probabilities(request.choices, text, asked),
+            chosen=chosen,
+        )
 
     def _completion(self, request: Request, tokens: list[int]) -> Completion:
         """Tokens end where the row did: what `generate` fills a batch up with behind it was not written."""
@@ -206,6 +233,17 @@ class TransformersEngine(EngineAround):
             finish_reason="stop" if stopped is not None else "length" if ended is None else "eos",
             counts=Counts(prefilled=len(request.prompt_ids), decoded=len(tokens) - 1),
         )
+
+
+def _choosing(requests: Sequence[Request], width: int, end: int) -> dict[str, Any]:
+    """What `generate` takes of answers by choice; nothing where they are free."""
+    if not requests[0].choices:
+        return {}
+
+    def may_follow(row: int, ids: torch.Tensor) -> list[int]:
+        return allowed(requests[row].choices, ids[width:].tolist()) or [end]
+
+    return {"prefix_allowed_tokens_fn": may_follow, "output_logits": True}
 
 
 def _sampling(request: Request) -> dict[str, Any]:

@@ -105,6 +105,8 @@ def _show(session: Session, question: Question, plan: Plan, explain: bool) -> No
         if trace.answer is None
         else f"({chr(65 + trace.answer)}) {question.choices[trace.answer]}"
     )
+    if trace.answer is not None and trace.choices:
+        chosen += f", {trace.choices[trace.answer]:.0%} among the choices"
     right = "" if question.answer is None else f"  ({'right' if trace.correct else 'wrong'})"
     OUT.print(Text.assemble(("Answer: ", "bold green"), chosen, (right, "dim")))
 

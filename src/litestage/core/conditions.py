@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from litestage.core.layers import Record
 
 
@@ -26,6 +28,13 @@ class RunConditions(Machine):
     seed: int
     shots: int
     """Worked examples in every prompt."""
+    answers: Literal["free", "choice"] = "free"
+    """Whether the model writes its answer as it likes, or picks one of the texts that stand for the choices."""
+
+    @property
+    def how_asked(self) -> str:
+        """What of the task shapes its figures, in words."""
+        return f"{self.shots} worked examples in the prompt" + (", answers by choice" * (self.answers == "choice"))
 
     @property
     def precision(self) -> str:

@@ -64,6 +64,10 @@ class Engine(Protocol):
         """
         ...
 
+    def continuations(self, prompt: str, texts: Sequence[str], chat: Chat | None = None) -> tuple[TokenIds, ...]:
+        """Token ids of each text behind a prompt, with the token that ends it: what a request may choose between."""
+        ...
+
     @property
     def eos_id(self) -> int:
         """The token that ends a text, and takes the place of one that breaks the exit rule."""
@@ -164,6 +168,9 @@ class EngineAround(Stepping):
 
     def encode(self, text: str, chat: Chat | None = None) -> TokenIds:
         return self.engine.encode(text, chat)
+
+    def continuations(self, prompt: str, texts: Sequence[str], chat: Chat | None = None) -> tuple[TokenIds, ...]:
+        return self.engine.continuations(prompt, texts, chat)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return self.engine.decode(token_ids)

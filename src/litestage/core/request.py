@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from litestage.core.choices import check_choices
 from litestage.core.exits import ExitReason
 from litestage.core.layers import Record
 from litestage.core.plan import FULL_DEPTH, StagePlan, content_hash
@@ -62,10 +63,19 @@ class Request(Record):
     sampling: Sampling = GREEDY
     seed: int = 0
     """Only matters when sampling; leave it 0 for greedy requests so that equal work has equal keys."""
+    choices: tuple[tuple[int, ...], ...] = ()
+    """The text is one of these, each with the token that ends it; any text without. What a request may say besides
+    where a text ends (its limit, stop strings, an exit rule) then has no part in it."""
+
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> Self:
+        check_choices(self.choices)
+        return self
 
     def key(self) -> str:
         """A stable hash, for stores that outlive the process."""
-        return content_hash(self.model_dump(mode="json"))
+        unused = set() if self.choices else {"choices"}  # as before there were any
+        return content_hash(self.model_dump(mode="json", exclude=unused))
 
 
 class Counts(Record):
@@ -74,6 +84,8 @@ class Counts(Record):
     prefilled: int = 0
     reused: int = 0
     decoded: int = 0
+    joined: int = 0
+    """Generated tokens that were prefilled behind the prompt, as nothing had to be decided before them."""
 
 
 class Completion(Record):
@@ -89,6 +101,24 @@ class Completion(Record):
     confidences: tuple[float, ...]
     finish_reason: FinishReason
     counts: Counts = Counts()
+    choices: tuple[float, ...] = ()
+    """Of an answer by choice: how probable each allowed text was among them, in the request's order; of those that
+    parted from the text before they parted from each other, how probable their common beginning was."""
+    chosen: int | None = None
+    """Which of them the text is."""
+    asked: tuple[int, ...] = ()
+    """How many tokens came before each token of it that was decided; the others followed from those."""
+
+    @property
+    def margin(self) -> float | None:
+        """How much more probable the text was than the likeliest other one; None where it was free.
+
+        Below 0 where a draw took a less probable one.
+        """
+        if self.chosen is None:
+            return None
+        others = [p for place, p in enumerate(self.choices) if place != self.chosen]
+        return self.choices[self.chosen] - max(others, default=0.0)
 
     @property
     def exited(self) -> bool:

@@ -11,11 +11,24 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Lengths of one generation in tokens: prompt to compute, prompt copied from a prefix, decode steps to run."""
+    """Lengths of one generation in tokens: prompt to compute, prompt copied from a prefix, decode steps to run.
+
+    ``joined`` tokens of its text are among those to compute. ``runs`` are the tokens of each decode forward, where not
+    every one runs a single token.
+    """
 
     prefill: int
     reused: int
     decode: int
+    joined: int = 0
+    runs: tuple[int, ...] = ()
+
+    def forwards(self) -> Iterator[tuple[int, int]]:
+        """Of each decode forward: decode steps before it, and the tokens that it runs."""
+        step = self.joined
+        for tokens in self.runs or (1,) * self.decode:
+            yield step, tokens
+            step += tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +93,21 @@ def passes(rows: Sequence[Row], capacity: int) -> Iterator[Prefill | Decode]:
     that decides its last token, and its slot is free from then on.
     """
     waiting = sorted(rows, key=lambda row: -row.prefill)
-    active: list[tuple[Row, int]] = []
+    active: list[tuple[Row, list[tuple[int, int]], int]] = []
+    """With its forwards, and how many of them have run."""
     while waiting or active:
         sizes = [row.prefill for row in waiting[:capacity]]
         if admitted := waiting[: rows_to_admit(len(active), sizes, capacity)]:
             del waiting[: len(admitted)]
             if new := [row for row in admitted if row.prefill]:
                 yield Prefill(len(new), sum(row.prefill for row in new), max(row.prefill + row.reused for row in new))
-            active += [(row, 0) for row in admitted if row.decode]
+            active += [(row, list(row.forwards()), 0) for row in admitted if row.decode]
             continue
-        context = max(row.prefill + row.reused + step + 1 for row, step in active)
-        yield Decode(len(active), context, min(step for _, step in active))
-        active = [(row, step + 1) for row, step in active if step + 1 < row.decode]
+        now = [(row.prefill + row.reused - row.joined, *forwards[done]) for row, forwards, done in active]
+        context = max(prompt + step + tokens for prompt, step, tokens in now)
+        more = sum(tokens - 1 for _, _, tokens in now)
+        yield Decode(len(active), context, min(step for _, step, _ in now), more)
+        active = [(row, forwards, done + 1) for row, forwards, done in active if done + 1 < len(forwards)]
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -47,5 +47,15 @@ class Trace(Record, Shown):
         return any(stage.no_room for stage in self.stages)
 
     @property
+    def choices(self) -> tuple[float, ...]:
+        """How probable each choice was, where the answer was one by choice; empty where it was free."""
+        return self.stages[-1].completions[-1].choices
+
+    @property
+    def margin(self) -> float | None:
+        """How much more probable the answer was than the next choice; None where it was free."""
+        return self.stages[-1].completions[-1].margin
+
+    @property
     def correct(self) -> bool:
         return self.answer is not None and self.answer == self.gold

@@ -61,7 +61,7 @@ class Run(NamedTuple):
         pending, most = row.tokens[row.ran :], row.most_tokens
         if len(pending) > most:
             return cls(tuple(pending[:most]), decides=0)
-        draft = guess[: most - len(pending)]
+        draft = () if row.request.choices else guess[: most - len(pending)]
         for place, token in enumerate(draft):
             if token in eos_ids:
                 draft = draft[:place]
@@ -198,7 +198,7 @@ class Batch:
         return (
             due.step is not None
             and due.step.width == 1
-            and all(row.runs for row in due.rows)
+            and all(row.runs and not row.request.choices for row in due.rows)
             and all(run.decides == 1 for run in due.runs)
             and len(first.programs) == 1
             and max(row.length for row in due.rows) + 2 <= due.step.context
@@ -257,7 +257,7 @@ class Batch:
             return None
         ids = tuple(row.id for row in rows)
         if ids != self._shared[0]:
-            self._shared = ids, shared_prefixes([(row.cache_row, row.request.prompt_ids) for row in rows])
+            self._shared = ids, shared_prefixes([(row.cache_row, row.opening) for row in rows])
         found = self._shared[1]
         if found is None or len(owners) == len(rows):
             return found

@@ -26,6 +26,7 @@ from litestage.core import (
     SubLayer,
     TokenIds,
 )
+from litestage.core.choices import allowed, forced
 from litestage.core.engine import Stepping
 from litestage.core.exits import Value
 from litestage.core.request import EXITS
@@ -34,7 +35,7 @@ from litestage.engine.batch import Batch, Due, OnLogits, OnPass, Propose, prefil
 from litestage.engine.detokeniser import Detokeniser, TextStream
 from litestage.engine.not_finite import not_finite
 from litestage.engine.row import Generation
-from litestage.engine.sampling import uniforms_of
+from litestage.engine.sampling import decide, uniforms_of
 from litestage.engine.steps import FixedSteps
 from litestage.engine.tree import Found, TokenTree
 from litestage.models import Cache, LoadedModel
@@ -104,9 +105,9 @@ class TorchEngine(Stepping):
         self._wave: list[TokenIds] = []
         """Beginnings that were prefilled last."""
         self._events: list[Event] = []
-        self._encode = lru_cache(maxsize=ENCODED)(
-            partial(_encoded, model)
-        )  # of a method it would keep the engine alive
+        # Of methods they would keep the engine alive.
+        self._encode = lru_cache(maxsize=ENCODED)(partial(_encoded, model))
+        self._continue = lru_cache(maxsize=ENCODED)(partial(_continued, model))
 
     @property
     def identity(self) -> ModelIdentity:
@@ -141,6 +142,10 @@ class TorchEngine(Stepping):
         """Token ids of a prompt; with ``chat`` as a user's turn in the model's chat template."""
         return self._encode(text, chat)
 
+    def continuations(self, prompt: str, texts: Sequence[str], chat: Chat | None = None) -> tuple[TokenIds, ...]:
+        """See `litestage.core.Engine`: as training teaches a text behind its prompt."""
+        return self._continue(prompt, tuple(texts), chat)
+
     @property
     def eos_id(self) -> int:
         """The token that ends a text, and takes the place of one that breaks the exit rule."""
@@ -166,12 +171,33 @@ class TorchEngine(Stepping):
         if (rule := request.stage_plan.exit) is not None and rule.missing:
             raise PlanError(f"The exit rule {rule} lacks {rule.missing}. `litestage search` finds it.")
         self._weights(request.stage_plan.compensation)
-        return min(request.max_new_tokens, self.room(request.prompt_ids))
+        room = self.room(request.prompt_ids)
+        return self._check_choices(request, room) if request.choices else min(request.max_new_tokens, room)
+
+    def _check_choices(self, request: Request, room: int) -> int:
+        """The longest allowed text's tokens."""
+        if any(token in self.model.eos_ids for one in request.choices for token in one[:-1]) or not all(
+            one[-1] in self.model.eos_ids for one in request.choices
+        ):
+            raise OptionError(
+                "Each text that an answer may be ends with the token that ends a text, and has it nowhere else: "
+                f"of {self.identity.id} {self.eos_id}. Take them from the engine's continuations()."
+            )
+        longest = max(map(len, request.choices))
+        if longest > room:
+            raise OptionError(
+                f"A prompt has {len(request.prompt_ids)} tokens and an answer to choose up to {longest}; "
+                f"{self.identity.id} takes {self.max_context} together. Shorten the question, or use fewer worked "
+                "examples (--shots)."
+            )
+        return longest
 
     def add(self, request: Request, *, stream: bool = False) -> int:
         """See `litestage.core.Engine`."""
         limit, plan = self.check(request), request.stage_plan
         weights, (batch, _) = self._weights(plan.compensation), self._ready()
+        lead = _lead(request)
+        opened = plan.schedule.leading_full_depth(len(lead))
         self._next_id += 1
         self._arrived.append(
             Generation(
@@ -183,6 +209,10 @@ class TorchEngine(Stepping):
                     batch.program(one.skipped, plan.compensation, weights) for one in plan.schedule.segments
                 ),
                 stream=TextStream(self.detokeniser, request.stop) if stream else None,
+                tokens=[*lead],
+                confidences=[1.0] * len(lead),
+                opened=opened,
+                ran=opened,
             )
         )
         return self._next_id - 1
@@ -267,7 +297,7 @@ class TorchEngine(Stepping):
         """Those that have arrived wait behind the others, the ones with most to prefill first."""
         if not self._arrived:
             return
-        prompts = [row.request.prompt_ids for row in self._arrived]
+        prompts = [row.opening for row in self._arrived]
         shared = shared_lengths(prompts) if self._share else {}
         held = {prompt: tree.find(prompt).length for prompt in shared}
         for row, prompt in zip(self._arrived, prompts, strict=True):
@@ -299,7 +329,7 @@ class TorchEngine(Stepping):
     def _beginnings(self, tree: TokenTree) -> dict[TokenIds, Found]:
         """What is to be prefilled first because several that wait begin with it, and what is there of it."""
         window = [row for row in self._waiting[: tree.free] if not row.looked_at] if self._share else []
-        prompts = [row.request.prompt_ids for row in window]
+        prompts = [row.opening for row in window]
         held = {prompt: tree.find(prompt).length for prompt in set(prompts)}
         found = shared_beginnings(prompts, [held[prompt] for prompt in prompts])
         if not found or found == self._wave:
@@ -314,13 +344,14 @@ class TorchEngine(Stepping):
     def _enter(self, batch: Batch, tree: TokenTree, count: int) -> None:
         """Prefill new rows, always at full depth, and decide their first token."""
         rows, self._waiting = self._waiting[:count], self._waiting[count:]
-        prompts = [row.request.prompt_ids for row in rows]
+        prompts = [row.opening for row in rows]
         found = {prompt: tree.find(prompt) if self._share else Found(0, 0) for prompt in set(prompts)}
         places, logits = self._fill(tree, prompts, [found[prompt] for prompt in prompts])
         for row, place in zip(rows, places, strict=True):
             row.cache_row = place
         batch.active += rows
-        self._accept(batch.first(rows, logits))
+        if undecided := [place for place, row in enumerate(rows) if row.ran == len(row.tokens)]:
+            self._accept(batch.first([rows[place] for place in undecided], logits[undecided]))
 
     def _fill(
         self, tree: TokenTree, prompts: Sequence[TokenIds], found: Sequence[Found]
@@ -362,6 +393,9 @@ class TorchEngine(Stepping):
             if not row.runs:
                 continue
             row.ran += run.pending
+            if row.request.choices and run.decides:
+                self._choose(row, due.pending.logits[first], confidences[0])
+                continue
             for place, (token, sure) in enumerate(zip(tokens, confidences, strict=True)):
                 self._take(row, token, sure, due.pending.logits[first + place])
                 if not row.runs or place == len(run.draft) or run.draft[place] != token:
@@ -370,9 +404,7 @@ class TorchEngine(Stepping):
 
     def _take(self, row: Generation, token: int, sure: float, logits: Float[Tensor, " V"]) -> None:
         """Give a row its next token, or find that it ends there."""
-        if not isfinite(sure):
-            row.cancelled = True
-            raise not_finite(self.model, (*row.request.prompt_ids, *row.tokens))
+        self._check_finite(row, sure)
         row.accept(token, sure, self.model.eos_ids, self._seen(row, token, logits))
         if row.reason in (None, "length") and self.detokeniser.stops(row.tokens, row.request.stop):
             row.reason = "stop"
@@ -385,11 +417,28 @@ class TorchEngine(Stepping):
             return None
         return entropy_bits(logits) if rule.looks_at == "entropy" else rule.read(self.decode([*row.tokens, token]))
 
+    def _check_finite(self, row: Generation, sure: float) -> None:
+        if not isfinite(sure):
+            row.cancelled = True
+            raise not_finite(self.model, (*row.request.prompt_ids, *row.tokens))
+
+    def _choose(self, row: Generation, logits: Float[Tensor, " V"], sure: float) -> None:
+        """Give a row the next token of those that its answer may go on with."""
+        self._check_finite(row, sure)
+        only = allowed(row.request.choices, row.tokens)
+        fork = logits[only].float()
+        u = None if row.uniforms is None else row.uniforms[len(row.tokens)][None].to(fork.device)
+        at, _ = decide(fork[None], row.request.sampling, u)
+        row.asked.append((len(row.tokens), dict(zip(only, fork.softmax(-1).tolist(), strict=True))))
+        row.choose(only[int(at)], sure)
+        self._tell(row)
+
     def _tell(self, row: Generation) -> None:
         """What is new of a row."""
         text = self._text(row) if row.reason else ""
         if row.stream is not None:
-            self._events.append(NewToken(row.id, row.tokens[-1]))
+            self._events += [NewToken(row.id, token) for token in row.tokens[row.told :]]
+            row.told = len(row.tokens)
             if piece := row.stream.last(text) if row.reason else row.stream.next(row.tokens):
                 self._events.append(NewText(row.id, piece))
         if row.reason:
@@ -428,6 +477,16 @@ class TorchEngine(Stepping):
 
 def _encoded(model: LoadedModel, text: str, chat: Chat | None) -> TokenIds:
     return model.prompts.encode([text], chat)[0]
+
+
+def _continued(model: LoadedModel, prompt: str, texts: tuple[str, ...], chat: Chat | None) -> tuple[TokenIds, ...]:
+    return tuple(one.target for one in model.prompts.teach([prompt] * len(texts), texts, chat))
+
+
+def _lead(request: Request) -> TokenIds:
+    """What every allowed text begins with: the tokens that run at full depth, as the prompt's do, are prefilled."""
+    lead = forced(request.choices)
+    return lead if allowed(request.choices, lead) else ()
 
 
 def _weighted(visit: Visit, weight: int) -> Observer | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from litestage.core import Completion, Counts, FinishReason, Request
+from litestage.core import Completion, Counts, FinishReason, Request, TokenIds
+from litestage.core.choices import allowed, forced, probabilities
 from litestage.core.exits import Value
 from litestage.engine.detokeniser import TextStream
 
@@ -37,10 +38,21 @@ class Generation:
     """Whether what it shares with others that wait is in the cache."""
     reason: FinishReason | None = None
     cancelled: bool = False
+    told: int = 0
+    """Tokens that whoever listens has heard of."""
+    opened: int = 0
+    """Generated tokens that are prefilled with the prompt, as nothing had to be decided before them."""
+    asked: list[tuple[int, dict[int, float]]] = field(default_factory=list)
+    """Forks of an answer by choice: how many tokens came before, and how probable each allowed one was."""
 
     @property
     def runs(self) -> bool:
         return self.reason is None and not self.cancelled
+
+    @property
+    def opening(self) -> TokenIds:
+        """What is prefilled."""
+        return self.request.prompt_ids + tuple(self.tokens[: self.opened])
 
     @property
     def length(self) -> int:
@@ -103,13 +115,25 @@ class Generation:
         if self.reason is None and len(self.tokens) >= self.max_new_tokens:
             self.reason = "length"
 
+    def choose(self, token: int, confidence: float) -> None:
+        """Take the next token of an answer by choice, and what follows from it up to the next fork or the end."""
+        rest = forced(self.request.choices, [*self.tokens, token])
+        self.tokens += [token, *rest]
+        self.confidences += [confidence, *[1.0] * len(rest)]
+        if not allowed(self.request.choices, self.tokens):
+            self.reason = "eos"
+
     def completion(self, text: str) -> Completion:
         """Its counts are of the request alone; what the cache held of the prompt is not in them."""
         assert self.reason is not None
+        tokens, choices = tuple(self.tokens), self.request.choices
         return Completion(
-            token_ids=tuple(self.tokens),
+            token_ids=tokens,
             text=text,
             confidences=tuple(self.confidences),
             finish_reason=self.reason,
-            counts=Counts(prefilled=len(self.request.prompt_ids), decoded=len(self.tokens) - 1),
+            counts=Counts(prefilled=len(self.request.prompt_ids), decoded=self.ran - self.opened, joined=self.opened),
+            choices=probabilities(choices, tokens, self.asked),
+            chosen=choices.index(tokens) if choices else None,
+            asked=tuple(at for at, _ in self.asked),
         )

@@ -125,7 +125,7 @@ class CachedEngine(EngineAround):
         Entropies are not stored.
         """
         rule = request.stage_plan.exit
-        if rule is None:
+        if rule is None or request.choices:
             return None
         patient = request.model_copy(update={"stage_plan": request.stage_plan.model_copy(update={"exit": None})})
         if rule.looks_at == "entropy" or rule.missing or (whole := self._find(self._key(patient))) is None:

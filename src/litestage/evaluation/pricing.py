@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from litestage.core.errors import DataError, OptionError
 from litestage.core.layers import Record
 from litestage.core.plan import Plan, StagePlan
+from litestage.core.request import Completion
 from litestage.core.rows import BEGINNING, Prefill, Row, passes
 from litestage.core.trace import StageTrace, Trace
 from litestage.evaluation.cost_model import CostModel
@@ -106,11 +107,23 @@ def work_of(stage: StageTrace) -> Work:
     new = stage.shared_tokens - already if len(stage.prompt_tokens) > 1 else 0
     new = new if new >= BEGINNING else 0
     rows = tuple(
-        Row(prefill=prompt - reused, reused=reused, decode=completion.counts.decoded)
+        row_of(prompt, min(already + new, prompt), completion)
         for prompt, completion in zip(stage.prompt_tokens, stage.completions, strict=True)
-        for reused in [min(already + new, prompt)]
     )
     return Work((Row(prefill=new, reused=already, decode=0),) if new else (), rows)
+
+
+def row_of(prompt: int, reused: int, completion: Completion) -> Row:
+    """A generation's work. Of an answer by choice each forward runs all that came before a decision."""
+    counts = completion.counts
+    runs = (after - before for before, after in pairwise((counts.joined, *completion.asked)))
+    return Row(
+        prefill=prompt + counts.joined - reused,
+        reused=reused,
+        decode=counts.decoded,
+        joined=counts.joined,
+        runs=tuple(tokens for tokens in runs if tokens),
+    )
 
 
 def _pricer(
@@ -134,7 +147,7 @@ def _pricer(
                 # Rows whose whole prompt is there already need no forward.
                 prefill += model.prefill_seconds(step) if step.tokens else 0
             else:
-                base, per_context = line(step.rows, segment(step.step))
+                base, per_context = line(step.tokens, segment(step.step))
                 decode += base + per_context * step.context
         return prefill, decode
 

@@ -132,6 +132,13 @@ class DataOptions(Options):
     shots: int | None = option(
         None, "N", "Worked examples in each prompt. Default: 3, none for a model trained on the task.", WHAT
     )
+    answering: str | None = option(
+        None,
+        "free|choice",
+        "Whether the last stage writes as it likes, or one of the texts that stand for the choices. "
+        "Default: as the task says; the built-in ones write as they like.",
+        WHAT,
+    )
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ def load(
     """Load a model and a task; all work is kept in the folder ``out``, if any, and resumed from there.
 
     ``options`` are those of the command line by their names: adapter, device, dtype, quantise; data, split, limit,
-    shots; batch_size, workers, seed. One worker answers unless more are asked for: with several, a script needs an
-    ``if __name__ == "__main__":`` around its work, as Python says.
+    shots, answering; batch_size, workers, seed. One worker answers unless more are asked for: with several, a script
+    needs an ``if __name__ == "__main__":`` around its work, as Python says.
     """
     named: dict[str, Any] = {"name": str(model), "task": str(task), "workers": 1} | {
         k: _text(v) for k, v in options.items()
@@ -91,6 +91,8 @@ class Session:
     ) -> None:
         self.model, self.data, self.decoding, self.progress = model, data, decoding, progress
         task = load_task(data.task)
+        if data.answering is not None:
+            task = task.answering("choice" if data.answering == "choice" else "free")
         self.engine = load_engine(model, decoding.batch_size)
         tuned = task.name in self.engine.model.tuned_for
         shots = data.shots if data.shots is not None else 0 if tuned else min(DEFAULT_SHOTS, len(task.examples))
@@ -237,6 +239,7 @@ class Session:
             tokenizer=self.engine.model.tokenizer_fingerprint,
             task=self.task.name,
             shots=len(self.task.shots),
+            answers="choice" if self.task.by_choice else "free",
             hardware=hardware(decoder.device),
             device=decoder.device.type,
             threads=torch.get_num_threads(),

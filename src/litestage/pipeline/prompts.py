@@ -28,6 +28,8 @@ class Prompts:
     """What the branches, the votes or a later stage's prompts have in common; empty when nothing more is gained."""
     reused: int
     """Leading tokens that earlier stages of this question prefilled."""
+    choices: tuple[tuple[TokenIds, ...], ...]
+    """What each prompt's text may be; nothing for one that is free."""
 
 
 def encode_prompts(
@@ -48,19 +50,21 @@ def encode_prompts(
     """
     prompts = tuple(task.prompts(stage, question, texts))
     ids = tuple(engine.encode(prompt, task.chat) for prompt in prompts)
-    longest = max(map(len, ids))
+    allowed = stage.choices(question)
+    choices = tuple(engine.continuations(prompt, allowed, task.chat) if allowed else () for prompt in prompts)
+    longest = max(len(prompt) + max(map(len, some), default=1) - 1 for prompt, some in zip(ids, choices, strict=True))
     if longest >= engine.max_context and not texts:
         raise DataError(
             f"Question {question.id}: its {stage.name} prompt has {longest} tokens, but {engine.identity.id} takes "
             f"{engine.max_context} with its answer. Shorten the question, or use fewer worked examples (--shots)."
         )
     if longest >= engine.max_context or not room:
-        return Prompts(prompts, ((),) * len(prompts), (), (), 0)
+        return Prompts(prompts, ((),) * len(prompts), (), (), 0, ())
     shared = common_prefix(ids) if len(ids) > 1 else ids[0] if votes > 1 or _continued(task, stage) else ()
     first = shared or ids[0]
     reused = max((common_length(first, prompt) for prompt in asked), default=0)
     worth = len(shared) > max(len(header), reused)
-    return Prompts(prompts, ids, header, shared if worth else (), reused)
+    return Prompts(prompts, ids, header, shared if worth else (), reused, choices)
 
 
 def header_of(engine: Engine, task: Task, stage: Stage) -> TokenIds:

@@ -121,9 +121,7 @@ def _run_paths(
             )
             for path in paths
         ]
-        requests = [
-            _requests(task, stage, plan, path, ids.ids, votes, seed) for path, ids in zip(paths, prompts, strict=True)
-        ]
+        requests = [_requests(stage, plan, path, one, votes, seed) for path, one in zip(paths, prompts, strict=True)]
         completions = iter(engine.generate([request for some in requests for request in some], on_event))
         for path, one, some in zip(paths, prompts, requests, strict=True):
             done = [next(completions) for _ in some] or [NO_ROOM] * len(one.ids)
@@ -134,9 +132,7 @@ def _run_paths(
     return [_trace(task, path) for path in paths]
 
 
-def _requests(
-    task: Task, stage: Stage, plan: Plan, path: _Path, prompts: Sequence[TokenIds], votes: int | None, seed: int
-) -> list[Request]:
+def _requests(stage: Stage, plan: Plan, path: _Path, prompts: Prompts, votes: int | None, seed: int) -> list[Request]:
     sampling = GREEDY if votes is None else stage.sampling
     return [
         Request(
@@ -146,8 +142,9 @@ def _requests(
             stop=stage.stop,
             sampling=sampling,
             seed=0 if sampling.is_greedy else _seed(seed, path.question.id, path.vote, stage.name, branch),
+            choices=choices,
         )
-        for branch, ids in enumerate(prompts)
+        for branch, (ids, choices) in enumerate(zip(prompts.ids, prompts.choices, strict=False))
         if ids
     ]
 
@@ -181,7 +178,7 @@ def _held(
 ) -> Iterator[TokenIds]:
     """What later stages may begin with: a stage's prompts, and what was written behind them at full depth."""
     for ids, completion in zip(prompts, completions, strict=True):
-        steps = completion.counts.decoded if engine.keeps_written else 0
+        steps = completion.counts.joined + completion.counts.decoded if engine.keeps_written else 0
         yield ids + completion.token_ids[: stage_plan.schedule.leading_full_depth(steps)]
 
 

@@ -159,7 +159,7 @@ def facts(came: Provenance, model: ModelIdentity, task: str, conditions: Mapping
     known = {
         "Command": came.command,
         "Model": f"{model.id}, {model.num_blocks} blocks, weights {model.fingerprint[:12]}",
-        "Task": f"{task}, {came.shots} worked examples in the prompt",
+        "Task": f"{task}, {came.how_asked}",
         **conditions,
         "Hardware": f"{came.hardware} ({came.device}, {came.threads} threads)",
         "Engine": f"{came.precision}, batch {came.batch_size}, seed {came.seed}",

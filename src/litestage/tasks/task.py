@@ -8,13 +8,13 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from litestage.core.errors import OptionError
 from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.core.request import GREEDY, Chat, Sampling
-from litestage.core.wording import did_you_mean
+from litestage.core.wording import did_you_mean, problem
 from litestage.tasks import answers
 from litestage.tasks.answers import Answers
 from litestage.tasks.question import LETTERS, Question
@@ -24,6 +24,8 @@ QUESTION_FIELDS = frozenset({"question", "choices"})
 ANSWER_FIELDS = frozenset({"answer", "answer_letter"})
 SINCE = ("answers", "chat_template_kwargs", "system_prompt", "date")
 """Fields that tasks did not always have: where one is not used, fingerprints are what they were."""
+EXAMPLE = Question(id="example", question="Which?", choices=("first", "second"))
+"""What a task is tried on before there are questions."""
 _LABEL = re.compile(r"\s*|[^{}]*:\s*")
 
 
@@ -47,11 +49,19 @@ class Stage(Record):
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     sampling: Sampling = GREEDY
     """How votes are drawn; without votes every stage is greedy."""
+    one_of: str | None = None
+    """The only texts that the stage may write, one for each choice: a template with ``{letter}`` or ``{choice}``."""
     target: str | None = None
     """Training target with the right answer's ``{letter}`` and ``{choice}``; None takes the question's own text."""
 
     def branches(self, question: Question) -> int:
         return len(question.choices) if self.fan_out == "choices" else 1
+
+    def choices(self, question: Question) -> tuple[str, ...]:
+        """The texts that it may write, in the order of the question's choices; none where it is free."""
+        if self.one_of is None:
+            return ()
+        return tuple(self.one_of.format(**_branch_fields(question, i)) for i in range(len(question.choices)))
 
     def join_texts(self, texts: Sequence[str], question: Question) -> str:
         """What later stages see: each branch through ``item``, joined in choice order."""
@@ -155,6 +165,7 @@ class Task(Record):
             _check_fields(stage.name, "prompt", stage.prompt, QUESTION_FIELDS | branch | seen)
             _check_fields(stage.name, "item", stage.item, {"text"} | branch)
             _check_fields(stage.name, "target", stage.target or "", set(BRANCH_FIELDS))
+            _check_fields(stage.name, "one_of", stage.one_of or "", set(BRANCH_FIELDS))
             self._check_rule(stage, seen)
             seen.add(stage.name)
         if unknown := sorted(set(self.target_rules) - seen):
@@ -180,6 +191,27 @@ class Task(Record):
         return self
 
     @model_validator(mode="after")
+    def _choices_are_read(self) -> Task:
+        for stage in self.stages:
+            if stage.one_of is None:
+                continue
+            if stage.fan_out == "choices":
+                raise ValueError(f"stage {stage.name} fans out, so each branch has a choice already: take one_of out")
+            texts = stage.choices(EXAMPLE)
+            if len(set(texts)) < len(texts):
+                raise ValueError(
+                    f"stage {stage.name}: its one_of is the same text for every choice: use {{letter}} or {{choice}}"
+                )
+            if stage == self.stages[-1] and (
+                lost := next((text for i, text in enumerate(texts) if self.parse(text, EXAMPLE) != i), None)
+            ):
+                raise ValueError(
+                    f"stage {stage.name}: of its one_of, answer_pattern {self.answer_pattern!r} reads {lost!r} as "
+                    "another answer, or none: change one of the two"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _complete_examples(self) -> Task:
         for example in self.examples:
             for stage in self.stages:
@@ -195,9 +227,18 @@ class Task(Record):
         """SHA-256 of everything that shapes prompts and answers."""
         fields = type(self).model_fields
         unused = {name for name in SINCE if getattr(self, name) == fields[name].get_default(call_default_factory=True)}
-        return content_hash(
-            self.model_dump(mode="json", exclude={"description", "questions", "examples", "target_rules"} | unused)
+        content = self.model_dump(
+            mode="json", exclude={"description", "questions", "examples", "target_rules"} | unused
         )
+        for stage in content["stages"]:
+            if stage["one_of"] is None:
+                del stage["one_of"]
+        return content_hash(content)
+
+    @property
+    def by_choice(self) -> bool:
+        """Whether some stage's text is one of a set."""
+        return any(stage.one_of is not None for stage in self.stages)
 
     @property
     def chat(self) -> Chat | None:
@@ -295,6 +336,26 @@ class Task(Record):
             for stage in self.stages
         )
         return self.model_copy(update={"stages": stages})
+
+    def answering(self, how: Literal["free", "choice"]) -> Task:
+        """The task whose last stage writes what it likes, or one of its target's texts, one for each choice.
+
+        Raises `OptionError` where the task does not say what those are.
+        """
+        last = self.stages[-1]
+        if how == "choice" and last.one_of is None and last.target is None:
+            raise OptionError(
+                f"--answering choice: stage {last.name} of task {self.name} does not say what its texts may be. "
+                'Give it one_of = "So the answer is option {letter}." in the task file.'
+            )
+        if how == "free":
+            stages = [stage.model_copy(update={"one_of": None}) for stage in self.stages]
+        else:
+            stages = [*self.stages[:-1], last.model_copy(update={"one_of": last.one_of or last.target})]
+        try:
+            return type(self).model_validate(dict(self) | {"stages": tuple(stages)})
+        except ValidationError as error:
+            raise OptionError(f"--answering {how}: task {self.name}: {problem(error, None, {})}.") from None
 
     def header(self, stage: Stage) -> str:
         """The worked examples in front of every prompt of the stage."""
