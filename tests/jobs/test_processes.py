@@ -20,7 +20,7 @@ from litestage.engine import processes as workers
 from litestage.engine.processes import ParallelEngine
 from litestage.jobs.rank import fit_compensation
 from litestage.jobs.session import Session, load, load_engine
-from litestage.pipeline import run
+from litestage.pipeline import Listener, Votes, run
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def with_stands(session: Session) -> Plan:
 
 def test_texts_do_not_depend_on_who_decodes_them(session: Session, both: ParallelEngine) -> None:
     questions, plan = session.questions("test", 9), with_stands(session)
-    alone = run(session.engine, session.task, questions, plan, votes=2)
-    together = run(both, session.task, questions, plan, votes=2)
+    alone = run(session.engine, session.task, questions, plan, Votes(2))
+    together = run(both, session.task, questions, plan, Votes(2))
     assert [_texts(trace) for trace in together] == [_texts(trace) for trace in alone]
 
 
@@ -65,7 +65,7 @@ def test_whoever_listens_hears_every_token_from_this_process(session: Session, b
         session.task,
         session.questions("test", 3),
         session.full_plan(),
-        on_event=lambda event: heard.append(event.token) if isinstance(event, NewToken) else None,
+        tell=Listener(on_event=lambda event: heard.append(event.token) if isinstance(event, NewToken) else None),
     )
     assert len(heard) == sum(len(c.token_ids) for trace in traces for stage in trace.stages for c in stage.completions)
 

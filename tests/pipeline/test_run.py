@@ -9,9 +9,11 @@ import pytest
 from tiny import engine, packed
 
 from litestage.core import (
+    Completion,
     DataError,
     Decode,
     Event,
+    Finished,
     MeanConfidence,
     NewToken,
     Plan,
@@ -26,7 +28,7 @@ from litestage.core import (
 from litestage.engine import CachedEngine, TorchEngine
 from litestage.evaluation import VoteStop, majority
 from litestage.evaluation.pricing import work_of
-from litestage.pipeline import header_of, run
+from litestage.pipeline import Answering, Spine, Votes, header_of, run
 from litestage.pipeline.prompts import WORTH_KEEPING
 from litestage.tasks import Question, Task, load_task
 
@@ -137,20 +139,20 @@ def test_votes_differ_and_are_the_same_whatever_runs_beside_them(task: Task) -> 
     task = task.model_copy(
         update={"stages": tuple(s.model_copy(update={"sampling": Sampling(temperature=1.5)}) for s in task.stages)}
     )
-    five = run(engine(), task, QUESTIONS, full(engine(), task), votes=5, seed=3)
+    five = run(engine(), task, QUESTIONS, full(engine(), task), Votes(5, 3))
     assert [(t.question_id, t.vote) for t in five] == [(q.id, v) for q in QUESTIONS for v in range(5)]
     assert len({str(texts([t])) for t in five[:5]}) > 1
-    two = run(engine(batch_size=3), task, QUESTIONS[1:2], full(engine(), task), votes=2, seed=3)
+    two = run(engine(batch_size=3), task, QUESTIONS[1:2], full(engine(), task), Votes(2, 3))
     assert texts(two) == texts(five[5:7])
-    assert texts(run(engine(), task, QUESTIONS[1:2], full(engine(), task), votes=2, seed=4)) != texts(two)
+    assert texts(run(engine(), task, QUESTIONS[1:2], full(engine(), task), Votes(2, 4))) != texts(two)
 
 
 def test_votes_that_stop_are_the_first_of_those_that_do_not(task: Task) -> None:
     """Same texts, same majority, fewer votes."""
     lettered = task.model_copy(update={"answer_pattern": r"([A-C])"})
-    whole = run(engine(), lettered, QUESTIONS, full(engine(), lettered), votes=7, seed=3)
+    whole = run(engine(), lettered, QUESTIONS, full(engine(), lettered), Votes(7, 3))
     stop = VoteStop(kind="decided", votes=7)
-    some = run(engine(batch_size=3), lettered, QUESTIONS, full(engine(), lettered), votes=7, seed=3, stop=stop)
+    some = run(engine(batch_size=3), lettered, QUESTIONS, full(engine(), lettered), Votes(7, 3, stop))
     assert len(some) < len(whole)
     by_vote = {(trace.question_id, trace.vote): trace for trace in whole}
     assert texts(some) == texts([by_vote[trace.question_id, trace.vote] for trace in some])
@@ -160,7 +162,7 @@ def test_votes_that_stop_are_the_first_of_those_that_do_not(task: Task) -> None:
 
 
 def test_the_prompt_of_all_votes_is_prefilled_once(task: Task) -> None:
-    traces = run(engine(), task, QUESTIONS[:1], full(engine(), task), votes=4)
+    traces = run(engine(), task, QUESTIONS[:1], full(engine(), task), Votes(4))
     recalls = [trace.stages[0].completions[0].counts for trace in traces]
     assert sorted(c.prefilled for c in recalls) == [0, 0, 0, recalls[0].prefilled + recalls[0].reused]
 
@@ -172,6 +174,38 @@ def test_a_plan_reaches_its_stage_alone(task: Task) -> None:
     before, after = (run(engine(), task, QUESTIONS, p) for p in (full(engine(), task), plan))
     assert [t[0] for t in texts(before)] == [t[0] for t in texts(after)]
     assert [t[1] for t in texts(before)] != [t[1] for t in texts(after)]
+
+
+def test_whoever_steps_the_engine_drives_questions_as_run_does(task: Task) -> None:
+    """Each is at a stage of its own, with a plan of its own, in one batch; one has one more vote than the others."""
+    used = TorchEngine(packed())
+    skipping = full(used, task).model_copy(
+        update={"stages": {"analysis": StagePlan(schedule=SkipSchedule.fixed(["1.ffn"]))}}
+    )
+    asked = [(QUESTIONS[0], full(used, task), 0), (QUESTIONS[1], skipping, 0), (QUESTIONS[2], full(used, task), 1)]
+    under_way = [Spine(used, task, plan, Votes(2, seed=3)).start(question, vote) for question, plan, vote in asked]
+    expected: dict[int, tuple[Answering, list[int]]] = {}
+    done: dict[int, Completion] = {}
+
+    def ask(one: Answering) -> None:
+        ids = [used.add(request) for request in one.requests()]
+        expected.update(dict.fromkeys(ids, (one, ids)))
+
+    for one in under_way:
+        ask(one)
+        used.step()
+        used.step()
+    while expected:
+        for event in used.step():
+            if isinstance(event, Finished):
+                done[event.id] = event.completion
+                one, ids = expected.pop(event.id)
+                if all(id in done for id in ids):
+                    one.take([done[id] for id in ids])
+                    if one.stage:
+                        ask(one)
+    for one, (question, plan, vote) in zip(under_way, asked, strict=True):
+        assert one.trace() == run(used, task, [question], plan, Votes(2, 3))[vote]
 
 
 def test_an_answer_beyond_the_choices_does_not_count() -> None:

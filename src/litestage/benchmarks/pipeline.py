@@ -14,7 +14,7 @@ from litestage.engine.step_times import now, works_behind
 from litestage.jobs.progress import Progress
 from litestage.jobs.session import Session
 from litestage.models.load import DTYPES, load_transformers
-from litestage.pipeline import run
+from litestage.pipeline import Votes, run
 from litestage.results import PipelineBench, PipelineTime, TurnTime
 from litestage.results.benchmarks import OURS
 from litestage.tasks import Question
@@ -87,7 +87,7 @@ def bench_pipeline(
                 continue
             start = now(device)
             traces = run(
-                system.engine, session.task, group, system.plan, votes=votes, seed=number, questions_at_once=len(group)
+                system.engine, session.task, group, system.plan, Votes(votes, number), questions_at_once=len(group)
             )
             turns[system.name].append(Turn(len(group), now(device) - start, traces))
             progress.advance(len(group))
@@ -110,7 +110,7 @@ def _warm_up(
     """A GPU's first steps are captured and compiled for. What they leave behind of the prompts is forgotten."""
     progress.start("warming up", len(systems))
     for system in systems:
-        run(system.engine, session.task, group, system.plan, votes=votes, seed=0)
+        run(system.engine, session.task, group, system.plan, Votes(votes))
         if isinstance(system.engine, TorchEngine):
             system.engine.forget()
         progress.advance()

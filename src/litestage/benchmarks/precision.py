@@ -14,7 +14,7 @@ from litestage.evaluation.paired import compare
 from litestage.jobs.policies import stage_texts
 from litestage.jobs.session import Session
 from litestage.models.load import load_transformers
-from litestage.pipeline import run
+from litestage.pipeline import Listener, run
 from litestage.results import PrecisionAccuracy, PrecisionBench
 from litestage.skipping.probe import effect_of
 from litestage.tasks import Question
@@ -35,7 +35,11 @@ def bench_accuracy(session: Session, questions: Sequence[Question]) -> Precision
             f"answering in {dtype}" if quantisation == "none" else f"answering in {quantisation}", len(questions)
         )
         traces = run(
-            engine, session.task, questions, session.full_plan(), on_traces=lambda done: progress.advance(len(done))
+            engine,
+            session.task,
+            questions,
+            session.full_plan(),
+            tell=Listener(on_traces=lambda done: progress.advance(len(done))),
         )
         reference = reference or traces
         records.append(_record(session, engine, dtype, quantisation, reference, traces))

@@ -9,7 +9,7 @@ from litestage.core import DataError, Event, NewText, OptionError, Plan, StageTr
 from litestage.core.wording import listed
 from litestage.jobs.session import Session
 from litestage.models.catalog import EMBEDDED, PULLABLE
-from litestage.pipeline import run
+from litestage.pipeline import Listener, run
 from litestage.tasks import LETTERS, Question, check_text
 from litestage.tasks.everyday import knowledge, unfamiliar
 
@@ -112,7 +112,6 @@ def answer(
         session.task,
         [asked],
         session.full_plan() if plan is None else plan,
-        on_event=heard,
-        on_stage=lambda _, traces: finished(traces),
+        tell=Listener(on_event=heard, on_stage=lambda _, traces: finished(traces)),
     )
     return trace

@@ -31,7 +31,7 @@ from litestage.jobs.options import DiagnoseOptions
 from litestage.jobs.rank import rank_traces
 from litestage.jobs.session import Session, provenance
 from litestage.jobs.timing import cost_model
-from litestage.pipeline import run
+from litestage.pipeline import Listener, run
 from litestage.results import (
     ConfidenceCurve,
     Diagnosis,
@@ -213,7 +213,9 @@ def _listen(session: Session, engine: Engine, questions: Sequence[Question]) -> 
     plan = session.full_plan()
     session.engine.on_logits = hear
     try:
-        traces = run(engine, session.task, questions, plan, questions_at_once=len(questions), on_stage=close)
+        traces = run(
+            engine, session.task, questions, plan, questions_at_once=len(questions), tell=Listener(on_stage=close)
+        )
     finally:
         session.engine.on_logits = None
     complete = all(heard[name].tokens == sum(len(done.token_ids) for done in texts(traces, name)) for name in heard)

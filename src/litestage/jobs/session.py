@@ -28,7 +28,7 @@ from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, P
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.run_folder import RunFolder
 from litestage.models import load_model
-from litestage.pipeline import run
+from litestage.pipeline import Listener, Votes, run
 from litestage.results import Provenance
 from litestage.skipping import load_stands
 from litestage.tasks import Question, Task, load_questions, load_task
@@ -188,11 +188,9 @@ class Session:
             task or self.task,
             questions,
             plan,
-            votes=votes,
-            stop=stop,
-            seed=self.decoding.seed,
+            Votes(votes, self.decoding.seed, stop),
             questions_at_once=max(1, self.decoding.batch_size * self.workers // (votes or 1)),
-            on_traces=told,
+            tell=Listener(on_traces=told),
         )
 
     @cached_property

@@ -16,7 +16,7 @@ from litestage.evaluation import CostModel, Sample, fit
 from litestage.evaluation.pricing import work_of
 from litestage.jobs.options import EvaluateOptions
 from litestage.jobs.session import Session
-from litestage.pipeline import header_of, run
+from litestage.pipeline import Listener, Votes, header_of, run
 from litestage.tasks import Question, Stage, Task
 
 LATENCY_FILE = "latency.json"
@@ -162,7 +162,7 @@ def _timed(session: Session, name: str, plan: Plan, task: Task, question: Questi
         stages[stage.name] += last - before
 
     votes, seed = voting.votes, session.decoding.seed
-    run(session.engine, task, [question], plan, votes=votes, stop=voting.stop, seed=seed, on_stage=on_stage)
+    run(session.engine, task, [question], plan, Votes(votes, seed, voting.stop), tell=Listener(on_stage=on_stage))
     return Sample(system=name, question_id=question.id, seconds=now(device) - begun, stage_seconds=stages)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 
 from litestage.core import DataError, Engine, TokenIds
@@ -32,37 +32,40 @@ class Prompts:
     """What each prompt's text may be; nothing for one that is free."""
 
 
+@dataclass
+class Written:
+    """What earlier stages of a question left for the next one."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    asked: list[TokenIds] = field(default_factory=list)
+    """Their prompts, and what was written behind them where that is not prefilled again."""
+    room: bool = True
+    """False once a prompt did not fit the context."""
+
+
 def encode_prompts(
-    engine: Engine,
-    task: Task,
-    stage: Stage,
-    question: Question,
-    texts: Mapping[str, str],
-    header: TokenIds,
-    asked: Iterable[TokenIds],
-    votes: int,
-    room: bool = True,
+    engine: Engine, task: Task, stage: Stage, header: TokenIds, question: Question, so_far: Written, votes: int
 ) -> Prompts:
-    """Render and encode a stage's prompts; ``asked`` are those of earlier stages.
+    """Render and encode a stage's prompts.
 
     Raises `DataError` for a question that is too long by itself. A prompt that earlier stages made too long has no ids,
-    nor have those behind it, for which there is no ``room``.
+    nor have those behind it, for which there is no room.
     """
-    prompts = tuple(task.prompts(stage, question, texts))
+    prompts = tuple(task.prompts(stage, question, so_far.texts))
     ids = tuple(engine.encode(prompt, task.chat) for prompt in prompts)
     allowed = stage.choices(question)
     choices = tuple(engine.continuations(prompt, allowed, task.chat) if allowed else () for prompt in prompts)
     longest = max(len(prompt) + max(map(len, some), default=1) - 1 for prompt, some in zip(ids, choices, strict=True))
-    if longest >= engine.max_context and not texts:
+    if longest >= engine.max_context and not so_far.texts:
         raise DataError(
             f"Question {question.id}: its {stage.name} prompt has {longest} tokens, but {engine.identity.id} takes "
             f"{engine.max_context} with its answer. Shorten the question, or use fewer worked examples (--shots)."
         )
-    if longest >= engine.max_context or not room:
+    if longest >= engine.max_context or not so_far.room:
         return Prompts(prompts, ((),) * len(prompts), (), (), 0, ())
     shared = common_prefix(ids) if len(ids) > 1 else ids[0] if votes > 1 or _continued(task, stage) else ()
     first = shared or ids[0]
-    reused = max((common_length(first, prompt) for prompt in asked), default=0)
+    reused = max((common_length(first, prompt) for prompt in so_far.asked), default=0)
     worth = len(shared) > max(len(header), reused)
     return Prompts(prompts, ids, header, shared if worth else (), reused, choices)
 
