@@ -23,6 +23,7 @@ from litestage.cli import (
     report,
     run,
     search,
+    serve,
     tasks,
 )
 from litestage.cli.command import Command, Group, where_help_is
@@ -46,7 +47,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for module in (quickstart, search, certify, evaluate, compare, diagnose, run, rank, report, finetune, export):
+for module in (quickstart, search, certify, evaluate, compare, diagnose, run, rank, report, finetune, export, serve):
     app.command(module.__name__.rpartition(".")[2], cls=Command)(spelled_out(module.command))
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")

@@ -517,6 +517,28 @@ class RankOptions(Options):
 
 
 @dataclass(frozen=True)
+class ServeOptions(Options):
+    """Where a server listens, what it offers, and what it takes at most."""
+
+    plan: tuple[str, ...] = option((), "NAME=DIR", "Offer a plan folder under a name. Once each.", WHAT)
+    host: str = option("127.0.0.1", "NAME", "Address to listen at; 0.0.0.0 takes requests from other machines.", WHERE)
+    port: int = option(8000, "N", "Port to listen at; 0 takes a free one.", WHERE, least=0, most=65535)
+    api_key_file: str | None = option(
+        None, "FILE", "File with the key that clients must send. Default: LITESTAGE_API_KEY, or no key.", WHERE
+    )
+    allow_skips: bool = option(False, "", "Let requests bring skip sets and exit rules of their own.", WHAT)
+    no_page: bool = option(False, "", "Show no page at /.", WHERE)
+    scheduling: str = option(
+        "stages", "stages|fcfs", "Who gets a free row: the question furthest on its way, or first come, first served."
+    )
+    max_requests: int = option(256, "N", "Requests at work or waiting; more are refused.", least=1)
+    max_tokens: int = option(1 << 20, "N", "Tokens that they may come to together.", least=1)
+    max_body: int = option(1 << 20, "BYTES", "Largest body of a request.", least=1)
+    timeout: float = option(300.0, "SECONDS", "Longest that a request may take.", least=0.001)
+    grace: int = option(30, "SECONDS", "How long requests may still run after a signal to end.", least=0)
+
+
+@dataclass(frozen=True)
 class TrainingOptions(Options):
     """What to train, on what, and how it is judged."""
 

@@ -1,0 +1,36 @@
+"""``litestage serve``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestage.cli import options as o
+from litestage.cli.console import ERR
+from litestage.core.errors import OptionError
+from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, ServeOptions
+
+
+def command(
+    model: ModelOptions,
+    data: Annotated[DataOptions, o.Taken(only=("task", "shots"))],
+    decoding: Annotated[DecodingOptions, o.Taken(only=("batch_size",))],
+    *,
+    options: ServeOptions,
+) -> None:
+    """Answer over HTTP: staged questions, bare texts and decisions, with plans by name, and a page at / to watch.
+
+    Example: [bold]litestage serve --task everyday --plan fast=runs/quickstart/plan[/]
+    """
+    o.quiet_transformers()
+    try:
+        from litestage.serve.server import Serving
+    except ModuleNotFoundError as error:
+        raise OptionError(
+            f"A server needs packages that are not installed ({error.name} is the first). "
+            'Get them by `pip install "litestage[serve]"`.'
+        ) from None
+
+    def tell(line: str) -> None:
+        ERR.print(line, highlight=False, markup=False)
+
+    Serving(model, data, decoding, options, tell).run()

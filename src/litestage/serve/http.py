@@ -1,0 +1,162 @@
+"""What every request goes through: limits before the body is read, a key, a deadline, and somebody who watches whether
+the client is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from litestage.serve.errors import ApiError
+from litestage.serve.metrics import Metrics
+
+Result = TypeVar("Result")
+IGNORED = "x-litestage-ignored"
+"""The header that names fields which changed nothing."""
+KEEP_ALIVE = 10.0
+"""Seconds of silence after which a stream says that it is still there."""
+END = "[DONE]"
+
+
+class ClientGone(Exception):  # noqa: N818
+    """Nobody reads the answer any more."""
+
+
+def refusal(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body(), status_code=error.status, headers=dict(error.headers))
+
+
+class Door:
+    """Refuses what is too large, and who has no key, before anything is read or parsed."""
+
+    def __init__(self, app: ASGIApp, *, most_bytes: int, key: str | None, metrics: Metrics) -> None:
+        self._app, self._most, self._key, self._metrics = app, most_bytes, key, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        read = 0
+        begun = False
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._most:
+                raise self._too_large()
+            return message
+
+        async def counted(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                if message["status"] >= 400:
+                    self._metrics.refused.labels(str(message["status"])).inc()
+            await send(message)
+
+        try:
+            headers = dict(scope["headers"])
+            self._check(scope["path"], headers)
+            await self._app(scope, limited, counted)
+        except ApiError as error:
+            if begun:
+                raise
+            response = refusal(error)
+            if error.status == 413:  # the rest of the body is not read
+                response.headers["connection"] = "close"
+            await response(scope, receive, counted)
+
+    def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
+        if self._key is not None and path.startswith("/v1/"):
+            given = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(given, b"Bearer " + self._key.encode()):
+                raise ApiError(401, "This server wants its key: Authorization: Bearer KEY.", code="invalid_api_key")
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._most:
+            raise self._too_large()
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            413,
+            f"The body is larger than {self._most} bytes, the most that this server reads.",
+            code="too_large",
+        )
+
+
+async def unless_gone(receive: Receive, work: Awaitable[Result]) -> Result:
+    """The result of ``work``; raises `ClientGone`, and cancels it, when the client goes away before."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events: each a JSON document, and one that says that it was the last.
+
+    ``events`` is closed when the client goes away, when it has not read all before ``deadline`` (by the loop's clock),
+    or when it is through. An error behind the first byte is an event of its own.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[dict[str, Any], None], deadline: float, headers: dict[str, str]) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"} | headers)
+        del self.headers["content-length"]
+        self._events, self._deadline = events, deadline
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline + KEEP_ALIVE):  # also for who does not read
+                await unless_gone(receive, self._stream(send))
+        except (ClientGone, TimeoutError):
+            pass
+        finally:
+            await self._events.aclose()
+
+    async def _stream(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        waiting: asyncio.Future[dict[str, Any]] | None = None
+        try:
+            while True:
+                waiting = waiting or asyncio.ensure_future(anext(self._events))
+                done, _ = await asyncio.wait((waiting,), timeout=KEEP_ALIVE)
+                if not done:
+                    await _chunk(send, b": still at work\n\n")
+                    continue
+                event, waiting = waiting, None
+                await _chunk(send, _event(json.dumps(event.result(), ensure_ascii=False, separators=(",", ":"))))
+        except StopAsyncIteration:
+            pass
+        except ApiError as error:
+            await _chunk(send, _event(json.dumps(error.body())))
+        finally:
+            if waiting is not None:
+                waiting.cancel()
+        await _chunk(send, _event(END))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _event(text: str) -> bytes:
+    return f"data: {text}\n\n".encode()
+
+
+async def _chunk(send: Callable[[Message], Awaitable[None]], body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})

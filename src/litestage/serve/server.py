@@ -1,0 +1,153 @@
+"""A server from its start to its end: it listens at once, says that it is loading, and finishes what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from litestage.core import OptionError, Plan
+from litestage.engine import TorchEngine
+from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, ServeOptions
+from litestage.jobs.session import Session
+from litestage.serve.app import Counter, build_app
+from litestage.serve.desk import Desk
+from litestage.serve.metrics import Metrics
+from litestage.serve.offer import FULL, Offer
+from litestage.serve.worker import Worker
+
+KEY = "LITESTAGE_API_KEY"
+
+
+class Serving:
+    """One server; raises `UserError` for what cannot be served."""
+
+    def __init__(
+        self,
+        model: ModelOptions,
+        data: DataOptions,
+        decoding: DecodingOptions,
+        options: ServeOptions,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        self._plans, key = _plans(options.plan), _key(options)
+        self._records, self._options, self._tell = (model, data, decoding), options, tell
+        self._socket = _listen(options.host, options.port)
+        metrics = Metrics()
+        self.worker = Worker(self._load, options.scheduling, metrics)
+        desk = Desk(self.worker, metrics, options.max_requests, options.max_tokens, options.timeout)
+        self.counter = Counter(
+            desk, metrics, int(time.time()), show_page=not options.no_page, key=key, most_bytes=options.max_body
+        )
+        config = uvicorn.Config(
+            build_app(self.counter, self._start, self.worker.stop),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=options.grace,
+            server_header=False,
+        )
+        self._server = _Server(config)
+        self.worker.on_ready = self._ready
+        self.worker.on_end = self.end
+
+    @property
+    def url(self) -> str:
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def run(self) -> None:
+        """Serve until a signal ends it, or `end`; raises what ended the engine, if anything did."""
+        asyncio.run(self._server.serve([self._socket]))
+        if self.worker.error is not None:
+            raise self.worker.error
+
+    def end(self) -> None:
+        """Take nothing new, and stop when what runs is done."""
+        self._server.should_exit = True
+
+    def _load(self) -> TorchEngine:
+        session = Session(*self._records)
+        plans = {name: session.load_plan(folder) for name, folder in self._plans.items()}
+        self.counter.offer = Offer(session, plans, self._options.allow_skips)
+        return session.engine
+
+    def _start(self) -> None:
+        self.worker.start(asyncio.get_running_loop())
+        self._tell(f"litestage listens at {self.url}; the model is being loaded")
+
+    def _ready(self) -> None:
+        assert self.counter.offer is not None
+        self._tell(f"ready: {', '.join(self.counter.offer.models)}")
+
+
+class _Server(uvicorn.Server):
+    """Ends well at SIGINT and SIGTERM: what runs is finished. A second signal does not wait for it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            self.force_exit, self.should_exit = self.should_exit, True
+
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for one in signals:
+            loop.add_signal_handler(one, stop)
+        try:
+            yield
+        finally:
+            for one in signals:
+                loop.remove_signal_handler(one)
+
+
+def _plans(given: tuple[str, ...]) -> dict[str, str]:
+    """Plan folders by name."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder or set(name) & set(" /:,"):
+            raise OptionError(f"--plan {text}: write a name, = and the plan's folder: --plan fast=runs/search-1/plan.")
+        if name in found or name == FULL:
+            taken = "stands for full depth" if name == FULL else "is given twice"
+            raise OptionError(f"--plan {text}: the name {name} {taken}. Choose another.")
+        Plan.from_pretrained(folder)  # what is wrong with it is told before a model is loaded
+        found[name] = folder
+    return found
+
+
+def _key(options: ServeOptions) -> str | None:
+    """The key that clients must have; from a file or the environment, which a list of processes does not show."""
+    if options.api_key_file is None:
+        return os.environ.get(KEY) or None
+    try:
+        key = Path(options.api_key_file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--api-key-file {options.api_key_file} cannot be read ({error}).") from None
+    if not key or not key.isascii() or not key.isprintable():
+        raise OptionError(f"--api-key-file {options.api_key_file} holds no key: one line of plain letters and signs.")
+    return key
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise OptionError(f"--host {host} --port {port}: cannot listen there ({error}). Choose another.") from None
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    return listening

@@ -1,0 +1,65 @@
+"""A server in this process, on real HTTP, and a client of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, ServeOptions
+from litestage.serve.server import Serving
+
+QUESTION = (
+    "Grace is lost in the dark and sees a glow far away. Which of these could it be? "
+    "(A) a sleeping bag (B) a glove (C) an ice cream (D) a lantern"
+)
+
+
+class Served:
+    """A running server and a client of it."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving, self.url = serving, serving.url
+        self.http = httpx2.Client(base_url=self.url, timeout=120)
+
+    def post(self, path: str, **body: Any) -> httpx2.Response:
+        return self.http.post(f"/v1/{path}", json=body)
+
+    def ask(self, content: str = QUESTION, model: str = "everyday", **more: Any) -> httpx2.Response:
+        return self.post("chat/completions", model=model, messages=[{"role": "user", "content": content}], **more)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"litestage_{name}"))
+
+    def settled(self) -> None:
+        """Wait until nothing runs; fails where something never ends."""
+        until = time.monotonic() + 30
+        while self.metric("num_requests_running") or self.metric("num_requests_waiting"):
+            assert time.monotonic() < until, "something still runs"
+            time.sleep(0.02)
+
+
+@contextmanager
+def served(*, batch_size: int = 32, name: str = "everyday", ready: bool = True, **options: Any) -> Iterator[Served]:
+    """A server on a thread of this process."""
+    records = ModelOptions(name=name, quantise="int8"), DataOptions(), DecodingOptions(batch_size=batch_size)
+    serving = Serving(*records, ServeOptions(port=0, grace=5, **options), tell=lambda line: None)
+    thread = threading.Thread(target=serving.run)
+    thread.start()
+    try:
+        one = Served(serving)
+        until = time.monotonic() + 120
+        while ready and one.http.get("/health").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        yield one
+    finally:
+        serving.end()
+        thread.join(timeout=60)
+        assert not thread.is_alive(), "the server did not end"
