@@ -240,15 +240,12 @@ def _add_rest(app: FastAPI, counter: Counter) -> None:
 
         @app.get("/", summary="A page to ask and watch", response_class=HTMLResponse)
         async def root() -> Response:
-            return HTMLResponse(page(), headers=PAGE_HEADERS)
+            document, headers = page()
+            return HTMLResponse(document, headers=headers)
 
-
-PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
+        @app.get("/examples", summary="Questions that the page shows")
+        async def examples() -> list[dict[str, Any]]:
+            return counter.ready().examples
 
 
 def _model(counter: Counter, offer: Offer, name: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from litestage.tasks import Task
 
 FULL = "full"
 """The plan that leaves nothing out, by name."""
+SHOWN = 40
+"""Questions that a page may take."""
 LONG = 1 << 14
 """Characters of a text from which on its tokens are not remembered."""
 
@@ -30,6 +32,9 @@ class Offer:
         own = Path(session.engine.identity.id).name
         self.bare = own if own != self.task.name else f"{own}-base"
         """The model's name where it writes a text without stages."""
+        embedded = session.questions("test", SHOWN) if session.may_show_texts else []
+        self.examples = [{"question": one.question, "choices": one.choices} for one in embedded]
+        """Questions that may be shown to anybody."""
         self._piece = lru_cache(maxsize=1 << 16)(session.engine.model.tokenizer.decode)
 
     @property

@@ -369,7 +369,7 @@ def _event(message: Message) -> Json | None:
         return {"vote": message.line, "stage": message.stage, "branches": message.branches, "skipped": segments}
     if isinstance(message, Written):
         where = {"vote": message.line, "stage": message.stage, "branch": message.branch}
-        return where | {"text": message.text, "tokens": message.tokens}
+        return where | {"text": message.text, "tokens": message.tokens, "new": message.new}
     if isinstance(message, StageDone):
         stage = message.stage
         ended = [one.finish_reason for one in stage.completions]
@@ -378,6 +378,7 @@ def _event(message: Message) -> Json | None:
             "vote": message.line,
             "stage": stage.name,
             "seconds": round(message.seconds, 6),
+            "decode_seconds": round(message.decode_seconds, 6),
             "tokens": counts,
             "ended": ended,
             "texts": [one.text for one in stage.completions],

@@ -63,6 +63,8 @@ class StageDone:
     stage: StageTrace
     seconds: float
     """Since the stage began."""
+    decode_seconds: float
+    """Of them, those behind the first token; 0 where nobody listens."""
 
 
 @dataclass(frozen=True)

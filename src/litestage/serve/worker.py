@@ -39,6 +39,8 @@ class _Turn:
     asks: list[Ask] = field(default_factory=list)
     done: dict[int, Completion] = field(default_factory=dict)
     begun: float = 0.0
+    first: float | None = None
+    """When its first token came, where somebody listens."""
 
 
 @dataclass(eq=False)
@@ -196,7 +198,7 @@ class Worker:
             return False
         try:
             while (outcome := line.outcome()) is None:
-                turn.asks, turn.done, turn.begun = line.asks(), {}, time.perf_counter()
+                turn.asks, turn.done, turn.begun, turn.first = line.asks(), {}, time.perf_counter(), None
                 if turn.asks:
                     self._wait(turn)
                     return True
@@ -275,6 +277,7 @@ class Worker:
             one.text += event.text
         elif isinstance(event, NewToken):
             one.tokens += 1
+            one.turn.first = one.turn.first or time.perf_counter()
             one.unsaid += 1
             if one.ask.likeliest is not None:
                 one.scores += score_tokens(self._logits[event.id], (event.token,), one.ask.likeliest)
@@ -306,9 +309,10 @@ class Worker:
             self._fail(turn.job, error)
             return False
         if stage is not None:
-            seconds = time.perf_counter() - turn.begun
+            now = time.perf_counter()
+            seconds = now - turn.begun
             self._metrics.stage_done(turn.job.model, stage.name, seconds)
-            self._tell(turn.job, StageDone(turn.line, stage, seconds))
+            self._tell(turn.job, StageDone(turn.line, stage, seconds, now - (turn.first or now)))
         turn.job.scores[turn.line] = tuple(scores)
         return True
 
