@@ -169,9 +169,7 @@ def test_all_stages_plans_and_samplings_share_one_batch(server: Served, session:
         ({"content": "word " * 4000 + "(A) one (B) two"}, 400, "tokens"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_by_name(
-    server: Served, body: dict[str, Any], status: int, named: str
-) -> None:
+def test_what_cannot_be_asked_is_refused_by_name(server: Served, body: dict[str, Any], status: int, named: str) -> None:
     for stream in (False, True):
         answer = server.ask(**body, stream=stream)
         assert answer.status_code == status

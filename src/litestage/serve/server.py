@@ -26,6 +26,7 @@ from litestage.serve.offer import FULL, Offer
 from litestage.serve.worker import Worker
 
 KEY = "LITESTAGE_API_KEY"
+BACKLOG = 2048
 
 
 class Serving:
@@ -146,6 +147,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)  # who comes before the server runs waits for it
     except (OSError, OverflowError) as error:
         listening.close()
         raise OptionError(f"--host {host} --port {port}: cannot listen there ({error}). Choose another.") from None
