@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import accumulate
 from math import isfinite
 
 import torch
@@ -102,6 +103,11 @@ class TorchEngine(Stepping):
         """In the order in which they enter."""
         self._too_long = False
         """Whether a request waits for longer rows, and those for steps under way or rows in use."""
+        self.chunk: int | None = None
+        """While rows decode, prompts are prefilled so many tokens at a time, with a decode step behind each chunk; whole
+        without a number, which holds up those rows for as long as the prompts are."""
+        self._chunked = False
+        """Whether the last forward was such a chunk."""
         self._wave: list[TokenIds] = []
         """Beginnings that were prefilled last."""
         self._events: list[Event] = []
@@ -232,13 +238,16 @@ class TorchEngine(Stepping):
         """One forward: of beginnings that several requests share, of requests that enter, or of a token a row."""
         batch, tree = self._ready()
         self._order(tree)
-        if count := self._to_admit(batch, tree):
+        if not (self._chunked and batch.active) and (count := self._to_admit(batch, tree)):
+            self._chunked = self.chunk is not None and bool(batch.active)
             if beginnings := self._beginnings(tree):
-                for row in self._fill(tree, list(beginnings), list(beginnings.values()))[0]:
-                    tree.release(row)
+                self._prefill(tree, beginnings)
+            elif part := self._part(tree):
+                self._prefill(tree, part)
             else:
-                self._enter(batch, tree, count)
+                self._enter(batch, tree, self._within_chunk(count))
         elif batch.active:
+            self._chunked = False
             alone = self.on_logits is not None
             ahead = not alone and not self._too_long and not any(row.reads_logits for row in batch.active)
             for due in batch.decode(ahead, None if alone else self.propose):
@@ -340,6 +349,30 @@ class TorchEngine(Stepping):
         there = [tree.find(beginning) for beginning in found]
         sizes = [len(beginning) - one.length for beginning, one in zip(found, there, strict=True)]
         return dict(list(zip(found, there, strict=True))[: rows_to_admit(0, sizes, self.batch_size)])
+
+    def _prefill(self, tree: TokenTree, beginnings: Mapping[TokenIds, Found]) -> None:
+        """Have the cache hold these tokens, of which some are there, or a chunk more of the first than it held."""
+        if self._chunked:
+            first, found = next(iter(beginnings.items()))
+            beginnings, self._wave = {first[: found.length + (self.chunk or 0)]: found}, []
+        for row in self._fill(tree, list(beginnings), list(beginnings.values()))[0]:
+            tree.release(row)
+
+    def _part(self, tree: TokenTree) -> dict[TokenIds, Found]:
+        """The prompt of the first that waits, without its last token, where it is longer than a chunk."""
+        prompt = self._waiting[0].request.prompt_ids
+        if not self._chunked or len(prompt) <= (self.chunk or 0):
+            return {}
+        found = tree.find(prompt)
+        self._waiting[0].to_prefill = len(prompt) - found.length
+        return {prompt[:-1]: found} if self._waiting[0].to_prefill > (self.chunk or 0) else {}
+
+    def _within_chunk(self, count: int) -> int:
+        """How many of so many rows a chunk has room for; one at least."""
+        if not self._chunked:
+            return count
+        sums = accumulate(row.to_prefill for row in self._waiting[:count])
+        return max(1, sum(tokens <= (self.chunk or 0) for tokens in sums))
 
     def _enter(self, batch: Batch, tree: TokenTree, count: int) -> None:
         """Prefill new rows, always at full depth, and decide their first token."""

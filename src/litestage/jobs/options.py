@@ -531,6 +531,9 @@ class ServeOptions(Options):
     scheduling: str = option(
         "stages", "stages|fcfs", "Who gets a free row: the question furthest on its way, or first come, first served."
     )
+    chunk: int = option(
+        256, "N", "Prompt tokens of one forward while others decode; 0 takes prompts whole and holds them up.", least=0
+    )
     max_requests: int = option(256, "N", "Requests at work or waiting; more are refused.", least=1)
     max_tokens: int = option(1 << 20, "N", "Tokens that they may come to together.", least=1)
     max_body: int = option(1 << 20, "BYTES", "Largest body of a request.", least=1)

@@ -160,7 +160,7 @@ def _held(
 ) -> Iterator[TokenIds]:
     """What later stages may begin with: a stage's prompts, and what was written behind them at full depth."""
     for ids, completion in zip(prompts, completions, strict=True):
-        steps = completion.counts.decoded if engine.keeps_written else 0
+        steps = completion.counts.joined + completion.counts.decoded if engine.keeps_written else 0
         yield ids + completion.token_ids[: stage_plan.schedule.leading_full_depth(steps)]
 
 

@@ -79,6 +79,7 @@ class Serving:
         session = Session(*self._records)
         plans = {name: session.load_plan(folder) for name, folder in self._plans.items()}
         self.counter.offer = Offer(session, plans, self._options.allow_skips)
+        session.engine.chunk = self._options.chunk or None
         return session.engine
 
     def _start(self) -> None:
