@@ -104,7 +104,7 @@ class TorchEngine(Stepping):
         self._too_long = False
         """Whether a request waits for longer rows, and those for steps under way or rows in use."""
         self.chunk: int | None = None
-        """While rows decode, prompts are prefilled so many tokens at a time, with a decode step behind each chunk; whole
+        """While rows decode, prompts are prefilled so many tokens at a time, and a decode step behind each; whole
         without a number, which holds up those rows for as long as the prompts are."""
         self._chunked = False
         """Whether the last forward was such a chunk."""
