@@ -93,7 +93,7 @@ def test_the_guide_to_transformers_runs(typed: Typed, checkout: Path) -> None:
 def test_the_python_of_the_readme_runs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(compile(code.replace("limit=150", "limit=8"), "README.md", "exec"), {})
+    exec(compile(code.replace("limit=150", "limit=8").replace("certify=400", "certify=60"), "README.md", "exec"), {})
     assert re.fullmatch(r"So the answer is option [A-D]\.", capsys.readouterr().out.strip())
 
 
@@ -115,7 +115,7 @@ def test_the_search_on_real_weights_runs(typed: Typed, checkout: Path) -> None:
 
 def test_the_command_that_a_search_prints_measures_its_plan(litestage: Run, typed: Typed, checkout: Path) -> None:
     """With every option that made the plan what it is, for whoever copies the line."""
-    searched = "search --shots 1 --dtype bf16 --limit 3 --step 12 --out 'runs/a plan'"
+    searched = "search --shots 1 --dtype bf16 --limit 3 --step 12 --certify 12 --out 'runs/a plan'"
     code, _, told = litestage(*shlex.split(searched))
     assert code == 0
     printed = told[told.rindex("litestage evaluate") :]
@@ -184,7 +184,7 @@ def test_the_readme_and_the_tutorial_run_and_quickstart_prints_what_is_shown(
     _, with_plan = commands("README.md")
     look, find, use, certify = commands("docs/tutorial.md")
     assert typed(look) == 0
-    code, out, _ = litestage(*shlex.split(f"{find} --search-limit 8 --limit 8 --wall 2 --step 10")[1:])
+    code, out, _ = litestage(*shlex.split(f"{find} --search-limit 8 --certify 60 --limit 8 --wall 2 --step 10")[1:])
     assert code == 0
     (shown,) = re.findall(r"ends:\n\n```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     expected = [heading(line) for line in shown.splitlines() if heading(line)]

@@ -15,32 +15,37 @@ from litestage.core import OptionError
 
 FUNCTIONS = {
     "answer": "(session, question, plan=None, *, on_text=None, on_stage=None)",
+    "certify": "(session, change, questions=None, *, max_drop=3.0)",
     "compare": "(session, options=CompareOptions(), *, split='test', limit=200)",
     "diagnose": "(session, options=DiagnoseOptions(), questions=None)",
     "evaluate": "(session, plan=None, questions=None, options=EvaluateOptions())",
     "finetune": "(options, out, progress=SILENT)",
     "load": "(model='everyday', task='everyday', *, out=None, progress=SILENT, **options)",
+    "price": "(session, plan, options=PriceOptions())",
     "quickstart": "(session, settings=SearchSettings(), sizes=QuickstartOptions(), *, limit=300)",
     "rank": "(session, options=RankOptions(), questions=None)",
-    "search": "(session, settings=SearchSettings(), questions=None, *, split='dev', baseline=None)",
+    "search": "(session, settings=SearchSettings(), questions=None, *, split='dev')",
 }
 RECORDS = {
+    "ChangeOptions": "plan skip exit no_exit to_quantise to_adapter without",
     "CompareOptions": "methods blocks max_drops plans search_limit wall full step exit exits",
-    "DataOptions": "task data split limit shots",
+    "DataOptions": "task data split limit shots answering",
     "DecodingOptions": "batch_size workers seed",
     "DiagnoseOptions": "step budgets_up_to stage exit",
     "EvaluateOptions": "votes votes_stop votes_confidence latency",
     "ModelOptions": "name adapter device dtype quantise",
     "PlanOptions": "plan skip exit no_exit",
-    "QuickstartOptions": "search_limit wall",
+    "PriceOptions": "batch_size",
+    "QuickstartOptions": "search_limit certify wall",
     "RankOptions": "ranking compensation step answers",
-    "SearchSettings": "max_drop step exhaustive preset ranking compensation exit no_exit search_exit latency",
+    "SearchSettings": "max_drop latency_target certify step exhaustive preset levers ranking compensation exit no_exit "
+    "search_exit latency",
     "TrainingOptions": "model adapter plan skip recipe init task data limit epochs order validation checkpoint_every "
     "threads seed device",
 }
 NOUNS = (
-    *("CalibratedConfidence", "LitestageError", "MeanConfidence", "MeanEntropy", "Plan", "Question", "Session"),
-    *("SettledAnswer", "SkipSchedule", "StagePlan", "SubLayer", "Task", "Trace", "UserError"),
+    *("CalibratedConfidence", "Certificate", "LitestageError", "MeanConfidence", "MeanEntropy", "Plan", "Question"),
+    *("SettledAnswer", "Session", "SkipSchedule", "StagePlan", "SubLayer", "Task", "Trace", "UserError"),
 )
 SESSION = (
     *("answer", "at", "chosen_plan", "conditions", "conditions_at", "dev_and_test", "full_plan", "inside", "load_plan"),

@@ -2,6 +2,7 @@
 
 from litestage.core import (
     CalibratedConfidence,
+    Certificate,
     LitestageError,
     MeanConfidence,
     MeanEntropy,
@@ -14,11 +15,13 @@ from litestage.core import (
     UserError,
 )
 from litestage.jobs.answer import answer
+from litestage.jobs.certify import certify_change as certify
 from litestage.jobs.compare import compare
 from litestage.jobs.diagnose import diagnose
 from litestage.jobs.evaluate import evaluate
 from litestage.jobs.finetune import finetune
 from litestage.jobs.options import (
+    ChangeOptions,
     CompareOptions,
     DataOptions,
     DecodingOptions,
@@ -26,11 +29,13 @@ from litestage.jobs.options import (
     EvaluateOptions,
     ModelOptions,
     PlanOptions,
+    PriceOptions,
     QuickstartOptions,
     RankOptions,
     SearchSettings,
     TrainingOptions,
 )
+from litestage.jobs.price import price_search as price
 from litestage.jobs.quickstart import quickstart
 from litestage.jobs.rankings import rank
 from litestage.jobs.search import search
@@ -39,6 +44,8 @@ from litestage.tasks import Question, Task
 
 __all__ = [
     "CalibratedConfidence",
+    "Certificate",
+    "ChangeOptions",
     "CompareOptions",
     "DataOptions",
     "DecodingOptions",
@@ -50,6 +57,7 @@ __all__ = [
     "ModelOptions",
     "Plan",
     "PlanOptions",
+    "PriceOptions",
     "Question",
     "QuickstartOptions",
     "RankOptions",
@@ -64,11 +72,13 @@ __all__ = [
     "TrainingOptions",
     "UserError",
     "answer",
+    "certify",
     "compare",
     "diagnose",
     "evaluate",
     "finetune",
     "load",
+    "price",
     "quickstart",
     "rank",
     "search",

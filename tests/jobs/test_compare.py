@@ -134,7 +134,7 @@ def test_what_is_worth_it_is_timed_and_held_against_its_price(
 def test_plans_that_were_found_are_compared_without_a_search(
     session: Session, out: Path, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("litestage.jobs.compare.search", None)
+    monkeypatch.setattr("litestage.jobs.compare.search_greedily", None)
     session, given = session.at(tmp_path), str(out / "plan-20")
     some = CompareOptions(search_limit=4, wall=2, blocks=(1,))
     with pytest.raises(OptionError, match=r"--methods leaves out\. Add litestage"):

@@ -99,7 +99,7 @@ def test_finetune_search_and_compare(name: str, tmp_path: Path) -> None:
     assert report.trained_parameters == report.parameters
     session = load(model=str(tuned))
     session.task = session.task.with_limits(dict.fromkeys(TASK.stage_names, 6))  # a random model rambles
-    found = search(session.at(tmp_path / "plan"), SearchSettings(step=4), session.questions("dev", 4))
+    found = search(session.at(tmp_path / "plan"), SearchSettings(preset="paper", step=4), session.questions("dev", 4))
     assert set(found.plan.stages) == set(TASK.stage_names)
     options = CompareOptions(
         methods=("litestage", "adaskip"), search_limit=4, wall=2, blocks=(1,), max_drops=(5.0,), step=4

@@ -16,7 +16,7 @@ from litestage.jobs.options import RankOptions, SearchSettings
 from litestage.jobs.policies import PAPER, PRESETS, Policies, Policy, drawn, policies_of, stage_texts
 from litestage.jobs.progress import Silent
 from litestage.jobs.rankings import rank
-from litestage.jobs.search import lay_baseline, search
+from litestage.jobs.search import lay_baseline, search_greedily
 from litestage.jobs.session import Session, load
 from litestage.results import Rankings
 from litestage.skipping import RANKINGS, Probe
@@ -143,18 +143,18 @@ def test_what_was_prepared_is_taken_up_again(prepared: Policies, monkeypatch: py
 def test_a_search_chooses_ways_and_its_plan_runs_elsewhere(session: Session, tmp_path: Path) -> None:
     questions = session.questions("dev", 12)
     session = session.at(tmp_path)
-    paper = SearchSettings(max_drop=10, step=6, no_exit=True)
+    paper = SearchSettings(preset="paper", max_drop=10, step=6, no_exit=True)
     settings = replace(paper, ranking=("cosine", "probe"), compensation=("none", "mean"))
-    found = search(session, settings, questions)
+    found = search_greedily(session, settings, questions)
     points = [point for profile in found.record.profiles for point in profile.points if point.budget]
     assert all(point.agreement is not None and point.policy in map(str, settings.policies) for point in points)
-    again = search(session, settings, questions)
+    again = search_greedily(session, settings, questions)
     assert (again.plan.stages, again.record.profiles) == (found.plan.stages, found.record.profiles)
     other = load(out=tmp_path / "check")
     evaluation = evaluate(other, other.load_plan(tmp_path), questions)
     assert evaluation.accuracy == pytest.approx(found.record.result.accuracy)
     with pytest.raises(OptionError, match="its policies is"):
-        search(session, paper, questions)
+        search_greedily(session, paper, questions)
     compensated = [stage for stage in found.plan.stages.values() if stage.compensation.content]
     if compensated:
         (tmp_path / f"compensation-{(compensated[0].compensation.content or '')[:16]}.safetensors").unlink()

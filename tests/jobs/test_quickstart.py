@@ -17,9 +17,10 @@ from litestage.jobs.finetune import finetune
 from litestage.jobs.options import PlanOptions, QuickstartOptions, SearchSettings, TrainingOptions
 from litestage.jobs.policies import Policies
 from litestage.jobs.quickstart import quickstart
-from litestage.jobs.search import Trials, lay_baseline, search
+from litestage.jobs.search import lay_baseline, search, search_greedily
 from litestage.jobs.session import Session, load
 from litestage.jobs.timing import wall_clock
+from litestage.jobs.trials import Trials
 from litestage.report import draw
 from litestage.results import PlanResult
 from litestage.search import Candidate, Trial
@@ -28,8 +29,9 @@ from litestage.search import Candidate, Trial
 @pytest.fixture(scope="module")
 def out(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart")
-    sizes = QuickstartOptions(search_limit=16, wall=2)
-    results = quickstart(session.at(folder), SearchSettings(max_drop=10, step=6), sizes, limit=16)
+    sizes = QuickstartOptions(search_limit=16, certify=60, wall=2)
+    settings = SearchSettings(max_drop=10, step=6, compensation=("none",))
+    results = quickstart(session.at(folder), settings, sizes, limit=16)
     draw(results, folder)
     return folder
 
@@ -73,11 +75,12 @@ def test_the_plan_runs_where_it_belongs_alone(session: Session, out: Path) -> No
 
 def test_a_folder_with_another_search_is_refused(session: Session, out: Path) -> None:
     with pytest.raises(OptionError, match=r"holds another search \(its max_drop is 10.0, now 3.0\)"):
-        search(session.at(out), SearchSettings(max_drop=3, step=6), session.questions("dev", 16))
+        search(session.at(out), SearchSettings(max_drop=3, step=6, certify=60), session.questions("dev", 16))
 
 
 def test_wall_latency_and_norm_ratio_search_to_the_end(session: Session, tmp_path: Path) -> None:
     settings = SearchSettings(
+        preset="paper",
         max_drop=100,
         step=20,
         exit=MeanConfidence(window=4, threshold=0.4),
@@ -85,7 +88,7 @@ def test_wall_latency_and_norm_ratio_search_to_the_end(session: Session, tmp_pat
         latency="wall",
     )
     session = session.at(tmp_path)
-    found = search(session, settings, session.questions("dev", 3))
+    found = search_greedily(session, settings, session.questions("dev", 3))
     assert found.plan.evidence["latency"] == "wall"
     assert sum(found.record.stage_seconds.values()) == pytest.approx(found.record.full.seconds, rel=0.1)
     threads = found.cost.threads
@@ -99,10 +102,10 @@ def test_wall_latency_and_norm_ratio_search_to_the_end(session: Session, tmp_pat
 
 def test_a_setting_slower_than_the_best_is_not_run_to_its_end(tmp_path: Path) -> None:
     session = load(batch_size=16, out=tmp_path)
-    questions, settings = session.questions("dev", 16), SearchSettings()
+    questions, settings = session.questions("dev", 16), SearchSettings(preset="paper")
     baseline = lay_baseline(session, questions)
     seconds = price(baseline.cost, baseline.full, session.full_plan()).seconds
-    trials = Trials(session, baseline, questions, settings, Policies(session, baseline.full, settings.policies))
+    trials = Trials(session, baseline.cost, questions, settings, Policies(session, baseline.full, settings.policies))
     order = tuple(reversed(range(16)))
     trial = Trial(candidate=Candidate.full_depth(session.task.stage_names), needed=0, order=order, purpose="profile")
     told = trials.run(trial.model_copy(update={"too_slow": seconds / 8}))
@@ -116,7 +119,7 @@ def test_a_setting_slower_than_the_best_is_not_run_to_its_end(tmp_path: Path) ->
     assert trials.run(trial.model_copy(update={"too_slow": 2 * seconds})).seconds == pytest.approx(seconds)
     one_row = replace(trials, session=load(batch_size=1))
     assert one_row.run(trial.model_copy(update={"too_slow": seconds / 8})).cut_short
-    by_clock = replace(trials, settings=SearchSettings(latency="wall"), questions=questions[:2])
+    by_clock = replace(trials, settings=SearchSettings(preset="paper", latency="wall"), questions=questions[:2])
     told = by_clock.run(trial.model_copy(update={"too_slow": seconds / 8, "order": (1, 0)}))
     assert not told.cut_short
     assert told.seconds is not None
@@ -127,7 +130,8 @@ def test_the_number_of_processes_does_not_change_what_a_search_records(tmp_path:
     found = []
     for workers in (1, 2):
         session = load(batch_size=4, workers=workers, out=tmp_path)
-        found.append(search(session, SearchSettings(max_drop=0, step=10, no_exit=True), session.questions("dev", 8)))
+        settings = SearchSettings(preset="paper", max_drop=0, step=10, no_exit=True)
+        found.append(search_greedily(session, settings, session.questions("dev", 8)))
     assert found[0].record.spent.questions_saved > 0
     assert found[1].record == found[0].record
     assert found[1].plan == found[0].plan

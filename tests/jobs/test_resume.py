@@ -55,12 +55,12 @@ def killed(arguments: list[str], out: Path, after: int) -> int:
     ("name", "arguments", "after"),
     [
         ("evaluate", ["--split", "dev", "--limit", "12", "--batch-size", "8"], 30),
-        ("search", ["--limit", "8", "--batch-size", "4", "--max-drop", "20", "--step", "8"], 100),
+        ("search", ["--limit", "8", "--batch-size", "4", "--certify", "24", "--max-drop", "20", "--step", "8"], 60),
     ],
 )
 def test_a_killed_run_goes_on(litestage: Run, name: str, arguments: list[str], after: int, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    result = "evaluation.json" if name == "evaluate" else "search.json"
+    result = "evaluation.json" if name == "evaluate" else "path.json"
     assert litestage(name, *arguments, "--out", str(whole))[0] == 0
     # Both price with the same numbers: two fits of one machine differ, and the comparison is not about that.
     cut.mkdir()

@@ -26,7 +26,7 @@ from litestage.core import (
     passes,
 )
 from litestage.engine import CachedEngine, TorchEngine
-from litestage.evaluation import VoteStop, majority
+from litestage.evaluation import VoteStop, majority, usage_of
 from litestage.evaluation.pricing import work_of
 from litestage.pipeline import Answering, Spine, Votes, header_of, run
 from litestage.pipeline.prompts import WORTH_KEEPING
@@ -174,6 +174,22 @@ def test_a_plan_reaches_its_stage_alone(task: Task) -> None:
     before, after = (run(engine(), task, QUESTIONS, p) for p in (full(engine(), task), plan))
     assert [t[0] for t in texts(before)] == [t[0] for t in texts(after)]
     assert [t[1] for t in texts(before)] != [t[1] for t in texts(after)]
+
+
+def test_a_stage_that_a_plan_leaves_out_is_not_run_and_later_prompts_go_without_it(task: Task) -> None:
+    """As the task without that stage, but for the place that it keeps in the trace."""
+    used = engine()
+    stages = {name: StagePlan(left_out=name == "recall") for name in task.stage_names}
+    plan = full(used, task).model_copy(update={"stages": stages})
+    shorter = task.without("recall")
+    found = run(used, task, QUESTIONS, plan)
+    apart = run(used, shorter, QUESTIONS, full(used, shorter))
+    assert [[stage.name for stage in trace.stages] for trace in found] == [list(task.stage_names)] * len(QUESTIONS)
+    assert all(trace.stages[0].completions == () for trace in found)
+    assert [trace.stages[1:] for trace in found] == [trace.stages for trace in apart]
+    assert [trace.answer for trace in found] == [trace.answer for trace in apart]
+    assert usage_of(found).stages[0].generated_tokens == 0
+    assert work_of(found[0].stages[0]).rows == ()
 
 
 def test_whoever_steps_the_engine_drives_questions_as_run_does(task: Task) -> None:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from litestage.benchmarks.decode import FORMS
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, SearchSettings
 from litestage.jobs.progress import Progress
-from litestage.jobs.search import search
+from litestage.jobs.search import search_greedily
 from litestage.jobs.session import Session
 from litestage.results import SearchBench, SearchTime
 
@@ -39,7 +39,7 @@ def _timed(
         session = Session(model, data, decoding, out=Path(out), progress=progress)
         questions = session.questions()
         start = time.perf_counter()
-        found = search(session, settings, questions, split=data.split)
+        found = search_greedily(session, settings, questions, split=data.split)
         seconds = time.perf_counter() - start
     record = SearchTime(
         dtype=model.dtype,

@@ -18,6 +18,7 @@ from litestage.cli import (
     export,
     finetune,
     models,
+    price,
     quickstart,
     rank,
     report,
@@ -47,7 +48,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for module in (quickstart, search, certify, evaluate, compare, diagnose, run, rank, report, finetune, export, serve):
+for module in (
+    *(quickstart, search, certify, price, evaluate, compare, diagnose, run),
+    *(rank, report, finetune, export, serve),
+):
     app.command(module.__name__.rpartition(".")[2], cls=Command)(spelled_out(module.command))
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")

@@ -71,6 +71,14 @@ class StagePlan(Record):
     schedule: SkipSchedule = SkipSchedule()
     compensation: Compensation = Compensation()
     exit: ExitRule | None = None
+    left_out: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether the stage is not run at all, and later prompts go without its text; not written where it is not."""
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> StagePlan:
+        if self.left_out and (self.schedule.num_skipped or self.exit):
+            raise ValueError("a stage that is left out skips no sub-layer and has no exit rule")
+        return self
 
 
 FULL_DEPTH = StagePlan()
@@ -140,6 +148,10 @@ class Plan(Record, Shown):
                 stage.schedule.check_fits(model.num_blocks)
             except OptionError as error:
                 raise PlanError(f"The plan's stage {name} does not fit: {error} Search the plan again.") from None
+        if stages and self.stage(stages[-1]).left_out:
+            raise PlanError(
+                f"The plan leaves out stage {stages[-1]}, which gives task {task}'s answer. Search the plan again."
+            )
         for name in stages:
             if name not in self.stages:
                 raise PlanError(

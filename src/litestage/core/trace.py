@@ -24,6 +24,11 @@ class StageTrace(Record):
     """What later stages see of this stage: the branches joined."""
     completions: tuple[Completion, ...]
 
+    @classmethod
+    def left_out(cls, name: str) -> StageTrace:
+        """Of a stage that the plan does not run."""
+        return cls(name=name, prompts=(), prompt_tokens=(), shared_tokens=0, header_tokens=0, text="", completions=())
+
     @property
     def no_room(self) -> bool:
         """Whether its prompts were not run because earlier stages wrote too much, here or before."""

@@ -55,7 +55,7 @@ def usage_of(traces: Sequence[Trace]) -> Usage:
 def _usage(name: str, stages: Sequence[StageTrace], questions: int) -> StageUsage:
     completions = [completion for stage in stages for completion in stage.completions]
     reasons = Counter(completion.finish_reason for completion in completions)
-    longest = (max(completion.counts.decoded for completion in stage.completions) for stage in stages)
+    longest = (max((done.counts.decoded for done in stage.completions), default=0) for stage in stages)
     return StageUsage(
         name=name,
         generated_tokens=sum(len(completion.token_ids) for completion in completions) / questions,

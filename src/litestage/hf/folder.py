@@ -34,7 +34,9 @@ class PlanFolder:
         """The plan of a stage; raises `PlanError` for one that the plan does not name."""
         if name not in self.plan.stages:
             raise PlanError(f"The plan has no stage {name!r}. Its stages are {', '.join(self.plan.stages)}.")
-        return self.plan.stages[name]
+        if (stage := self.plan.stages[name]).left_out:
+            raise PlanError(f"The plan leaves stage {name} out: its text is not generated at all.")
+        return stage
 
     def check_fits(self, model: PreTrainedModel, num_blocks: int, by_weights: bool = True) -> None:
         """Raise `PlanError` when the plan was searched on another model, told by its weights or its size alone."""

@@ -57,6 +57,22 @@ def certify_change(
     before, after = _sides(session, change)
     _check_unseen(after.plan, session.data.split, change.plan)
     shuffled = random.Random(session.decoding.seed).sample(asked, len(asked))
+    found = _look(before, after, shuffled, epsilon)
+    if session.folder.path:
+        write_text(session.folder.path / CERTIFICATE_FILE, found.model_dump_json(indent=2) + "\n")
+    if change.plan is not None and change.is_plan_alone:
+        after.plan.model_copy(update={"certificate": found}).save_pretrained(_plan_folder(change.plan))
+    return found
+
+
+def certify_plan(session: Session, plan: Plan, shuffled: Sequence[Question], max_drop: float) -> Certificate:
+    """A certificate of a plan on questions in an order of chance; what is answered already is not decoded again."""
+    full = _Side(session, session.task, session.full_plan())
+    return _look(full, _Side(session, session.task, plan), shuffled, max_drop)
+
+
+def _look(before: _Side, after: _Side, shuffled: Sequence[Question], epsilon: float) -> Certificate:
+    """Look at each third, and stop when it is known."""
     seen: list[str] = []
 
     def first(k: int) -> Outcomes:
@@ -67,12 +83,7 @@ def certify_change(
         )
 
     found = look_early(first, len(shuffled), epsilon)
-    found = found.model_copy(update={"questions": questions_hash(seen)})
-    if session.folder.path:
-        write_text(session.folder.path / CERTIFICATE_FILE, found.model_dump_json(indent=2) + "\n")
-    if change.plan is not None and change.is_plan_alone:
-        after.plan.model_copy(update={"certificate": found}).save_pretrained(_plan_folder(change.plan))
-    return found
+    return found.model_copy(update={"questions": questions_hash(seen)})
 
 
 def check_change(change: ChangeOptions) -> None:

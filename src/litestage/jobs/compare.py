@@ -19,7 +19,7 @@ from litestage.jobs.exits import fitted_exits
 from litestage.jobs.methods import Method, controls, full_depth, searched, token_cap, uniform
 from litestage.jobs.options import CompareOptions, SearchSettings
 from litestage.jobs.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
-from litestage.jobs.search import Baseline, lay_baseline, search
+from litestage.jobs.search import Baseline, lay_baseline, search_greedily
 from litestage.jobs.session import Session, provenance
 from litestage.jobs.timing import wall_clock
 from litestage.results import (
@@ -228,9 +228,9 @@ def _plans(
 ) -> dict[float, Plan]:
     """A plan for each number of points to lose; the searches share all that they measure alike."""
     return {
-        drop: search(
+        drop: search_greedily(
             session.inside(f"plan-{drop:g}"),
-            SearchSettings(max_drop=drop, step=options.step, exit=options.exit),
+            SearchSettings(preset="paper", max_drop=drop, step=options.step, exit=options.exit),
             questions,
             baseline=baseline,
         ).plan

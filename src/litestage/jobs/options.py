@@ -5,14 +5,14 @@ Nothing here loads a model, so that ``--help`` is there at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from litestage.core import ExitRule, MeanConfidence, OptionError, parse_exit
 from litestage.core.wording import did_you_mean
-from litestage.search import SearchOptions
+from litestage.search import PathOptions, SearchOptions
 
 if TYPE_CHECKING:
     from litestage.evaluation import VoteStop
@@ -127,7 +127,7 @@ class DataOptions(Options):
 
     task: str = option("everyday", "NAME", "Built-in task, or a .toml or .yaml file.", WHAT)
     data: str | None = option(None, "DIR", "Folder with dev.jsonl and test.jsonl, or one .jsonl file.", WHAT)
-    split: str = option("dev", "dev|test|train", "Which questions.", WHAT)
+    split: str = option("dev", "dev|test|train|certify", "Which questions.", WHAT)
     limit: int | None = option(None, "N", "Only the first so many questions.", WHAT, least=1)
     shots: int | None = option(
         None, "N", "Worked examples in each prompt. Default: 3, none for a model trained on the task.", WHAT
@@ -158,6 +158,45 @@ class OutputOptions(Options):
 
     out: Path | None = option(None, "DIR", "Where results go. Default: under runs/.", WHERE)
     json: bool = option(False, "", "Print one JSON document instead of tables.", WHERE)
+
+
+LEVERS = ("exit", "stage", "none")
+
+
+def levers(text: str) -> tuple[str, ...]:
+    """Read ``exit,stage``, or ``none``."""
+    found = names(text)
+    for name in found:
+        if name not in LEVERS:
+            raise OptionError(
+                f"{name or repr(name)} is not known.{did_you_mean(name, LEVERS)} Choose {', '.join(LEVERS)}."
+            )
+    if "none" in found and len(found) > 1:
+        raise OptionError(f"{text}: none and others contradict each other.")
+    return tuple(name for name in found if name != "none")
+
+
+def latency(text: str) -> float:
+    """Read ``80ms``, ``1.5s`` or ``1.5``: seconds."""
+    number, factor = (text[:-2], 1e-3) if text.endswith("ms") else (text.removesuffix("s"), 1.0)
+    try:
+        seconds = float(number) * factor
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise OptionError(f"{text}: write a time a question above 0, such as 80ms or 1.5s.")
+    return seconds
+
+
+def part(text: str) -> float:
+    """Read a number of questions (``250``) or a share of them (``0.5`` or ``50%``)."""
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e9 or (number >= 1 and number != int(number)):
+        raise OptionError(f"{text}: write a number of questions (250), or a share of them (0.5).")
+    return number
 
 
 UNSURE = "End texts early: 5,0.5 or entropy:5,3 where they turn unsure, calibrated:16,0.9, answer:2."
@@ -271,6 +310,13 @@ class CertifyOptions(Options):
 
 
 @dataclass(frozen=True)
+class PriceOptions(Options):
+    """What finished work is priced for."""
+
+    batch_size: int = option(1, "N", "Questions that go through a stage together.", WHAT, least=1)
+
+
+@dataclass(frozen=True)
 class ExportOptions(Options):
     """Which blocks a plain model goes without, and on how many questions that is measured."""
 
@@ -298,13 +344,33 @@ class RunOptions(Options):
 class SearchSettings(Options):
     """How a plan is searched for, and what it may lose."""
 
-    max_drop: float = option(1.0, "POINTS", "Accuracy points the plan may lose (epsilon).")
+    max_drop: float = option(
+        3.0, "POINTS", "Accuracy points the plan may lose at most (epsilon), with 95 % confidence."
+    )
+    latency_target: float | None = option(
+        None, "TIME", "Seconds a question may take, as 80ms: the safest plan within it.", read=latency
+    )
+    certify: float | None = option(
+        None,
+        "N|SHARE",
+        "Questions kept for the certificate alone. Default: a certify split, or half of dev.",
+        WHAT,
+        read=part,
+    )
     step: int = option(2, "N", "Sub-layers between two budgets tried.", least=1)
     exhaustive: bool = option(False, "", "Profile every budget, also after three misses in a row.")
     preset: str = option(
-        "paper",
-        "paper|probed",
-        "How sub-layers are left out: as in the paper, or by the best of several rankings and stand-ins.",
+        "path",
+        "path|paper|probed",
+        "A path of plans that is certified; the paper's greedy; or that with several rankings and stand-ins. "
+        "The last two promise nothing.",
+    )
+    levers: tuple[str, ...] = option(
+        ("exit", "stage"),
+        "NAME,...",
+        "What a path may do besides skipping: exit, stage (leave one out), none.",
+        read=levers,
+        typed="exit,stage",
     )
     ranking: tuple[str, ...] | None = option(
         None,
@@ -326,6 +392,14 @@ class SearchSettings(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_exit(self.exit, self.no_exit)
+        if self.preset != "path" and (self.latency_target is not None or self.certify is not None):
+            name = "--certify" if self.latency_target is None else "--latency-target"
+            raise OptionError(f"{name} is for --preset path: the paper's search is not certified. Leave one out.")
+        if self.preset == "path" and not self.max_drop:
+            raise OptionError(
+                "--max-drop 0: no number of questions shows that nothing at all is lost. Give points above 0, such as "
+                "2; or --preset paper, which promises nothing."
+            )
         if self.options and (self.ranking or self.compensation):
             assert self.policies  # names that are not known are told before a model is loaded
 
@@ -338,6 +412,17 @@ class SearchSettings(Options):
             exhaustive=self.exhaustive,
             use_exit=not self.no_exit,
             search_exit=self.search_exit,
+        )
+
+    def path_options(self, stages: Sequence[str], promised_on: int) -> PathOptions:
+        """What the search for a path has to know."""
+        return PathOptions(
+            max_drop=self.max_drop,
+            latency=self.latency_target,
+            promised_on=promised_on,
+            step=self.step,
+            exits="exit" in self.levers and not self.no_exit,
+            left_out=tuple(stages[:-1]) if "stage" in self.levers else (),
         )
 
     @property
@@ -399,7 +484,10 @@ class EvaluateOptions(Options):
 class QuickstartOptions(Options):
     """How many questions each part uses; ``--limit`` says on how many the result is shown."""
 
-    search_limit: int | None = option(200, "N", "Dev questions that the search uses.", WHAT, least=1)
+    search_limit: int | None = option(96, "N", "Dev questions that the search uses.", WHAT, least=1)
+    certify: int | None = option(
+        400, "N", "Questions kept for the certificate alone, where they are a split of their own.", WHAT, least=1
+    )
     wall: int = option(30, "N", "Test questions timed by the wall clock.")
 
     def __post_init__(self) -> None:

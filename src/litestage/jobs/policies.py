@@ -49,6 +49,7 @@ class Policy(NamedTuple):
 
 PAPER = Policy()
 PRESETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "path": (("probe",), ("none", "affine")),
     "paper": (("cosine",), ("none",)),
     "probed": (("cosine", "probe"), ("none", "mean", "affine", "lowrank:16")),
 }

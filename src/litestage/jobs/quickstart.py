@@ -12,10 +12,10 @@ from litestage.core.files import write_text
 from litestage.evaluation import Sample, compare, medians, price_error, question_scores, score, speedup
 from litestage.jobs.evaluate import summarise
 from litestage.jobs.options import QuickstartOptions, SearchSettings
-from litestage.jobs.search import Found, search
+from litestage.jobs.path import FoundPath, Questions, find_path
 from litestage.jobs.session import Session, provenance
 from litestage.jobs.timing import wall_clock
-from litestage.results import Evaluation, Example, Performance, PlanResult, PlanSearch, QuestionGroup, Split
+from litestage.results import Evaluation, Example, Performance, PlanResult, QuestionGroup, Split
 from litestage.tasks import Question
 
 EXAMPLES = 4
@@ -30,10 +30,11 @@ def quickstart(
 ) -> PlanResult:
     """Search on dev, compare full depth with the plan on ``limit`` test questions; plan and results in the folder."""
     durations: dict[str, float] = {}
-    dev, test = session.dev_and_test()
-    searched, used = dev[: sizes.search_limit], test[:limit]
-    with _timed(durations, "search"):
-        found = search(session, settings, searched)
+    _, test = session.dev_and_test()
+    used = test[:limit]
+    questions = Questions.of(session, "dev", settings.certify).first(sizes.search_limit, sizes.certify)
+    with _timed(durations, "search and certificate"):
+        found = find_path(session, settings, questions)
     plans = {"full": session.full_plan(), "plan": found.plan}
     with _timed(durations, "test"):
         evaluations = {name: _evaluate(session, name, plan, used, found) for name, plan in plans.items()}
@@ -44,14 +45,11 @@ def quickstart(
         model=session.engine.identity,
         task=session.task.name,
         tested_on=Split(name="test", used=len(used), available=len(test)),
-        search=PlanSearch.of(
-            found.record, Split(name="dev", used=len(searched), available=len(dev)), settings.max_drop
-        ),
-        ranking=found.ranking.scores,
+        path=found.search,
+        certificate=found.plan.certificate,
         stage_plans={name: found.plan.stage(name) for name in session.task.stage_names},
         groups=tuple(_groups(used, *(evaluation.questions for evaluation in evaluations.values()))),
         examples=_examples(session, used, evaluations),
-        notes=tuple(note for note in (found.record.exit_note,) if note),
         provenance=provenance(session, found.cost, durations),
     )
     if session.folder.path:
@@ -59,7 +57,7 @@ def quickstart(
     return results
 
 
-def _evaluate(session: Session, name: str, plan: Plan, questions: Sequence[Question], found: Found) -> Evaluation:
+def _evaluate(session: Session, name: str, plan: Plan, questions: Sequence[Question], found: FoundPath) -> Evaluation:
     what = f"test questions, {'full depth' if name == 'full' else 'the plan'}"
     traces = session.answer(questions, plan, what)
     evaluation = summarise(traces, plan, found.cost, session.conditions)

@@ -23,9 +23,11 @@ LATENCY_FILE = "latency.json"
 GREEDY = EvaluateOptions()
 
 
-def cost_model(session: Session, traces: Sequence[Trace]) -> CostModel:
+def cost_model(session: Session, traces: Sequence[Trace], questions_at_once: int = 1) -> CostModel:
     """Prices fitted to this machine at the sizes that the traces have; remembered: a resumed job prices alike."""
     rows, contexts = decode_sizes(traces)
+    if questions_at_once > 1:
+        rows = sorted({*rows, questions_at_once, questions_at_once * rows[-1]})
     prefills = prefill_sizes(traces, contexts[-1])
 
     def fitted() -> CostModel:
@@ -62,7 +64,7 @@ def best_threads(session: Session, rows: int, context: int) -> int:
 
 def decode_sizes(traces: Sequence[Trace]) -> tuple[list[int], list[int]]:
     """Row counts and contexts of decode steps worth timing: what one question at a time needs, and both its ends."""
-    stages = [stage for trace in traces for stage in trace.stages]
+    stages = [stage for trace in traces for stage in trace.stages if stage.completions]
     branches = max(len(stage.completions) for stage in stages)
     rows = sorted({1, 2, *([3] if branches > 3 else []), branches})
     lengths = [length for stage in stages for length in stage.prompt_tokens]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from litestage.core import (
     GREEDY,
@@ -47,7 +48,11 @@ class Spine:
     """A task as a plan runs it on an engine; `start` sets a question on its way. Whoever steps the engine drives it."""
 
     def __init__(self, engine: Engine, task: Task, plan: Plan, votes: Votes = ONCE) -> None:
-        self.engine, self.task, self.plan, self.votes = engine, task, plan, votes
+        self.engine, self.plan, self.votes = engine, plan, votes
+        self.names = task.stage_names
+        """All stages, those that the plan leaves out among them; ``task`` has those that run."""
+        left_out = [name for name in self.names if plan.stage(name).left_out]
+        self.task = reduce(Task.without, left_out, task)
         self._headers: dict[str, TokenIds] = {}
 
     def start(self, question: Question, vote: int = 0) -> Answering:
@@ -137,10 +142,11 @@ class Answering:
         """The record of all stages, and the answer that came of them."""
         assert self.stage is None, "not all stages are done"
         final = self.stages[-1].completions[-1].text
+        done = {stage.name: stage for stage in self.stages}
         return Trace(
             question_id=self.question.id,
             vote=self.vote,
-            stages=tuple(self.stages),
+            stages=tuple(done.get(name) or StageTrace.left_out(name) for name in self._spine.names),
             answer=self._spine.task.parse(final, self.question) if self._written.room else None,
             gold=self.question.answer,
         )

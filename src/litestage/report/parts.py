@@ -108,6 +108,8 @@ def skipped_names(plan: StagePlan) -> str:
         else _by_kind(segment.skipped)
         for segment in plan.schedule.segments
     ]
+    if plan.left_out:
+        return "the whole stage"
     exits = f"exit {plan.exit.short}" if plan.exit else ""
     return "; ".join(part for part in (*parts, exits) if part) or "nothing"
 

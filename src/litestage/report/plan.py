@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from litestage.evaluation import Paired
-from litestage.report import words
+from litestage.report import path, words
 from litestage.report.chart import Axis, Key, Lines, Ranges, Rule, Style, in_unit, padded
 from litestage.report.examples import twice
 from litestage.report.page import Card, Figure, Page, Panel, Section
@@ -25,6 +25,7 @@ from litestage.report.table import Column, Table, Tone, beside, name
 from litestage.report.terminal import Part, PlanStrips, Sentence, conditions
 from litestage.results import (
     ExitCheck,
+    PathSearch,
     Performance,
     PlanResult,
     PlanSearch,
@@ -45,6 +46,9 @@ MARKS = {
     "slower than the best, ended early": Style("muted", "triangle-down"),
 }
 """Of a profile's points, by what became of them."""
+NOT_CERTIFIED = (
+    "The plan is not certified: it was chosen by how it did on the questions of its own search, which promises nothing."
+)
 PROFILE = (
     Key("keeps the target", MARKS["keeps the target"]),
     Key("chosen", Style("plan", "ring")),
@@ -57,6 +61,7 @@ PROFILE = (
 
 def page(result: PlanResult) -> Page:
     sections = [
+        *([path.section(result.path)] if result.path else []),
         *([_search(result.search)] if result.search else []),
         _plan(result),
         _time(result),
@@ -67,6 +72,9 @@ def page(result: PlanResult) -> Page:
     tested = {"Tested on": str(result.tested_on)}
     if result.search:
         tested["Searched on"] = f"{result.search.split}, {result.search.latency}"
+    if result.path:
+        tested["Searched on"] = f"{result.path.searched_on}, {result.path.latency}"
+        tested["Certified on"] = str(result.path.certified_on)
     return Page(
         title=f"{result.model.id} on {result.task}",
         headline=headline(result),
@@ -80,10 +88,12 @@ def page(result: PlanResult) -> Page:
 
 def terminal(result: PlanResult) -> list[Part]:
     """In words, in all, per stage, what is skipped, and the conditions."""
+    said = [Sentence(sentence) for sentence in first(result)] if result.path else [Sentence(" ".join(summary(result)))]
     return [
-        Sentence(" ".join(summary(result))),
+        *said,
         *(Sentence(note, "yellow") for note in result.notes),
         overview(result),
+        *([path.path_table(result.path)] if result.path else []),
         stages(result),
         PlanStrips(result.stage_plans, result.model.num_blocks),
         conditions(result.provenance),
@@ -93,7 +103,12 @@ def terminal(result: PlanResult) -> list[Part]:
 def search_parts(search: PlanSearch) -> list[Part]:
     """Every stage's profile in the order of the search, then what became of the exit rule."""
     profiles = [profile_table(profile, search.target) for profile in search.profiles]
-    return [*profiles, *([exit_checks(search)] if search.exit_checks else [])]
+    return [*profiles, *([exit_checks(search)] if search.exit_checks else []), Sentence(NOT_CERTIFIED, "yellow")]
+
+
+def path_parts(search: PathSearch) -> list[Part]:
+    """What is promised, and the path."""
+    return [Sentence(path.promise(search)), path.path_table(search)]
 
 
 def headline(result: PlanResult) -> str:
@@ -109,8 +124,27 @@ def headline(result: PlanResult) -> str:
     }[result.speed_verdict]
 
 
+def first(result: PlanResult) -> list[str]:
+    """How fast, what is promised, and what it came to, in three sentences."""
+    assert result.path is not None
+    return [_speed(result), path.promise(result.path), _kept(result)]
+
+
+def _kept(result: PlanResult) -> str:
+    """What the test questions say of the promise."""
+    paired = result.paired
+    change = f"{words.signed(paired.difference)} points, from {words.percent(paired.baseline_percent)} to"
+    said = f"On {paired.n} test questions accuracy changed by {change} {words.percent(paired.percent)}"
+    if result.certificate is None or not result.certificate.granted:
+        return f"{said}."
+    inside = -paired.difference <= result.certificate.bound
+    return f"{said}, {'inside' if inside else 'outside'} that bound."
+
+
 def summary(result: PlanResult) -> list[str]:
     """What a reader should take away, honest when the plan is slower or the data cannot tell."""
+    if result.path:
+        return [*first(result), what_is_left_out(result), prefill(result)]
     sentences = [_speed(result), accuracy(result.paired)]
     if result.search and result.loses_more_than_allowed:
         search = result.search
@@ -118,6 +152,8 @@ def summary(result: PlanResult) -> list[str]:
             f"That is more than the {words.drop(search.max_drop)} that the search allowed, "
             f"which it kept on the {search.split.used} {search.split.name} questions it tuned on."
         )
+    if result.search:
+        sentences.append(NOT_CERTIFIED)
     return [*sentences, what_is_left_out(result), prefill(result)]
 
 

@@ -39,6 +39,7 @@ from litestage.results.diagnosis import (
 )
 from litestage.results.evaluation import Evaluation
 from litestage.results.kept import RESULTS_FILE, Kept, kind_of
+from litestage.results.path import PathPlan, PathSearch
 from litestage.results.performance import (
     Example,
     ExampleStage,
@@ -50,6 +51,7 @@ from litestage.results.performance import (
     verdict_on,
 )
 from litestage.results.plan import PlanResult, PlanSearch, QuestionGroup
+from litestage.results.prices import PlanPrice, Prices
 from litestage.results.rankings import (
     BudgetAnswers,
     BudgetEffect,
@@ -59,7 +61,7 @@ from litestage.results.rankings import (
     StageRankings,
     indispensable,
 )
-from litestage.search import ExitCheck, Profile, ProfilePoint
+from litestage.search import ExitCheck, Profile, ProfilePoint, Tried
 
 __all__ = [
     "CONSTANT",
@@ -88,9 +90,12 @@ __all__ = [
     "MethodKind",
     "MethodResult",
     "Pair",
+    "PathPlan",
+    "PathSearch",
     "Performance",
     "PipelineBench",
     "PipelineTime",
+    "PlanPrice",
     "PlanResult",
     "PlanSearch",
     "PolicyAnswers",
@@ -98,6 +103,7 @@ __all__ = [
     "Precision",
     "PrecisionAccuracy",
     "PrecisionBench",
+    "Prices",
     "Profile",
     "ProfilePoint",
     "Provenance",
@@ -113,6 +119,7 @@ __all__ = [
     "StepTime",
     "Sweep",
     "SweepPoint",
+    "Tried",
     "TurnTime",
     "indispensable",
     "kind_of",

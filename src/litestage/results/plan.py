@@ -6,10 +6,11 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from litestage.core import ModelIdentity, RankedLayer, StagePlan
+from litestage.core import Certificate, ModelIdentity, RankedLayer, StagePlan
 from litestage.core.layers import Record
 from litestage.evaluation import Accuracy, Paired, Speedup
 from litestage.results.kept import Kept
+from litestage.results.path import PathSearch
 from litestage.results.performance import AccuracyVerdict, Example, Performance, Provenance, Split, verdict_on
 from litestage.search import SearchOutcome
 
@@ -57,7 +58,11 @@ class PlanResult(Kept):
     task: str
     tested_on: Split
     search: PlanSearch | None = None
-    """None when the plan was not searched here."""
+    """How the paper's search found the plan; None when it was not searched so."""
+    path: PathSearch | None = None
+    """How the path that the plan is on was found."""
+    certificate: Certificate | None = None
+    """What is promised of the plan."""
     ranking: tuple[RankedLayer, ...] = ()
     """From the most to the least redundant."""
     stage_plans: dict[str, StagePlan]

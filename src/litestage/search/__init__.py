@@ -3,6 +3,7 @@
 from litestage.search.asked import Search, Strategy, one_by_one
 from litestage.search.effort import Estimate, Spent, estimate_effort
 from litestage.search.greedy import ExitCheck, SearchOutcome, SearchRecord, budget_search, search_budgets
+from litestage.search.path import PathFound, PathOptions, Tried, path_search
 from litestage.search.profile import Profile, ProfilePoint, TrialSummary, Verdict, budgets, choose, needed_correct
 from litestage.search.trial import (
     Candidate,
@@ -21,6 +22,8 @@ __all__ = [
     "Estimate",
     "ExitCheck",
     "Measure",
+    "PathFound",
+    "PathOptions",
     "Profile",
     "ProfilePoint",
     "Screen",
@@ -35,6 +38,7 @@ __all__ = [
     "Trial",
     "TrialResult",
     "TrialSummary",
+    "Tried",
     "Verdict",
     "budget_search",
     "budgets",
@@ -43,5 +47,6 @@ __all__ = [
     "hopeless",
     "needed_correct",
     "one_by_one",
+    "path_search",
     "search_budgets",
 ]

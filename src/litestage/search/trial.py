@@ -63,6 +63,8 @@ class StageCandidate(Record):
     exit: bool = False
     policy: str = ""
     """Which sub-layers a budget means and what stands in for them, by the name that whoever measures knows it by."""
+    left_out: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether the stage is not run at all."""
 
 
 class Candidate(Record):
@@ -89,13 +91,17 @@ class Candidate(Record):
     def with_exit(self, stage: str, on: bool) -> Candidate:
         return self._with(stage, exit=on)
 
+    def without(self, stage: str) -> Candidate:
+        """The candidate with a stage not run at all."""
+        return self._with(stage, budget=0, policy="", exit=False, left_out=True)
+
     def _with(self, name: str, **update: int | bool | str) -> Candidate:
         return Candidate(
             stages=tuple(stage.model_copy(update=update) if stage.stage == name else stage for stage in self.stages)
         )
 
 
-Purpose = Literal["full", "profile", "exit"]
+Purpose = Literal["full", "profile", "exit", "path"]
 
 
 class Trial(Record):
@@ -111,6 +117,8 @@ class Trial(Record):
     purpose: Purpose
     stage: str | None = None
     """The stage being profiled."""
+    whole: bool = True
+    """Whether ``order`` is all questions; otherwise those in it alone are answered, all of them."""
 
     def is_too_slow(self, seconds: float | None) -> bool:
         """Whether a measurement of at least so many seconds a question may be cut short."""
@@ -123,6 +131,10 @@ class Trial(Record):
     def check(self, told: TrialResult) -> None:
         """Raise ValueError for a result that does not settle this: a choice is exact only if none is cut short that
         could still be chosen."""
+        if not self.whole:
+            if missing := [i for i in self.order if told.outcomes[i] is None or told.question_seconds[i] is None]:
+                raise ValueError(f"asked for {len(self.order)} questions, told nothing of {missing[0]}")
+            return
         if len(told.outcomes) != len(self.order):
             raise ValueError(f"asked for {len(self.order)} questions, told of {len(told.outcomes)}")
         if not self.is_settled_by(told):
@@ -145,6 +157,10 @@ class TrialResult(Record):
     """When cut short: the seconds of the questions measured, shared by all. Needed where being slow was the reason."""
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     """Latency a question of each stage; needed of the full model, whose slowest stage is searched first."""
+    question_seconds: tuple[float | None, ...] = ()
+    """By question, as ``outcomes``; needed where only some are asked for."""
+    tokens: int = 0
+    """Tokens that had to be decoded for it."""
 
     @property
     def correct(self) -> int:

@@ -2,7 +2,7 @@
 
 from litestage.tasks.load import list_tasks, load_task
 from litestage.tasks.question import LETTERS, Question, check_text
-from litestage.tasks.questions import SPLITS, Split, load_questions
+from litestage.tasks.questions import SPLITS, Split, has_certify_questions, load_questions
 from litestage.tasks.targets import trainable, with_targets
 from litestage.tasks.task import Stage, Task, list_choices
 
@@ -14,6 +14,7 @@ __all__ = [
     "Stage",
     "Task",
     "check_text",
+    "has_certify_questions",
     "list_choices",
     "list_tasks",
     "load_questions",

@@ -17,7 +17,7 @@ from litestage.tasks.question import LETTERS, Question, check_text
 from litestage.tasks.task import Stage, Task
 
 T = TypeVar("T")
-Split = Literal["train", "dev", "test"]
+Split = Literal["train", "dev", "test", "certify"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 REQUIRED = ("id", "question", "choices", "answer")
 EMBEDDED: Mapping[str, Callable[[Split], list[dict[str, Any]]]] = {"everyday": everyday.questions}
@@ -44,6 +44,15 @@ def load_questions(task: Task, split: str, data: str | Path | None = None, limit
     if not questions:
         raise DataError(f"{source} has no {split} questions: it is empty. Put one JSON object on each line.")
     return questions[:limit]
+
+
+def has_certify_questions(task: Task, data: str | Path | None = None) -> bool:
+    """Whether a source has a split that is for certificates alone."""
+    source = str(data if data is not None else task.questions)
+    kind, _, name = source.partition(":")
+    if kind == "hub":
+        return False
+    return name in EMBEDDED if kind == "embedded" else (Path(source) / "certify.jsonl").is_file()
 
 
 def question_from(row: object, task: Task) -> Question:
@@ -77,7 +86,10 @@ def _entries(source: str, split: Split) -> Iterable[Entry]:
     if kind == "embedded":
         rows = _named(EMBEDDED, source, name)(split)
     elif kind == "hub":
-        rows = hub_rows(_named(HUB, source, name), split)
+        hub_set = _named(HUB, source, name)
+        if split not in hub_set.splits:
+            raise OptionError(f"{source} has no {split} questions. Give --certify, to take some of dev.")
+        rows = hub_rows(hub_set, split)
     else:
         return _jsonl(Path(source), split)
     return ((f"{source} ({split}), question {number}", row) for number, row in enumerate(rows, 1))

@@ -19,9 +19,9 @@ from importlib import resources
 from itertools import islice
 from typing import Any, Literal, get_args
 
-Split = Literal["train", "dev", "test"]
+Split = Literal["train", "dev", "test", "certify"]
 
-SIZES: dict[str, int] = {"train": 16_000, "dev": 400, "test": 600}
+SIZES: dict[str, int] = {"train": 16_000, "dev": 400, "test": 600, "certify": 2_400}
 SEED = "litestage everyday 2"
 CHOICES = 4
 HELD_OUT_SHARE = 0.2  # of the true pairs, kept out of the training questions
@@ -206,15 +206,16 @@ def _check_property(prop: Property, things: tuple[Thing, ...]) -> None:
 def _cases(split: Split) -> Iterator[_Case]:
     """Give a split's cases in order, none of which another split can give.
 
-    Test and dev are small, so they draw first and training goes around them.
+    Test and dev are small, so they draw first and training goes around them. Certify goes around all three.
     """
     if split == "test":
         yield from _test_cases()
     elif split == "dev":
         yield from _dev_cases()
+    elif split == "certify":
+        yield from _draw("certify", _taken_by_training())
     else:
-        taken = {case.combination for case in _test_cases() + _dev_cases()}
-        yield from _draw("train", taken)
+        yield from _draw("train", {case.combination for case in _test_cases() + _dev_cases()})
 
 
 @lru_cache(maxsize=1)
@@ -225,6 +226,13 @@ def _test_cases() -> tuple[_Case, ...]:
 @lru_cache(maxsize=1)
 def _dev_cases() -> tuple[_Case, ...]:
     return tuple(_draw("dev", {case.combination for case in _test_cases()}))
+
+
+def _taken_by_training() -> set[tuple[str, frozenset[str]]]:
+    taken = {case.combination for case in _test_cases() + _dev_cases()}
+    for _ in _draw("train", taken):  # which adds its own
+        pass
+    return taken
 
 
 def _draw(split: Split, taken: set[tuple[str, frozenset[str]]]) -> Iterator[_Case]:

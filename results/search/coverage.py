@@ -1,0 +1,117 @@
+"""How often a search breaks its word: resampled from what plans really answer.
+
+    python results/search/coverage.py results/search/outcomes.json > results/search/coverage.json
+
+The outcomes of all questions say what each plan truly loses. A search is played again and again: questions are drawn
+for it, the path is put together from what is seen on them, and tested in order on other questions that are drawn. It
+breaks its word where a plan that was granted truly loses more than was asked for, or more than its bound. Beside it the
+old way: the fastest plan that keeps the points on the questions of the search itself.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from litestage.evaluation import Outcomes, look_early
+from litestage.search.path import BEYOND
+from litestage.search.standing import Flips, path_of
+
+SEARCHES = 2_000
+SEARCHED, CERTIFIED = 100, 1_000
+POINTS = (1.0, 2.0, 3.0, 5.0)
+SEED = 0
+
+
+class World(NamedTuple):
+    """What is true: full depth first, then plans."""
+
+    names: list[str]
+    seconds: list[float]
+    right: list[list[bool]]
+
+    def outcomes(self, plan: int, questions: list[int]) -> Outcomes:
+        pairs = [(self.right[0][i], self.right[plan][i]) for i in questions]
+        return Outcomes(pairs.count((True, False)), pairs.count((False, True)), len(pairs))
+
+    def loss(self, plan: int) -> float:
+        """The true loss, in points."""
+        seen = self.outcomes(plan, list(range(len(self.right[0]))))
+        return 100 * (seen.lost - seen.gained) / seen.n
+
+    def pace(self, plan: int) -> float:
+        return self.seconds[plan] / self.seconds[0]
+
+
+def searched(world: World, points: float, dice: random.Random) -> tuple[list[int], int]:
+    """The path, and what the old way chooses, on questions of a search."""
+    questions = dice.choices(range(len(world.right[0])), k=SEARCHED)
+    places, losses = {}, {0: 0.0}
+    for plan in range(1, len(world.names)):
+        seen = world.outcomes(plan, questions)
+        flips = Flips(seen.lost / seen.n, seen.gained / seen.n, seen.n)
+        losses[plan] = flips.loss
+        if world.pace(plan) < 1 and flips.loss <= BEYOND * points:
+            places[plan] = (world.pace(plan), flips.risk(CERTIFIED))
+    old = min((plan for plan, loss in losses.items() if loss <= points), key=world.pace)
+    return path_of(places), old
+
+
+def granted(world: World, path: list[int], points: float, dice: random.Random) -> tuple[int, float]:
+    """The last plan granted and its bound; full depth where none is."""
+    questions = dice.choices(range(len(world.right[0])), k=CERTIFIED)
+    last, bound = 0, 0.0
+    for plan in path:
+        told = look_early(lambda k, plan=plan: world.outcomes(plan, questions[:k]), CERTIFIED, points)
+        if not told.granted:
+            break
+        last, bound = plan, told.bound
+    return last, bound
+
+
+def played(world: World, points: float) -> dict[str, float]:
+    """Shares of searches that break their word, and what they come to."""
+    dice = random.Random(f"{SEED} {points}")
+    true = [world.loss(plan) for plan in range(len(world.names))]
+    counts = dict.fromkeys(("granted", "breaks the points", "breaks its bound", "old way breaks the points"), 0)
+    speed, old_speed, old_loss = 0.0, 0.0, 0.0
+    for _ in range(SEARCHES):
+        path, old = searched(world, points, dice)
+        plan, bound = granted(world, path, points, dice)
+        counts["granted"] += plan != 0
+        counts["breaks the points"] += plan != 0 and true[plan] >= points
+        counts["breaks its bound"] += plan != 0 and true[plan] > bound
+        counts["old way breaks the points"] += old != 0 and true[old] > points
+        speed += 1 / world.pace(plan)
+        old_speed += 1 / world.pace(old)
+        old_loss += true[old]
+    shares = {name: round(count / SEARCHES, 4) for name, count in counts.items()}
+    return {
+        "points": points,
+        **shares,
+        "speedup": round(speed / SEARCHES, 3),
+        "old way's speedup": round(old_speed / SEARCHES, 3),
+        "old way's true loss": round(old_loss / SEARCHES, 2),
+    }
+
+
+def main(path: Path) -> None:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    plans = document["plans"]
+    world = World(
+        list(plans),
+        [one["seconds"] for one in plans.values()],
+        [[c == "1" for c in p["right"]] for p in plans.values()],
+    )
+    truth = {
+        name: {"pace": round(world.pace(i), 4), "loss": round(world.loss(i), 2)} for i, name in enumerate(world.names)
+    }
+    found = {"searches": SEARCHES, "searched": SEARCHED, "certified": CERTIFIED, "truth": truth}
+    print(json.dumps(found | {"played": [played(world, points) for points in POINTS]}, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
