@@ -136,7 +136,10 @@ class Contents:
                 writer.add_custom_alignment(value)
         for name, (values, kind) in self.tensors.items():
             plain = {Kind.F32: np.float32, Kind.F16: np.float16, Kind.I8: np.int8}.get(kind)
-            data = gguf.quantize(values, kind) if plain is None else values.astype(plain)
+            if values.dtype == np.uint8:
+                data = values  # packed already
+            else:
+                data = gguf.quantize(values, kind) if plain is None else values.astype(plain)
             writer.add_tensor(name, data, raw_dtype=kind if plain is None else None)
         writer.write_header_to_file(path)
         writer.write_kv_data_to_file()
@@ -304,12 +307,41 @@ def byte_level(tokenizer: Any, config: Any, pre: str = "gpt-2") -> dict[str, Any
     }
 
 
+HALF = np.float16(0.002).tobytes()
+
+
 def token_type(token: str, number: int, numbers: Mapping[str, int], added: Mapping[str, bool]) -> int:
     if number >= len(numbers):
         return int(TokenType.UNUSED)
     if token not in added:
         return int(TokenType.NORMAL)
     return int(TokenType.CONTROL if added[token] else TokenType.USER_DEFINED)
+
+
+SCALES: dict[Kind, dict[int, bytes]] = {
+    Kind.Q2_K: {80: HALF, 82: HALF},
+    Kind.Q3_K: {108: HALF},
+    Kind.Q4_K: {0: HALF, 2: HALF},
+    Kind.Q5_K: {0: HALF, 2: HALF},
+    Kind.Q6_K: {208: HALF},
+    **{kind: {0: HALF} for kind in (Kind.IQ2_XXS, Kind.IQ2_XS, Kind.IQ2_S, Kind.IQ3_XXS, Kind.IQ3_S, Kind.IQ1_S)},
+    **{kind: {0: HALF} for kind in (Kind.IQ4_NL, Kind.IQ4_XS)},
+    Kind.IQ1_M: {49: b"\x40", 51: b"\x10", 53: b"\x00", 55: b"\x20"},  # a number in four parts
+    Kind.TQ1_0: {52: HALF},
+    Kind.TQ2_0: {64: HALF},
+    Kind.MXFP4: {0: b"\x78"},
+    Kind.NVFP4: {0: b"\x10\x11\x12\x13"},
+}
+"""Types that the gguf package unpacks and does not pack: where in a block its scales lie, and small ones."""
+
+
+def at_random(kind: Kind, rows: int, columns: int, seed: int) -> np.ndarray:
+    """Any numbers of a packed type, with scales as small as those of weights."""
+    size, length = gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.random.default_rng(seed).integers(0, 256, (rows * columns // size, length), dtype=np.uint8)
+    for at, scale in SCALES[kind].items():
+        blocks[:, at : at + len(scale)] = np.frombuffer(scale, dtype=np.uint8)
+    return blocks.reshape(rows, -1)
 
 
 def rounded(model: PreTrainedModel, kind: Kind) -> PreTrainedModel:

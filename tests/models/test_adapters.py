@@ -70,7 +70,11 @@ KINDS: dict[str, Any] = {
     "head": lora("lm_head"),
     "embedding and head": lora("embed_tokens", "lm_head"),
     "embedding and head as one": lora("embed_tokens", ensure_weight_tying=True),
-    "tokens": lora(trainable_token_indices=[3, 5, 7]),
+    "tokens": lora(trainable_token_indices=[IDS[3], IDS[5], IDS[7]]),
+    "tokens of the embedding and of the head": lora(
+        trainable_token_indices={"embed_tokens": [IDS[3], IDS[5]], "lm_head": [IDS[7], IDS[9]]}
+    ),
+    "tokens of the head": lora(trainable_token_indices={"lm_head": [IDS[7], IDS[9]]}),
     "some blocks": lora(layers_to_transform=[1, 2]),
     "some blocks by name": LoraConfig(target_modules=["q_proj"], layers_to_transform=[1], layers_pattern="layers"),
     "by a pattern": LoraConfig(target_modules=r".*\.(0|2)\.mlp\..*_proj"),
@@ -91,7 +95,8 @@ KINDS: dict[str, Any] = {
     "FourierFT": FourierFTConfig(target_modules=ALL, n_frequency=30),
     "norms": LNTuningConfig(target_modules=["input_layernorm"]),
     "RandLoRA": RandLoraConfig(target_modules=ALL, r=4),
-    "tokens alone": TrainableTokensConfig(token_indices=[1, 2, 9]),
+    "tokens of the head alone": TrainableTokensConfig(target_modules=["lm_head"], token_indices=[IDS[1], IDS[4]]),
+    "tokens alone": TrainableTokensConfig(token_indices=[IDS[1], IDS[2], IDS[9]]),
     "C3A": C3AConfig(target_modules=["q_proj"], block_size=8),
     "DeLoRA": DeloraConfig(target_modules=ALL),
     "MiSS": MissConfig(target_modules=ALL, r=4),

@@ -9,6 +9,7 @@ from typing import Any
 
 import gguf
 import gguf_files
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 from litestage.engine import TorchEngine
 from litestage.models import load_model, load_transformers
 from litestage.models.gguf import gguf_ledger
+from litestage.models.gguf.file import can_unpack
 
 NEW = 12
 PROMPTS = [tiny.prompt(n) for n in (3, 21, 60)]
@@ -189,6 +191,31 @@ def test_other_types_are_unpacked(tmp_path: Path, kind: Kind) -> None:
     values = source("llama").model.embed_tokens.weight.detach().numpy()
     expected = gguf.dequantize(gguf.quantize(values, kind), kind)
     assert torch.equal(read.model.embed_tokens.weight.detach(), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("kind", gguf_files.SCALES, ids=lambda kind: kind.name)
+def test_types_that_are_packed_elsewhere_are_unpacked(tmp_path: Path, kind: Kind) -> None:
+    """As files on the hub have them, of which most are Q4_K with some Q6_K. Rows of queries and keys are in pairs."""
+    model = tiny.new_model("llama", hidden_size=256, intermediate_size=512, num_hidden_layers=1, initializer_range=0.02)
+    file = contents(model)
+    packed = {name for name, (values, _) in file.tensors.items() if values.ndim == 2}
+    assert len(packed) == 9
+    for seed, name in enumerate(sorted(packed)):
+        data = gguf_files.at_random(kind, *file.tensors[name][0].shape, seed)
+        file.tensors[name] = (data, kind)
+        values = gguf.dequantize(data, kind)
+        assert 1e-3 < np.abs(values).max() < 20
+    read, _ = load_transformers(str(file.write(tmp_path / "model.gguf")))
+    written = gguf_files.tensors(read, "llama")
+    for name in packed:
+        assert np.array_equal(written[name], gguf.dequantize(file.tensors[name][0], kind)), name
+    assert differs(read, model) > 1e-2
+
+
+def test_each_type_is_unpacked_or_refused() -> None:
+    plain = {Kind.F32, Kind.F16, Kind.BF16}
+    packed = {Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q8_0, *gguf_files.SCALES}
+    assert {kind for kind in Kind if can_unpack(kind)} == plain | packed
 
 
 @pytest.mark.parametrize("case", CASES)

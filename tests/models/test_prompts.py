@@ -98,7 +98,15 @@ def test_the_day_is_the_tasks() -> None:
     made = tokenizer(DATED)
     (ids,) = encoder(made).encode([TEXT], DAY)
     assert "Today is 31 January 2026." in made.decode(ids)
-    for form in ("%Y-%m-%d", "%-d/%-m %y", "%A, %b %d", "100 %% on %j", "%H:%M:%S", "no directive"):
+    for form in (
+        "%Y-%m-%d",
+        "%-d/%-m %y",
+        "%A, %b %d",
+        "100 %% on %j",
+        "%H:%M:%S",
+        "%T %R %G-%V %e %_d %^a",
+        "no directive",
+    ):
         (ids,) = encoder(tokenizer(f"\n{{{{ strftime_now({form!r}) }}}}|{CHATML}")).encode([TEXT], DAY)
         assert made.decode(ids).split("|")[0] == "\n" + datetime.datetime(2026, 1, 31).strftime(form)
     with pytest.raises(TaskError, match=r"today's date.* date = \d{4}-\d\d-\d\d"):
@@ -121,6 +129,11 @@ def test_the_day_is_the_tasks() -> None:
         ("{{ messages[0].parts[0].text }}", Chat(), "some model cannot .*parts"),
         ("{{ messages[0].content + 1 }}", Chat(), "some model cannot"),
         ("{% for c in messages[0].content %}{{ c.text }}{% endfor %}", Chat(), "does not show the task's prompt"),
+        ("{{ ['Sir', 'Madam'] | random }}" + CHATML, Chat(), "draws words at random"),
+        ("{{ lipsum(1) }}" + CHATML, Chat(), "draws words at random"),
+        ("{{ messages | map(attribute='role') }}" + CHATML, Chat(), "writes where something lies in memory"),
+        ("{{ strftime_now('%s') }}" + CHATML, DAY, "asks for the day as %s"),
+        ("{{ strftime_now('%5Y') }}" + CHATML, DAY, "asks for the day as %5Y"),
         ("Hello", Chat(), "does not show the task's prompt"),
         (
             "{{ messages[-1].content }}",
@@ -132,6 +145,13 @@ def test_the_day_is_the_tasks() -> None:
 def test_a_chat_template_that_cannot_be_used_is_a_sentence(template: Any, chat: Chat, sentence: str) -> None:
     with pytest.raises(ModelError, match=f"(?s){sentence}"):
         encoder(tokenizer(template)).encode([TEXT], chat)
+
+
+def test_a_template_that_could_draw_and_does_not_is_used() -> None:
+    asked = encoder(tokenizer("{% if tools %}{{ [1, 2] | random }}{% endif %}" + CHATML)).encode(TEXTS, Chat())
+    assert asked == encoder(tokenizer(CHATML)).encode(TEXTS, Chat())
+    told = "At <x at 0x7f8bc7efbfd0> floats?"
+    assert told in tokenizer().decode(encoder(tokenizer(CHATML)).encode([told], Chat())[0])
 
 
 @pytest.mark.parametrize("name", ["enable_thinkin", "tokenize", "messages", "strftime_now", "tools"])

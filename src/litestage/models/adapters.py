@@ -211,15 +211,21 @@ def merge(adapted: Any) -> PreTrainedModel:
 def _untie(base: Any) -> None:
     """Give embedding and head a weight each where an adapter changes one of them: merged into a shared weight, it would
     change both."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     ends = (base.model.embed_tokens, base.lm_head)
-    if not any(isinstance(end, BaseTunerLayer) for end in ends):
-        return
-    embedding, head = (end.get_base_layer() if isinstance(end, BaseTunerLayer) else end for end in ends)
-    if head.weight is embedding.weight:
+    embedding, head = map(_bare, ends)
+    if (embedding, head) != ends and head.weight is embedding.weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         base.config.tie_word_embeddings = False
+
+
+def _bare(layer: Any) -> Any:
+    """The model's own layer under what an adapter put around it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import TrainableTokensWrapper
+
+    while isinstance(layer, BaseTunerLayer | TrainableTokensWrapper):
+        layer = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer.original_module
+    return layer
 
 
 def _make_room_for_biases(base: Any) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import random
 import re
+import string
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
@@ -118,6 +121,7 @@ class PromptEncoder:
 
     def _render(self, turns: Turns, chat: Chat, answer: bool) -> str:
         template = self._template(chat)
+        before = random.getstate() if CHANCE.search(template) else None
         try:
             written: str = self._tokenizer.apply_chat_template(
                 turns,
@@ -137,6 +141,13 @@ class PromptEncoder:
                 f"The chat template of {self._name} cannot write a prompt of this task: {_reason(error)}. Correct the "
                 "template, give it what it asks for in chat_template_kwargs, or run the task without chat_template."
             ) from error
+        drawn = before is not None and random.getstate() != before
+        if drawn or (ADDRESS.search(written) and not any(ADDRESS.search(turn["content"]) for turn in turns)):
+            what = "draws words at random" if drawn else "writes where something lies in memory"
+            raise ModelError(
+                f"The chat template of {self._name} {what}, so a prompt would be another one each time. Correct the "
+                "template, or run the task without chat_template."
+            )
         return written
 
     def _template(self, chat: Chat) -> str:
@@ -167,8 +178,14 @@ OWN_ARGUMENTS = frozenset(
 )
 """What `apply_chat_template` takes for itself."""
 NO_DATE = "the task has no date"
-DIRECTIVES = [f"%{flag}{letter}" for flag in ("-", "") for letter in "aAbBcdDeFHIjmMpSuUVwWxXyY"]
-"""What `strftime` makes something of."""
+DIRECTIVES = [f"%{flag}{letter}" for flag in ("-", "_", "0", "^", "#", "") for letter in string.ascii_letters]
+"""What `strftime` may make something of; which of them, the system says."""
+TIME_ZONE = "s"
+"""The letter of a directive that says another time on another machine."""
+CHANCE = re.compile(r"random|lipsum")
+"""In a template that may draw."""
+ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}>")
+"""How Python writes an object that has no better name."""
 
 
 def prompt_encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> PromptEncoder:
@@ -200,13 +217,27 @@ def _dated(template: str, chat: Chat) -> str:
     if "strftime_now" not in template:
         return template
     if chat.date is None:
-        said = f"raise_exception({NO_DATE!r})"
+        said = f"{{{{ raise_exception({NO_DATE!r}) }}}}"
     else:
-        day = datetime.datetime.combine(chat.date, datetime.time())
-        written = "".join(f" | replace({part!r}, {day.strftime(part)!r})" for part in DIRECTIVES)
-        said = f"format | replace('%%', '\0'){written} | replace('\0', '%')"
+        written = _written(datetime.datetime.combine(chat.date, datetime.time()))
+        said = (
+            "{% set now = namespace(text=format | replace('%%', '\0')) %}"
+            f"{{% for part, said in {written!r} %}}{{% set now.text = now.text | replace(part, said) %}}{{% endfor %}}"
+            "{% if '%' in now.text %}"
+            "{{ raise_exception('it asks for the day as ' ~ format ~ ', which is not known here') }}{% endif %}"
+            "{{ now.text | replace('\0', '%') }}"
+        )
     # The empty text keeps a line break that the template may begin with.
-    return f"{{% macro strftime_now(format) %}}{{{{ {said} }}}}{{% endmacro %}}{{{{ '' }}}}{template}"
+    return f"{{% macro strftime_now(format) %}}{said}{{% endmacro %}}{{{{ '' }}}}{template}"
+
+
+def _written(day: datetime.datetime) -> list[tuple[str, str]]:
+    """What each directive says of a day."""
+    said = []
+    for part in DIRECTIVES:
+        with suppress(ValueError):  # some systems refuse what others leave as it is
+            said.append((part, day.strftime(part)))
+    return [(part, text) for part, text in said if text != part and not part.endswith(TIME_ZONE)]
 
 
 def _continuation(head: TokenIds, whole: TokenIds, tail: TokenIds) -> TokenIds:
