@@ -35,6 +35,7 @@ from litestage.jobs.healing import Healed
 from litestage.jobs.options import TrainingOptions
 from litestage.jobs.policies import Policies, Policy
 from litestage.jobs.session import Session, load
+from litestage.models import load_model
 from litestage.models.catalog import EMBEDDED, embedded_folder
 from litestage.pipeline import run
 from litestage.tasks import load_questions, load_task
@@ -300,7 +301,12 @@ def test_an_adapter_learns_on(plan: Path, tmp_path: Path) -> None:
     first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other"
     some = TrainingOptions(recipe=str(recipe), model=EMBEDDED, limit=16, validation=0, epochs=1)
     finetune(some, first)
+    own = load_model(EMBEDDED, device="cpu").tokenizer
+    own.chat_template = "{{ messages[-1].content }}"
+    own.save_pretrained(first)
     finetune(replace(some, adapter=str(first)), second)
+    kept = load_model(EMBEDDED, adapter=str(second), device="cpu").tokenizer
+    assert kept.chat_template == own.chat_template, "what it learnt its prompts with goes on as well"
     weights = [load_file(folder / "adapter_model.safetensors") for folder in (first, second)]
     assert weights[0].keys() == weights[1].keys()
     moved = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from transformers import PreTrainedTokenizerFast
 from litestage.core import ModelError
 from litestage.models import load_model, load_transformers
 from litestage.models.adapters import merge, with_adapter
+from litestage.models.check import check_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 IDS = tiny.prompt(20)
@@ -100,6 +102,9 @@ KINDS: dict[str, Any] = {
     "C3A": C3AConfig(target_modules=["q_proj"], block_size=8),
     "DeLoRA": DeloraConfig(target_modules=ALL),
     "MiSS": MissConfig(target_modules=ALL, r=4),
+    "VB-LoRA of few bits": VBLoRAConfig(
+        target_modules=ALL, num_vectors=8, vector_length=8, save_only_topk_weights=True
+    ),
     "VB-LoRA": VBLoRAConfig(target_modules=ALL, num_vectors=8, vector_length=8),
 }
 
@@ -244,7 +249,6 @@ def wider(weights: dict[str, Tensor]) -> None:
 
 
 def more_tokens(weights: dict[str, Tensor]) -> None:
-    weights["base_model.model.lm_head.weight"] = torch.ones(330, 32)
     weights["base_model.model.model.embed_tokens.weight"] = torch.ones(330, 32)
 
 
@@ -258,7 +262,7 @@ def endless(weights: dict[str, Tensor]) -> None:
         (without_one, r"lacks the tensor .*layers.1.mlp.up_proj.lora_B.weight"),
         (with_more, r"layers.4.mlp.up_proj.lora_B.weight: the model has no place for it"),
         (wider, r"layers.1.mlp.up_proj.lora_B.weight: its size is 64 x 8, but for this model it should be 48 x 8"),
-        (more_tokens, r"lm_head.weight: .* 330 x 32, .* 3\d\d x 32: it was trained with \d+ more tokens"),
+        (more_tokens, r"embed_tokens.weight: .* 330 x 32, .* 3\d\d x 32: it was trained with \d+ more tokens"),
         (endless, r"weight model.layers.1.mlp.up_proj.weight of .* \+ .* not a finite number"),
     ],
 )
@@ -270,6 +274,37 @@ def test_tensors_that_do_not_fit_are_refused_by_name(models: Any, tmp_path: Path
     refused(models("llama"), place, sentence)
 
 
+MORE: list[tuple[str, Any, bool]] = [
+    ("llama", lora(modules_to_save=["embed_tokens", "lm_head"]), False),
+    ("llama", lora(), True),
+    ("llama", lora("embed_tokens", "lm_head"), True),
+    ("llama-tied", lora(modules_to_save=["embed_tokens", "lm_head"]), False),
+    ("llama-tied", lora(), True),
+    ("llama-tied", lora("embed_tokens"), True),
+]
+
+
+@pytest.mark.parametrize("count", [300, 330])
+@pytest.mark.parametrize(("family", "config", "stored"), MORE)
+def test_an_adapter_that_brings_its_embedding_and_head_brings_its_tokens(
+    models: Any, tmp_path: Path, family: str, config: Any, stored: bool, count: int
+) -> None:
+    """As peft has it on a model whose embedding was made larger or smaller before."""
+    torch.manual_seed(1)
+    grown = tiny.transformers_model(family)
+    grown.resize_token_embeddings(count)
+    adapted = get_peft_model(grown, config).eval()
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1 * parameter.requires_grad)
+        expected = adapted(torch.tensor([[one % 300 for one in IDS]]), use_cache=False).logits[0, list(AT)]
+    adapted.save_pretrained(str(tmp_path), save_embedding_layers=stored)
+    model = load_model(str(models(family)), adapter=str(tmp_path), device="cpu")
+    got = tiny.logits_of(model, [one % 300 for one in IDS], AT)
+    assert got.shape[-1] == count
+    torch.testing.assert_close(got, expected, atol=5e-4, rtol=1e-3)
+
+
 def test_the_tokenizer_of_an_adapter_is_the_one_it_learnt_with(models: Any, tmp_path: Path) -> None:
     place = trained(tmp_path, "llama", lora())
     chatty = tiny.tokenizer_with_chat()
@@ -279,7 +314,59 @@ def test_the_tokenizer_of_an_adapter_is_the_one_it_learnt_with(models: Any, tmp_
     more: PreTrainedTokenizerFast = tiny.tokenizer_with_chat()
     more.add_tokens(["<|more|>"])
     more.save_pretrained(place)
-    refused(models("llama"), place, r"with the token '<\|more\|>', for which the model has no embedding")
+    sentence = r"with the token '<\|more\|>', for which the model has no embedding"
+    refused(models("llama"), place, sentence)
+    assert re.search(sentence, str(check_adapter(str(place), str(models("llama"))).refusal))
+
+
+FILES: dict[str, tuple[str, str, str]] = {
+    "rules about tokens": ("generation_config.json", '{"suppress_tokens": [3]}', "suppress_tokens: .*rule"),
+    "an end that is a text": ("generation_config.json", '{"eos_token_id": "x"}', "eos_token_id: it is 'x'"),
+    "no JSON": ("generation_config.json", "{", "generation_config.json is not JSON"),
+    "half a tokenizer": ("tokenizer_config.json", "{}", "tokenizer_config.json: .*is not there"),
+    "a template alone": ("chat_template.jinja", "x", "chat_template.jinja: .*is not there"),
+    "torn weights": ("adapter_model.safetensors", "abc", "adapter_model.safetensors is cut short or damaged"),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_what_lies_beside_an_adapter_is_read_or_refused(models: Any, tmp_path: Path, what: str) -> None:
+    name, content, sentence = FILES[what]
+    place = trained(tmp_path, "llama", lora())
+    (place / name).write_text(content)
+    refused(models("llama"), place, sentence)
+    try:
+        said = check_adapter(str(place), str(models("llama"))).refusal
+    except ModelError as error:
+        said = str(error)
+    assert re.search(sentence, str(said))
+
+
+def test_code_that_comes_with_an_adapters_tokenizer_is_refused(models: Any, tmp_path: Path) -> None:
+    place = trained(tmp_path, "llama", lora())
+    tiny.tokenizer_with_chat().save_pretrained(place)
+    path = place / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["own.Code", None]}}))
+    refused(models("llama"), place, "auto_map: code of the folder's own")
+
+
+def test_weights_that_torch_cannot_take_apart_are_refused(models: Any, tmp_path: Path) -> None:
+    place = trained(tmp_path, "llama", lora())
+    (place / "adapter_model.safetensors").unlink()
+    (place / "adapter_model.bin").write_bytes(b"abc")
+    refused(models("llama"), place, "adapter_model.bin is cut short or damaged")
+
+
+def test_a_folder_that_is_no_adapters_says_what_it_is(models: Any, tmp_path: Path) -> None:
+    trained(tmp_path / "run" / "checkpoint-10", "llama", lora())
+    refused(models("llama"), tmp_path / "run", "holds the folder checkpoint-10")
+    refused(models("llama"), models("llama"), "is a model's folder, .*--model")
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx" / "adapter_config.json").write_text('{"fine_tune_type": "lora"}')
+    save_file({"a": torch.ones(1)}, tmp_path / "mlx" / "adapters.safetensors")
+    refused(models("llama"), tmp_path / "mlx", "written by MLX")
+    (tmp_path / "adapter.gguf").write_bytes(b"GGUF")
+    refused(models("llama"), tmp_path / "adapter.gguf", "adapter.gguf is one file")
 
 
 def test_a_folder_of_an_adapter_is_no_model(tmp_path: Path) -> None:

@@ -16,8 +16,12 @@ from transformers import (
     Gemma3nTextConfig,
     Gemma3TextConfig,
     GPT2Config,
+    GraniteConfig,
     LlamaConfig,
+    MistralConfig,
     MixtralConfig,
+    Phi3Config,
+    Qwen2Config,
     Qwen2MoeConfig,
     T5Config,
 )
@@ -25,7 +29,7 @@ from transformers import (
 from litestage.core import ModelError
 from litestage.engine import TorchEngine
 from litestage.models import from_transformers
-from litestage.models.convert import check_supported, to_decoder
+from litestage.models.convert import check_supported, longest_seen_whole, to_decoder
 from litestage.models.families import FAMILIES
 
 CPU = torch.device("cpu")
@@ -52,6 +56,29 @@ NESTED = {"full_attention": DYNAMIC, "sliding_attention": {"rope_type": "default
 def test_what_the_decoder_cannot_run_is_refused(config: Any, sentence: str) -> None:
     with pytest.raises(ModelError, match=sentence):
         check_supported(config)
+
+
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.1] * 48, "long_factor": [2.0] * 48}
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        (LlamaConfig(max_position_embeddings=256, sliding_window=8), 256),
+        (GraniteConfig(max_position_embeddings=256, sliding_window=8), 256),
+        (MistralConfig(max_position_embeddings=256, sliding_window=8), 8),
+        (MistralConfig(max_position_embeddings=256, sliding_window=None), 256),
+        (Qwen2Config(max_position_embeddings=256, sliding_window=8, use_sliding_window=False), 256),
+        (Qwen2Config(max_position_embeddings=256, sliding_window=8, use_sliding_window=True, max_window_layers=3), 8),
+        (Gemma3TextConfig(max_position_embeddings=256, sliding_window=300), 256),
+        (
+            Phi3Config(max_position_embeddings=256, original_max_position_embeddings=64, rope_parameters=LONGROPE),
+            64,
+        ),
+    ],
+)
+def test_only_a_window_that_the_family_obeys_bounds_what_is_trained_on(config: Any, longest: int) -> None:
+    assert longest_seen_whole(config) == longest
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

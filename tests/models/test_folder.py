@@ -200,7 +200,17 @@ BEYOND: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a classifier": ({"architectures": ["LlamaForSequenceClassification"]}, "key architectures: .*SequenceClass"),
     "more sizes": ({"vocab_size": 330}, "tensor lm_head.weight: its size is 3[0-9]* x 32, but by .* be 330 x 32"),
-    "no such sizes": ({"num_hidden_layers": "four"}, "config of model .* could not be read: .*num_hidden_layers"),
+    "no number": ({"num_hidden_layers": "four"}, "key num_hidden_layers: it is 'four', and that is no size"),
+    "no heads": ({"num_attention_heads": 0}, "key num_attention_heads: it is 0"),
+    "fewer than no tokens": ({"vocab_size": -1}, "key vocab_size: it is -1"),
+    "no text": ({"max_position_embeddings": 0}, "key max_position_embeddings: it is 0"),
+    "a factor that is a text": (
+        {"rope_parameters": {"rope_type": "linear", "factor": "8", "rope_theta": 1e4}},
+        "key rope_parameters.factor: it is '8', and numbers",
+    ),
+    "a share that is a text": ({"rms_norm_eps": "small"}, "could not be read: .*rms_norm_eps.* got str"),
+    "an activation of the future": ({"hidden_act": "warp"}, "llama with the activation 'warp'"),
+    "an odd head": ({"head_dim": 7}, "could not be read: .* even"),
 }
 
 
@@ -225,6 +235,9 @@ def refused(folder: Path, sentence: str) -> None:
         ("generation_config.json", {"suppress_tokens": [5]}, "generation_config.json: suppress_tokens: "),
         ("generation_config.json", {"forced_eos_token_id": 2}, "forced_eos_token_id: "),
         ("generation_config.json", {"bad_words_ids": [[5]]}, "bad_words_ids: "),
+        ("generation_config.json", {"eos_token_id": "</s>"}, "eos_token_id: it is '</s>', and numbers of tokens"),
+        ("generation_config.json", {"eos_token_id": [1, [2]]}, "eos_token_id: it is "),
+        ("generation_config.json", {"eos_token_id": True}, "eos_token_id: it is True"),
         ("generation_config.json", {"thinking_budget": 5}, "thinking_budget: what it would do .* unknown"),
         (
             "tokenizer_config.json",
@@ -290,6 +303,31 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
     tiny.tokenizer().save_pretrained(tmp_path)
     next(tmp_path.glob("model-00002-*")).unlink()
     refused(tmp_path, "model-00002-of-.*is named by model.safetensors.index.json, but is not there")
+
+
+def test_an_end_that_the_model_cannot_write_ends_nothing(tmp_path: Path) -> None:
+    """Such as minus one for none, or a token beyond the embedding: nothing is learnt to end with it."""
+    folder = tiny.saved(tmp_path)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [-1, 5, 99999]}))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<new>"}))
+    assert load_model(str(folder), device="cpu").eos_ids == (5,)
+
+
+@pytest.mark.parametrize("index", ['{"weight_map": 5}', '{"weight_map": {"model.norm.weight": 3}}', "{}"])
+def test_an_index_that_names_no_files_is_refused(tmp_path: Path, index: str) -> None:
+    tiny.transformers_model("llama").save_pretrained(tmp_path, max_shard_size="20KB")
+    tiny.tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    refused(tmp_path, "model.safetensors.index.json does not say which file holds which weight")
+
+
+def test_weights_that_torch_cannot_take_apart_are_refused(tmp_path: Path) -> None:
+    folder = tiny.saved(tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"abc")
+    refused(folder, "pytorch_model.bin is cut short or damaged")
 
 
 def test_a_model_of_the_hub_that_was_fetched_once_loads_without_it(

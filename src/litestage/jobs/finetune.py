@@ -23,7 +23,9 @@ from litestage.jobs.options import TrainingOptions
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.run_folder import RunFolder
 from litestage.models import from_transformers, load_model, load_transformers, pick_device
-from litestage.models.adapters import merge, with_adapter
+from litestage.models.adapters import adapter_folder, brings_tokenizer, merge, with_adapter
+from litestage.models.convert import longest
+from litestage.models.load import learnt_tokenizer
 from litestage.models.prompts import prompt_encoder
 from litestage.pipeline import run
 from litestage.tasks import Question, Task, load_questions, load_task, trainable
@@ -70,6 +72,8 @@ def finetune(options: TrainingOptions, out: Path, progress: Progress = SILENT) -
     report = training.finetune(wanted, out, on_progress=_teller(progress), checkpoint_every=options.checkpoint_every)
     if process_group().is_main_process:
         write_text(out / "README.md", card(report, options))
+        if options.adapter and brings_tokenizer(adapter_folder(options.adapter)):
+            tokenizer.save_pretrained(out)  # it learnt on with this one
         if healed:
             name, adapter = (str(options.model), str(out)) if report.adapter else (str(out), None)
             healed.save(out, load_model(name, adapter=adapter).identity, report)
@@ -161,6 +165,8 @@ def _prepare(
     model.name_or_path = str(options.model)  # not where it lies here: adapters are put on the model of this name
     if options.adapter is not None:
         model = with_adapter(model, options.adapter, learning=True)
+        rows = model.get_input_embeddings().weight.shape[0]
+        tokenizer = learnt_tokenizer(options.adapter, adapter_folder(options.adapter), tokenizer, rows)
     elif recipe.lora is not None:
         model = with_lora(model, recipe.lora, recipe.training.seed)
     several = process_group().num_processes > 1
@@ -171,13 +177,13 @@ def _check_fits(
     task: Task, dev: Sequence[Question], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Raise `DataError` for a dev question that the model could not read: long training should not end there."""
-    first, context = task.stages[0], model.config.max_position_embeddings
+    first, context = task.stages[0], longest(model.config)
     encoder = prompt_encoder(model, tokenizer, model.name_or_path or "the model")
     for question in dev:
-        longest = max(map(len, encoder.encode(task.prompts(first, question, {}), task.chat)))
-        if longest >= context:
+        tokens = max(map(len, encoder.encode(task.prompts(first, question, {}), task.chat)))
+        if tokens >= context:
             raise DataError(
-                f"Dev question {question.id}: its {first.name} prompt has {longest} tokens, but the model reads "
+                f"Dev question {question.id}: its {first.name} prompt has {tokens} tokens, but the model reads "
                 f"{context} with its answer. Shorten the question; for a model from scratch, raise "
                 "max_position_embeddings in the recipe, or give its tokenizer more questions with a larger --limit."
             )

@@ -12,14 +12,28 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from litestage.core import ModelError
 from litestage.models import catalog
 from litestage.models.decoder import LowRank
-from litestage.models.folder import ADAPTER_CONFIG, PLAIN_TYPES, Stored, read_json, size, tensors_in
+from litestage.models.folder import (
+    ADAPTER_CONFIG,
+    NEEDED,
+    PLAIN_TYPES,
+    TOKENIZER_CONFIG,
+    Stored,
+    enter_generation,
+    enter_tokenizer,
+    read_json,
+    size,
+    tensors_in,
+)
 from litestage.models.hub import NO_CODE, fetch, first_line
 from litestage.models.ledger import Ledger
 
+PLACES = "_topk_indices"
+"""How the names of numbers end that count rows and are no weights (VB-LoRA)."""
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 MERGED = frozenset(
     {"LORA", "ADALORA", "IA3", "VERA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "FOURIERFT", "LN_TUNING", "RANDLORA"}
@@ -62,19 +76,50 @@ def adapter_folder(name: str) -> Path:
         place = fetch(name, ("adapter_*", "*.json", "*.jinja", "*.txt", "tokenizer.model"))
     for names in ((ADAPTER_CONFIG,), WEIGHTS):
         if not any((place / one).is_file() for one in names):
-            raise ModelError(
-                f"Adapter {name!r} has no {' or '.join(names)}. Give the folder that `litestage finetune` wrote."
-            )
+            raise ModelError(f"Adapter {name!r} has no {' or '.join(names)}{_instead(place)}")
     return place
+
+
+def _instead(place: Path) -> str:
+    """What a folder is that is no adapter's."""
+    if (place / "adapters.safetensors").is_file():
+        return ": it was written by MLX, whose adapters are not read. Give one in PEFT's form."
+    if within := sorted(file.parent.name for file in place.glob(f"*/{ADAPTER_CONFIG}")):
+        return f", but holds the folder {within[-1]}, which has one. Give that one to --adapter."
+    if (place / "config.json").is_file():
+        return ": it is a model's folder, which belongs to --model."
+    return ". Give a folder in PEFT's form, such as `litestage finetune` writes."
 
 
 def adapter_ledger(name: str, place: Path, config: PretrainedConfig | None = None) -> Ledger:
     """All keys of an adapter, and what becomes of each; of its tensors too, where the model's ``config`` is given."""
     ledger = Ledger(name)
     _enter_keys(ledger, read_json(place / ADAPTER_CONFIG))
+    if (place / GENERATION_CONFIG_NAME).is_file():
+        enter_generation(ledger, read_json(place / GENERATION_CONFIG_NAME))
+    _enter_prompts(ledger, place)
     if config is not None and not any(ledger.of("refused")):
         _enter_tensors(ledger, place, config)
     return ledger
+
+
+def brings_tokenizer(place: Path) -> bool:
+    return any((place / name).is_file() for name in NEEDED["tokenizer"])
+
+
+def _enter_prompts(ledger: Ledger, place: Path) -> None:
+    """Enter what the folder says of prompts: a whole tokenizer, or parts that are of no use without one."""
+    if brings_tokenizer(place):
+        if (place / TOKENIZER_CONFIG).is_file():
+            enter_tokenizer(ledger, read_json(place / TOKENIZER_CONFIG))
+        return
+    for name in (TOKENIZER_CONFIG, "chat_template.jinja"):
+        if (place / name).is_file():
+            ledger.add(
+                *("key", name, "refused"),
+                "it says how prompts were written in training, but the tokenizer that belongs to it is not there. "
+                "Copy the tokenizer's other files beside it, or take it out to use the model's own.",
+            )
 
 
 def _enter_keys(ledger: Ledger, content: Mapping[str, Any]) -> None:
@@ -119,8 +164,8 @@ def _of_task(task: Any) -> tuple[Any, str]:
 
 def _enter_tensors(ledger: Ledger, place: Path, config: PretrainedConfig) -> None:
     """Enter what the file of weights holds, against what an adapter of that kind has on that model."""
-    stored = dict(tensors_in(next(place / name for name in WEIGHTS if (place / name).is_file())))
-    expected, own = _expected(ledger.source, place, config)
+    stored = stored_in(place)
+    expected, own = _expected(ledger.source, place, _grown(config, vocabulary(stored, config)))
     for name, tensor in stored.items():
         should = expected.get(name) or own.get(name.replace(".base_layer.", "."))
         ledger.add("tensor", name, *_of_tensor(name, tensor, should))
@@ -129,10 +174,32 @@ def _enter_tensors(ledger: Ledger, place: Path, config: PretrainedConfig) -> Non
             ledger.add("tensor", name, "missing", "it would be as before training. Copy or fetch the adapter again.")
 
 
+def stored_in(place: Path) -> dict[str, Stored]:
+    return dict(tensors_in(next(place / name for name in WEIGHTS if (place / name).is_file())))
+
+
+def vocabulary(stored: Mapping[str, Stored], config: PretrainedConfig) -> int:
+    """How many tokens the model has under an adapter: the model's own, unless the adapter's file holds embedding and
+    head whole."""
+    embedding, head = "base_model.model.model.embed_tokens", "base_model.model.lm_head"
+    shared = [f"{embedding}.base_layer.weight"] * bool(config.tie_word_embeddings)
+    rows = [
+        next((stored[name].shape[0] for name in names if name in stored), None)
+        for names in ([f"{end}.weight", f"{end}.base_layer.weight", *shared] for end in (embedding, head))
+    ]
+    return config.vocab_size if rows[0] is None or rows[0] != rows[1] else rows[0]
+
+
+def _grown(config: PretrainedConfig, count: int) -> PretrainedConfig:
+    grown = copy.deepcopy(config)
+    grown.vocab_size = count
+    return grown
+
+
 def _of_tensor(name: str, tensor: Stored, should: tuple[int, ...] | None) -> tuple[Any, str]:
     if should is None:
         return "refused", "the model has no place for it: the adapter was trained on another one."
-    if tensor.type not in PLAIN_TYPES:
+    if tensor.type not in PLAIN_TYPES and not name.endswith(PLACES):
         return "refused", f"its numbers are {tensor.type}, which are no weights."
     if tensor.shape == should:
         return "used", "merged into the weights"
@@ -156,7 +223,7 @@ def _expected(name: str, place: Path, config: PretrainedConfig) -> tuple[Shapes,
     from peft import PeftModel, get_peft_model_state_dict
 
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(copy.deepcopy(config), **NO_CODE)
+        base = AutoModelForCausalLM.from_config(config, **NO_CODE)
     own = {f"base_model.model.{key}": tuple(tensor.shape) for key, tensor in base.state_dict().items()}
     with _sentence(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is missing or of another size is told below
@@ -182,6 +249,8 @@ def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -
 
     place = adapter_folder(adapter)
     adapter_ledger(adapter, place, model.config).check()
+    if (count := vocabulary(stored_in(place), model.config)) != model.config.vocab_size:
+        model.resize_token_embeddings(count, mean_resizing=False)  # its rows come from the adapter
     with _sentence(adapter), warnings.catch_warnings():  # peft asks transformers under an old name
         warnings.simplefilter("ignore", FutureWarning)
         return PeftModel.from_pretrained(model, str(place), is_trainable=learning)

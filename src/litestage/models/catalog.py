@@ -110,6 +110,11 @@ def resolve_adapter(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir() or ("/" in name and not name.startswith((".", "/", "~"))):
         return path
+    if path.is_file():
+        raise ModelError(
+            f"{name} is one file, and an adapter is a folder in PEFT's form. Give the folder. Adapters in GGUF form "
+            "are not read."
+        )
     known = f"Known by name: {', '.join(embedded)}. " if embedded else ""
     raise ModelError(f"No adapter is called {name!r}. {known}Give the folder that `litestage finetune` wrote.")
 

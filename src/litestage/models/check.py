@@ -9,19 +9,25 @@ from math import prod
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from litestage.core import ModelError
 from litestage.models import catalog
-from litestage.models.adapters import adapter_folder, adapter_ledger
+from litestage.models.adapters import adapter_folder, adapter_ledger, stored_in, vocabulary
 from litestage.models.convert import longest
 from litestage.models.families import FAMILIES
 from litestage.models.folder import ADAPTER_CONFIG, check_holds, folder_ledger, read_json, stored_tensors
 from litestage.models.gguf import describe, is_gguf
 from litestage.models.hub import NO_CODE
 from litestage.models.ledger import Ledger
-from litestage.models.load import open_folder, read_config, read_tokenizer
+from litestage.models.load import learnt_tokenizer, open_folder, read_config, read_tokenizer
 from litestage.models.prompts import eos_ids
 
 LEAST_BLOCKS = 3
@@ -78,24 +84,27 @@ def check_model(name: str) -> Checked:
 def check_adapter(name: str, model: str | None = None) -> Checked:
     """An adapter by itself, or against the model that it is for."""
     folder = adapter_folder(name)
-    config = None if model is None else _config_of(model)
+    config, tokenizer = (None, None) if model is None else _described(model)
     ledger, refusal = Ledger(name), None
     try:
         ledger = adapter_ledger(name, folder, config)
         ledger.check()
+        if config is not None and tokenizer is not None:
+            learnt_tokenizer(name, folder, tokenizer, vocabulary(stored_in(folder), config))
     except ModelError as error:
         refusal = str(error)
     return Checked(name, str(folder), "adapter", None, ledger, refusal, None)
 
 
-def _config_of(model: str) -> PretrainedConfig:
+def _described(model: str) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
     place = catalog.resolve(model)
     if is_gguf(place):
         ledger, described = describe(place, model)
         ledger.check()
         assert described is not None
-        return described.config
-    return read_config(model, open_folder(model, place))
+        return described.config, described.vocabulary.tokenizer()
+    folder = open_folder(model, place)
+    return read_config(model, folder), read_tokenizer(model, folder)
 
 
 def _check_gguf(name: str, place: Path) -> Checked:

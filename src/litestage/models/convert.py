@@ -61,6 +61,10 @@ def check_supported(config: Any) -> Family:
             "that look back alone."
         )
     check_family(kind)
+    if (activation := _activation(FAMILIES[kind], config)) not in ACT2FN:
+        raise ModelError(
+            f"{kind} with the activation {activation!r} is not supported: transformers knows none like it."
+        )
     _check_rotary(config)
     _check_layers(FAMILIES[kind], config)
     return FAMILIES[kind]
@@ -162,7 +166,7 @@ def to_decoder(model: PreTrainedModel, device: torch.device, packing: Packing = 
     embedding = packing.pack(Projection(body.embed_tokens.weight.detach().to(device)), packing.head_kind)
     head = model.lm_head
     tied = head.weight is body.embed_tokens.weight and head.bias is None
-    activation = _read(family, config, "hidden_activation") or config.hidden_act
+    activation = _activation(family, config)
     weights = Weights(
         embedding,
         blocks,
@@ -207,9 +211,20 @@ def longest(config: Any) -> int:
     return int(rope["original_max_position_embeddings"])
 
 
+def longest_seen_whole(config: Any) -> int:
+    """How far texts go in which every token sees all before it, whatever sliding windows there are."""
+    family = FAMILIES[config.model_type]
+    windows = (_window(family, config, block) for block in range(config.num_hidden_layers))
+    return min([longest(config), *(window for window in windows if window)])
+
+
 def _read(family: Family, config: Any, name: str) -> Any:
     """A setting of the config, or None for a family whose implementation does not read it."""
     return getattr(config, name, None) if name in family.reads else None
+
+
+def _activation(family: Family, config: Any) -> str:
+    return str(_read(family, config, "hidden_activation") or config.hidden_act)
 
 
 def _block(

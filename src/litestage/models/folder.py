@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import GENERATION_CONFIG_NAME
@@ -19,7 +18,7 @@ from litestage.core import ModelError
 from litestage.models.families import FAMILIES, Family
 from litestage.models.families import keys as known
 from litestage.models.families.keys import PARTIAL
-from litestage.models.hub import NO_CODE
+from litestage.models.hub import NO_CODE, attempt, first_line
 from litestage.models.ledger import Ledger
 
 NEEDED = {
@@ -31,6 +30,7 @@ NEEDED = {
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Where weights may lie, in the order in which transformers looks."""
 ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 DERIVED = ("rotary_emb.inv_freq",)
 """Tensors of older files that are computed from the config."""
 PLAIN_TYPES = {"F64", "F32", "F16", "BF16"}
@@ -85,9 +85,9 @@ def folder_ledger(source: str, folder: Path, config: PretrainedConfig | None = N
     is what transformers made of ``config.json``."""
     ledger = config_ledger(source, read_json(folder / "config.json"))
     if (folder / GENERATION_CONFIG_NAME).is_file():
-        _enter_generation(ledger, read_json(folder / GENERATION_CONFIG_NAME))
-    if (folder / "tokenizer_config.json").is_file():
-        _enter_tokenizer(ledger, read_json(folder / "tokenizer_config.json"))
+        enter_generation(ledger, read_json(folder / GENERATION_CONFIG_NAME))
+    if (folder / TOKENIZER_CONFIG).is_file():
+        enter_tokenizer(ledger, read_json(folder / TOKENIZER_CONFIG))
     if (folder / ADAPTER_CONFIG).is_file():
         ledger.add(
             *("key", ADAPTER_CONFIG, "refused"),
@@ -105,7 +105,9 @@ def _enter_config(ledger: Ledger, family: Family, content: Mapping[str, Any]) ->
     unread = f"transformers' implementation of {family.model_type} does not read it"
     for key, value in content.items():
         if key == "architectures":
-            _enter_architectures(ledger, family, value)
+            _enter_architectures(ledger, family, [value] if isinstance(value, str) else value)
+        elif key in known.SIZES and not _is_size(value):
+            ledger.add("key", key, "refused", f"it is {value!r}, and that is no size.")
         elif key in ("rope_parameters", "rope_scaling") and isinstance(value, Mapping):
             _enter_rope(ledger, family, key, value)
         elif key in known.READ_BY_ALL or key in family.reads:
@@ -121,6 +123,11 @@ def _enter_config(ledger: Ledger, family: Family, content: Mapping[str, Any]) ->
             ledger.add("key", key, "harmless", "it has no value")
         else:
             ledger.add("key", key, "refused", _unknown(content))
+
+
+def _is_size(value: Any) -> bool:
+    """Of some keys also where it is None: transformers has a rule for those."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
 
 
 def _unknown(content: Mapping[str, Any]) -> str:
@@ -157,7 +164,9 @@ def _enter_rope(ledger: Ledger, family: Family, name: str, rope: Mapping[str, An
     read = known.ROPE_TYPES[kind] | known.ROPE_READ_BY_ALL | (family.reads & {PARTIAL})
     for key, value in rope.items():
         path = f"{name}.{key}"
-        if key in read:
+        if key in read - known.ROPE_NO_NUMBERS and value is not None and not _is_numbers(value):
+            ledger.add("key", path, "refused", f"it is {value!r}, and numbers belong there.")
+        elif key in read:
             ledger.add("key", path, "used", f"read by rotary embeddings of the kind {kind}")
         elif key in known.ROPE_HARMLESS:
             ledger.add("key", path, "harmless", known.ROPE_HARMLESS[key])
@@ -167,14 +176,26 @@ def _enter_rope(ledger: Ledger, family: Family, name: str, rope: Mapping[str, An
             ledger.add("key", path, "refused", f"rotary embeddings of the kind {kind} have no such setting.")
 
 
-def _enter_generation(ledger: Ledger, content: Mapping[str, Any]) -> None:
+def _is_numbers(value: Any) -> bool:
+    several = value if isinstance(value, list) else [value]
+    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in several)
+
+
+def _is_tokens(value: Any) -> bool:
+    several = value if isinstance(value, list) else [value]
+    return all(isinstance(one, int) and not isinstance(one, bool) for one in several)
+
+
+def enter_generation(ledger: Ledger, content: Mapping[str, Any]) -> None:
     """Enter the keys of a ``generation_config.json``."""
     for key, value in content.items():
         name = f"{GENERATION_CONFIG_NAME}: {key}"
-        if key == "eos_token_id":
-            ledger.add("key", name, "used", "these tokens end a text")
-        elif value is None:
+        if value is None:
             ledger.add("key", name, "harmless", "it has no value")
+        elif key == "eos_token_id" and not _is_tokens(value):
+            ledger.add("key", name, "refused", f"it is {value!r}, and numbers of tokens belong there.")
+        elif key == "eos_token_id":
+            ledger.add("key", name, "used", "these tokens end a text")
         elif key in known.GENERATION_REFUSED:
             ledger.add("key", name, "refused", known.GENERATION_REFUSED[key])
         elif key in known.GENERATION_HARMLESS:
@@ -183,10 +204,10 @@ def _enter_generation(ledger: Ledger, content: Mapping[str, Any]) -> None:
             ledger.add("key", name, "refused", "what it would do to a text is unknown.")
 
 
-def _enter_tokenizer(ledger: Ledger, content: Mapping[str, Any]) -> None:
+def enter_tokenizer(ledger: Ledger, content: Mapping[str, Any]) -> None:
     """Enter the keys of a ``tokenizer_config.json``: transformers' tokenizer gets them all, but runs no code of it."""
     for key, value in content.items():
-        name = f"tokenizer_config.json: {key}"
+        name = f"{TOKENIZER_CONFIG}: {key}"
         if key == "auto_map" and value:
             ledger.add(
                 *("key", name, "refused"),
@@ -198,7 +219,7 @@ def _enter_tokenizer(ledger: Ledger, content: Mapping[str, Any]) -> None:
 
 def _enter_tensors(ledger: Ledger, config: PretrainedConfig, stored: Mapping[str, Stored]) -> None:
     """Enter what the files of weights hold, against what the config has a place for."""
-    expected = _expected(config)
+    expected = _expected(ledger.source, config)
     tied = "lm_head.weight" if config.tie_word_embeddings else None
     found = set()
     for name, tensor in stored.items():
@@ -232,10 +253,10 @@ def _enter_tensors(ledger: Ledger, config: PretrainedConfig, stored: Mapping[str
             )
 
 
-def _expected(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
+def _expected(source: str, config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's weights."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, **NO_CODE)
+        model = attempt("config", source, AutoModelForCausalLM.from_config, config, **NO_CODE)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -251,7 +272,10 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
         return {}
     files = [place]
     if place.suffix == ".json":
-        files = [folder / name for name in dict.fromkeys(read_json(place).get("weight_map", {}).values())]
+        index = read_json(place).get("weight_map")
+        if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+            raise ModelError(f"{place} does not say which file holds which weight. Copy or fetch it again.")
+        files = [folder / name for name in dict.fromkeys(index.values())]
         for file in files:
             if not file.is_file():
                 raise ModelError(f"{file} is named by {place.name}, but is not there. Copy or fetch it.")
@@ -269,5 +293,6 @@ def tensors_in(file: Path) -> Iterator[tuple[str, Stored]]:
         else:
             for name, tensor in torch.load(file, map_location="meta", weights_only=True).items():
                 yield name, Stored(tuple(tensor.shape), _BIN_TYPES.get(tensor.dtype, str(tensor.dtype)))
-    except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{file} is cut short or damaged ({error}). Copy or fetch it again.") from None
+    except Exception as error:  # torch raises whatever a file that is none of its own leads to
+        said = first_line(error).rstrip(".")
+        raise ModelError(f"{file} is cut short or damaged ({said}). Copy or fetch it again.") from None

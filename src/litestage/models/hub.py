@@ -20,7 +20,7 @@ def fetch(name: str, files: Sequence[str]) -> Path:
     return Path(attempt("files", name, snapshot_download, name, allow_patterns=list(files)))
 
 
-def attempt(what: str, name: str, reader: Any, place: Path | str, **options: Any) -> Any:
+def attempt(what: str, name: str, reader: Any, place: Any, **options: Any) -> Any:
     """What ``reader`` makes of ``place``; raises `ModelError` with a sentence."""
     try:
         return reader(place, **options)
@@ -46,4 +46,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".") + "."
+    """What an error says, as one sentence."""
+    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, KeyError) and " " not in said:
+        return f"It lacks {said}."
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or [type(error).__name__]
+    while len(lines) > 1 and lines[0].endswith(":"):
+        lines[:2] = [f"{lines[0]} {lines[1]}"]
+    return lines[0].rstrip(".:") + "."

@@ -23,7 +23,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from litestage.core import ModelError, ModelIdentity, OptionError
 from litestage.core.plan import content_hash
 from litestage.models import catalog
-from litestage.models.adapters import adapter_folder, merge, with_adapter
+from litestage.models.adapters import adapter_folder, brings_tokenizer, merge, with_adapter
 from litestage.models.convert import PLAIN, check_family, check_supported, fingerprint, to_decoder
 from litestage.models.decoder import Decoder
 from litestage.models.families import FAMILIES
@@ -116,7 +116,7 @@ def load_transformers(
     if adapter is not None:
         model = merge(with_adapter(model, adapter)).to(wanted)
         folder = adapter_folder(adapter)
-        tokenizer = _learnt_tokenizer(adapter, folder, tokenizer, model)
+        tokenizer = learnt_tokenizer(adapter, folder, tokenizer, model.get_input_embeddings().weight.shape[0])
         _end_as_learnt(model, folder)
     return model.eval(), tokenizer
 
@@ -153,21 +153,22 @@ def _fetch_weights(name: str) -> None:
             return
 
 
-def _learnt_tokenizer(
-    adapter: str, folder: Path, own: PreTrainedTokenizerBase, model: PreTrainedModel
-) -> PreTrainedTokenizerBase:
-    """The tokenizer that an adapter was trained with: the model's, unless its folder holds one."""
-    if not any((folder / name).is_file() for name in NEEDED["tokenizer"]):
+def learnt_tokenizer(adapter: str, folder: Path, own: PreTrainedTokenizerBase, rows: int) -> PreTrainedTokenizerBase:
+    """The tokenizer that an adapter was trained with: the model's, unless its folder holds one.
+
+    ``rows`` are the embedding's.
+    """
+    if not brings_tokenizer(folder):
         return own
     learnt = read_tokenizer(adapter, folder)
     ids, known = learnt.get_vocab(), own.get_vocab()
-    rows = model.get_input_embeddings().weight.shape[0]
     if other := next((token for token, at in known.items() if ids.get(token) != at), None):
         raise ModelError(
             f"The adapter {adapter!r} brings a tokenizer of its own, in which {other!r} is another token than in the "
             "model's. Give the model that the adapter was trained on."
         )
-    if beyond := next((token for token, at in ids.items() if at >= rows and token not in known), None):
+    more = {token: at for token, at in ids.items() if at >= rows and token not in known}
+    if beyond := min(more, key=more.__getitem__, default=None):
         raise ModelError(
             f"The adapter {adapter!r} was trained with the token {beyond!r}, for which the model has no embedding. "
             "Merge the adapter into its own model, save that with its tokenizer, and give the folder to --model."

@@ -197,8 +197,9 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
     """All token ids that end a generation; the tokenizer's own first, since that one replaces a token on exit."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
     several = configured if isinstance(configured, list) else [configured]
+    rows = model.get_input_embeddings().weight.shape[0]
     ids = dict.fromkeys([tokenizer.eos_token_id, *several])
-    found = tuple(int(i) for i in ids if i is not None)
+    found = tuple(int(i) for i in ids if i is not None and 0 <= i < rows)  # others no model can write
     if not found:
         raise ModelError(
             "The model names no end-of-sequence token, so a generation could not end by itself, nor learn to. Name one "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -26,7 +25,7 @@ from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.core.wording import problem
-from litestage.models.convert import fingerprint
+from litestage.models.convert import fingerprint, longest_seen_whole
 from litestage.models.prompts import prompt_encoder
 from litestage.tasks.question import Question
 from litestage.tasks.task import Task
@@ -188,9 +187,8 @@ class _Trainer:
         causal, recipe = causal_model(training.model), training.recipe
         self.encoder = prompt_encoder(causal, training.tokenizer, causal.name_or_path or "the model")
         skipping = tuple(training.healing.stages) if training.healing else ()
-        self.order = make_order(
-            recipe, training.task, training.questions, self.encoder, _longest(causal.config), skipping
-        )
+        context = longest_seen_whole(causal.config)  # a sliding window would have to follow a tree's branches
+        self.order = make_order(recipe, training.task, training.questions, self.encoder, context, skipping)
         self.steps = recipe.steps or max(1, round((recipe.epochs or 0) * self.order.steps_per_epoch))
         self.last = min(self.steps, recipe.stop_after or self.steps)
         self.device = next(training.model.parameters()).device
@@ -375,11 +373,6 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model under an adapter, or the model itself."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     return cast(PreTrainedModel, inner)
-
-
-def _longest(config: Any) -> int:
-    """Tokens of the longest sequence to train on: a sliding window would have to follow a tree's branches."""
-    return min(int(config.max_position_embeddings), getattr(config, "sliding_window", None) or sys.maxsize)
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 
 PARTIAL = "partial_rotary_factor"
 """The share of a head's dimensions that is turned."""
-READ_BY_ALL = frozenset(
+SIZES = frozenset(
     {
-        "model_type",
         "vocab_size",
         "hidden_size",
         "intermediate_size",
@@ -18,14 +17,18 @@ READ_BY_ALL = frozenset(
         "num_key_value_heads",
         "head_dim",
         "max_position_embeddings",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "tie_word_embeddings",
-        "eos_token_id",
     }
 )
+"""Keys of ``config.json`` that count something."""
+READ_BY_ALL = SIZES | {
+    "model_type",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "tie_word_embeddings",
+    "eos_token_id",
+}
 """Keys of ``config.json`` that every family's implementation reads."""
 
 _TRAINING = "it concerns training alone"
@@ -147,6 +150,7 @@ ROPE_TYPES: dict[str, frozenset[str]] = {
 }
 """Kinds of rotary scaling, and the settings that each one reads."""
 ROPE_READ_BY_ALL = frozenset({"rope_type", "type", "rope_theta"})
+ROPE_NO_NUMBERS = frozenset({"rope_type", "type", "truncate"})
 ROPE_HARMLESS = {
     "finetuned": "it tells how the model was trained",
     "short_mscale": "transformers reads it in none of the supported families",
