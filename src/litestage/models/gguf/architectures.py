@@ -151,8 +151,10 @@ HARMLESS_TENSORS: tuple[tuple[str, str], ...] = (
 )
 MEANINGS: tuple[tuple[str, str], ...] = (
     (r".*_exps?\..*|.*_shexp\..*|.*ffn_gate_inp.*|.*exp_probs_b.*", "belongs to a mixture of experts."),
+    (r"blk\.\d+\.attn_qkv\..*", "is queries, keys and values in one, which this family's files keep apart."),
+    (r"blk\.\d+\.(attn_[qkv]|ffn_gate)\.weight", "is kept in one tensor with others by this family's files."),
     (r".*\.lora_[ab]", "is half of an adapter's map; convert the adapter to a PEFT folder and give it as --adapter."),
-    (r".*\.(scale|input_scale)", "multiplies a weight that is stored in a way that is not supported."),
+    (r".*[._](scale|input_scale)(\.weight)?", "multiplies a weight that is stored in a way that is not supported."),
     (r".*_norm\.(weight|bias)", "is a norm that this family does not have."),
     (r".*\.bias", "is a bias that this family does not have."),
     (r"(v|mm|a)\..*", "belongs to an encoder of images or sound."),

@@ -58,6 +58,8 @@ def read_config(account: Account, architecture: Architecture, tokens: dict[str, 
     _check_blocks(account, sizes["num_hidden_layers"])
     heads, width = sizes["num_attention_heads"], sizes["hidden_size"]
     kv_heads = _scalar(account, own("attention.head_count_kv"), "num_key_value_heads")
+    if kv_heads is not None and kv_heads <= 0:
+        account.stop(own("attention.head_count_kv"), "it is no size.")
     head_size = _head_size(account, width, heads)
     settings = (
         dict(architecture.assumed)
@@ -109,7 +111,10 @@ def _scalar(account: Account, key: str, why: str) -> Any:
     if isinstance(value, list):
         if len(set(value)) != 1:
             account.refuse(key, "it differs from block to block, and all blocks of the families here are of one size.")
-        return value[0] if value else None
+        blocks = account.file.value(account.file.own("block_count"))
+        if len(value) != blocks:
+            account.stop(key, f"it has {len(value)} numbers for {blocks} blocks.")
+        return value[0]
     return value
 
 
@@ -156,7 +161,7 @@ def _windows(account: Account, architecture: Architecture, blocks: int) -> tuple
     own = account.file.own
     if architecture.window_type is None:
         return architecture.model_type, {}
-    window = account.use(own("attention.sliding_window"), "sliding_window", "a number")
+    window = account.use(own("attention.sliding_window"), "sliding_window", "a whole number")
     pattern = account.use(
         own("attention.sliding_window_pattern"), "which blocks have the window", "a number, or yes or no for each block"
     )

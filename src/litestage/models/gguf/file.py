@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -77,7 +78,11 @@ class GgufFile:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
@@ -87,6 +92,9 @@ def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
 FORMS: dict[str, Callable[[Any], bool]] = {
     "a text": lambda value: isinstance(value, str),
     "a number": _is_number,
+    "a number from 0 on": lambda value: _is_number(value) and value >= 0,
+    "a number above 0": lambda value: _is_number(value) and value > 0,
+    "a whole number": _counts,
     "yes or no": lambda value: isinstance(value, bool | int),
     "a list of texts": lambda value: _is_list(value, lambda one: isinstance(one, str)),
     "a list of numbers": lambda value: _is_list(value, _is_number),
@@ -123,10 +131,10 @@ class Account:
     def refuse(self, key: str, why: str) -> None:
         self.note("key", key, "refused", why)
 
-    def stop(self, key: str, why: str) -> NoReturn:
-        """Refuse a key without which nothing more can be read."""
-        self.refuse(key, why)
-        raise ModelError(f"{self.file.source} holds the key {key}: {why}")
+    def stop(self, name: str, why: str, kind: Kind = "key") -> NoReturn:
+        """Refuse what nothing more can be read without."""
+        self.note(kind, name, "refused", why)
+        raise ModelError(f"{self.file.source} holds the {kind} {name}: {why}")
 
     def lack(self, kind: Kind, name: str, why: str) -> NoReturn:
         """Note what is not there, where nothing more can be read without it."""

@@ -27,6 +27,16 @@ FORMAT = {
 """Keys that are used as the file is opened."""
 
 
+ROOMS = frozenset(
+    value.split(".")[0]
+    for group in vars(gguf.Keys).values()
+    if isinstance(group, type)
+    for value in vars(group).values()
+    if isinstance(value, str)
+) | frozenset(gguf.MODEL_ARCH_NAMES.values())
+"""Beginnings of keys to which the format gives a meaning."""
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """All that a file says about its model but for the weights."""
@@ -93,7 +103,7 @@ def _note_rest(account: Account) -> None:
             account.note("key", name, "used", FORMAT[name])
         elif why is not None:
             account.note("key", name, "harmless", why)
-        elif room not in {"general", "tokenizer", *gguf.MODEL_ARCH_NAMES.values(), "adapter", "clip", "imatrix"}:
+        elif room not in ROOMS:
             account.note("key", name, "harmless", "a note of another program: the format gives it no meaning")
         else:
             account.refuse(name, "what it changes is not known here.")

@@ -28,7 +28,7 @@ class Rotary:
         """A config's ``rope_parameters``; by layer type where blocks with a window have a base of their own."""
         parameters = self._scaling() | self._share()
         key = self.account.file.own("rope.freq_base_swa")
-        local = self.account.use(key, "the base of rotation in blocks with a window", "a number")
+        local = self.account.use(key, "the base of rotation in blocks with a window", "a number above 0")
         if self.architecture.local_base is None:
             if local is not None:
                 self.account.refuse(key, "this family turns positions alike in all blocks.")
@@ -40,7 +40,9 @@ class Rotary:
     def turned(self) -> int:
         """Dimensions of a head that are turned."""
         key = self.account.file.own("rope.dimension_count")
-        turned = self.account.use(key, "how much of a head is turned", "a number")
+        turned = self.account.use(key, "how much of a head is turned", "a whole number")
+        if turned is not None and (turned % 2 or not 0 < turned <= self.head_size):
+            self.account.stop(key, f"{turned} of a head's {self.head_size} dimensions cannot be turned in pairs.")
         return self.head_size if turned is None else int(turned)
 
     def _share(self) -> dict[str, float]:
@@ -59,7 +61,9 @@ class Rotary:
 
     def _scaling(self) -> dict[str, Any]:
         """The scaling of all blocks, or of those without a window."""
-        theta = {"rope_theta": self._number("rope.freq_base", BASE, "the base of rotation (rope_theta)")}
+        base = self.account.file.own("rope.freq_base")
+        base = self.account.use(base, "the base of rotation (rope_theta)", "a number above 0")
+        theta = {"rope_theta": BASE if base is None else float(base)}
         kind = self.account.use(self.account.file.own("rope.scaling.type"), "the kind of scaling", "a text") or "linear"
         if kind not in SCALINGS:
             self.account.refuse(
@@ -108,6 +112,8 @@ class Rotary:
         own = self.account.file.own
         if self.architecture.model_type == "phi3" or self.architecture.local_base is not None:
             self.account.refuse(own("rope.scaling.type"), "this family is not scaled by yarn.")
+        if factor < 1:
+            self.account.refuse(own("rope.scaling.factor"), f"yarn stretches texts, and {factor:g} would shorten them.")
         for name in (FREQUENCIES, SHORT, LONG):
             if name in self.account.file.tensors:
                 self.account.note("tensor", name, "refused", "scales frequencies that yarn scales too.")
@@ -116,7 +122,7 @@ class Rotary:
         if stretch != 1.0:
             parameters["attention_factor"] = usual * stretch
         for key, name in YARN.items():
-            if (value := self.account.use(own(f"rope.scaling.{key}"), name, "a number")) is not None:
+            if (value := self.account.use(own(f"rope.scaling.{key}"), name, "a number above 0")) is not None:
                 parameters[name] = float(value)
         if self._number("rope.scaling.yarn_ext_factor", 1.0, "1 is yarn as it is known") != 1.0:
             self.account.refuse(own("rope.scaling.yarn_ext_factor"), "it blends frequencies otherwise than yarn does.")
@@ -141,9 +147,12 @@ class Rotary:
                 f"has the shape {list(tensor.shape)} where {self.turned // 2} numbers belong.",
             )
             return None
+        divisors = [float(one) for one in tensor.values()]
+        if not all(math.isfinite(one) and one > 0 for one in divisors):
+            self.account.stop(name, "holds what is no divisor: zero, less, or no number.", "tensor")
         self.account.note("tensor", name, "used", "divides the frequencies of rotation")
-        return [float(one) for one in tensor.values()]
+        return divisors
 
     def _number(self, key: str, default: float, why: str) -> float:
-        value = self.account.use(self.account.file.own(key), why, "a number")
+        value = self.account.use(self.account.file.own(key), why, "a number from 0 on")
         return default if value is None else float(value)
