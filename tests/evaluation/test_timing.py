@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litestage.core.errors import DataError, OptionError
-from litestage.evaluation import Sample, medians, price_error, skip_efficiency, speedup
+from litestage.evaluation import Sample, medians, price_error, priced_speedup, skip_efficiency, speedup, timed_speedup
 
 
 def test_medians_of_turns_taken() -> None:
@@ -72,6 +72,35 @@ def test_no_interval_reaches_below_zero(times: list[tuple[float, float]]) -> Non
 def test_one_question_tells_nothing() -> None:
     one = speedup({"a": 2.0}, {"a": 1.0}, baseline_name="full")
     assert (one.low, one.speedup, one.high, one.can_tell) == (2, 2, 2, False)
+
+
+def test_a_priced_ratio_is_as_wide_as_its_questions_are_uneven() -> None:
+    """Prices do not jitter, so that equal ratios are certain; one rambling text of six is not."""
+    even = {str(i): 1.0 + i for i in range(6)}
+    halved = priced_speedup(even, {question: seconds / 2 for question, seconds in even.items()}, baseline_name="full")
+    assert (halved.low, halved.high) == (pytest.approx(2), pytest.approx(2))
+    rambling = even | {"0": 40.0}
+    found = priced_speedup(even, rambling, baseline_name="full")
+    assert found.speedup == pytest.approx(21 / 60)
+    assert found.low < 21 / 60 / 2
+    assert found.high > 1, "five of six questions take as long as before"
+    assert not found.can_tell
+
+
+def test_each_turn_of_the_clock_speaks_for_itself() -> None:
+    seconds = {"full": [(1.0, 1.2), (2.0, 2.0)], "plan": [(0.5, 0.6), (1.0, 4.0)]}
+    samples = [
+        Sample(system=system, question_id=str(place), seconds=both[turn], turn=turn)
+        for turn in range(2)
+        for place in range(2)
+        for system, times in seconds.items()
+        for both in [times[place]]
+    ]
+    found = timed_speedup(samples, "full", "plan", baseline_name="full")
+    assert found.turns == (pytest.approx(3 / 1.5), pytest.approx(3.2 / 4.6))
+    assert found.speedup == pytest.approx((1.1 + 2.0) / (0.55 + 2.5))
+    once = timed_speedup([s for s in samples if not s.turn], "full", "plan", baseline_name="full")
+    assert (once.speedup, once.turns) == (pytest.approx(2), ())
 
 
 def test_speedup_needs_the_same_questions() -> None:

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litestage.core import Decode, Prefill, StageTrace, Trace
-from litestage.evaluation import fit
+from litestage.evaluation import FitError, fit
 from litestage.jobs.options import EvaluateOptions
 from litestage.jobs.session import Session
-from litestage.jobs.timing import decode_sizes, prefill_sizes, wall_clock
-from litestage.tasks import Task
+from litestage.jobs.timing import cost_model, decode_sizes, distrust, drawn, prefill_sizes, wall_clock
+from litestage.tasks import Question, Task
 
 MakeStage = Callable[..., StageTrace]
 
@@ -107,6 +107,42 @@ def test_a_time_is_taken_up_for_the_same_work_alone(session: Session, tmp_path: 
     for number, other in enumerate(others, start=2):
         wall_clock(**same | other)
         assert len(list(tmp_path.glob("wall-*.json"))) == number, other
+
+
+def test_turns_change_who_goes_first_and_a_killed_timing_goes_on(session: Session, tmp_path: Path) -> None:
+    session = session.at(tmp_path)
+    short = with_task(session, session.task.with_limits(dict.fromkeys(session.task.stage_names, 2)))
+    plans = {"full": short.full_plan(), "other": short.full_plan()}
+    questions = short.questions("dev", 2)
+    first = wall_clock(short, plans, questions, threads=1)
+    both = wall_clock(short, plans, questions, threads=1, turns=2)
+    assert both[:4] == first, "what was timed before is not timed again"
+    assert [sample.turn for sample in both] == [0, 0, 0, 0, 1, 1, 1, 1]
+    order = [(sample.question_id, sample.system) for sample in both]
+    assert order[4:] == [*order[1::-1], *order[3:1:-1]]
+    assert wall_clock(short, plans, questions, threads=1, turns=2) == both
+
+
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 9))
+def test_questions_to_time_are_drawn_by_the_seed(available: int, count: int, seed: int) -> None:
+    questions = [Question(id=str(i), question="?", choices=("a", "b"), answer=0) for i in range(available)]
+    some = drawn(questions, count, seed)
+    assert some == drawn(questions, count, seed)
+    assert len(some) == min(available, count)
+    assert [question.id for question in some] == sorted({question.id for question in some}, key=int)
+
+
+def test_a_draw_is_not_the_first_ones() -> None:
+    questions = [Question(id=str(i), question="?", choices=("a", "b"), answer=0) for i in range(1000)]
+    assert len({tuple(question.id for question in drawn(questions, 5, seed)) for seed in range(5)}) == 5
+
+
+def test_a_poor_fit_is_told(session: Session, tmp_path: Path) -> None:
+    good = cost_model(session.at(tmp_path), session.answer(session.questions("dev", 1), session.full_plan(), "one"))
+    poor = good.model_copy(update={"decode_error": FitError(timings=9, median=0.2, max=0.4)})
+    assert not distrust(good.model_copy(update={"decode_error": FitError(timings=9, median=0.05, max=0.9)}))
+    (told,) = distrust(poor)
+    assert "20%" in told
 
 
 def test_a_question_is_timed_stage_by_stage(session: Session) -> None:

@@ -28,7 +28,17 @@ from litestage.evaluation.cost_model import CostModel, FitError, Timing, fit
 from litestage.evaluation.frontier import FrontierPoint, as_fast, frontier
 from litestage.evaluation.paired import Paired, compare, holm, worse
 from litestage.evaluation.pricing import Price, StagePrice, price
-from litestage.evaluation.timing import PriceError, Sample, Speedup, medians, price_error, skip_efficiency, speedup
+from litestage.evaluation.timing import (
+    PriceError,
+    Sample,
+    Speedup,
+    medians,
+    price_error,
+    priced_speedup,
+    skip_efficiency,
+    speedup,
+    timed_speedup,
+)
 from litestage.evaluation.usage import StageUsage, Usage, usage_of
 from litestage.evaluation.votes import VoteStop
 
@@ -67,6 +77,7 @@ __all__ = [
     "p_value",
     "price",
     "price_error",
+    "priced_speedup",
     "question_scores",
     "questions_hash",
     "questions_needed",
@@ -74,6 +85,7 @@ __all__ = [
     "skip_efficiency",
     "speedup",
     "stopped_accuracy",
+    "timed_speedup",
     "usage_of",
     "vote_accuracy",
     "worse",

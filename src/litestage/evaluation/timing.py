@@ -28,6 +28,8 @@ class Sample(Record):
     """Of the whole question, all its votes together."""
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     """Of each of its stages."""
+    turn: int = 0
+    """Every question is timed once a turn."""
 
 
 class Speedup(Record):
@@ -46,6 +48,8 @@ class Speedup(Record):
     negative); both are the speedup for one question, which tells no interval."""
     can_tell: bool
     """Whether the interval excludes 1."""
+    turns: tuple[float, ...] = ()
+    """The speedup that each turn shows by itself: how far the clock agrees with itself."""
 
 
 class PriceError(Record):
@@ -74,10 +78,13 @@ def speedup(
     system: Mapping[str, float],
     *,
     baseline_name: str,
+    jitter: float = JITTER,
+    turns: Sequence[float] = (),
 ) -> Speedup:
     """Compare seconds by question id; raises `DataError` when the ids differ.
 
-    A bootstrap over the few questions that are timed would be too sure of itself.
+    A bootstrap over the few questions that are timed would be too sure of itself. Prices have no ``jitter``: what is
+    left is which questions were asked.
     """
     check_paired(baseline, system)
     questions = sorted(baseline)
@@ -85,7 +92,7 @@ def speedup(
     after = np.array([system[question] for question in questions])
     ratio, n = float(before.sum() / after.sum()), len(questions)
     spread = float(np.std(before - ratio * after, ddof=1) / after.mean()) if n > 1 else 0.0
-    error = max(spread, JITTER * ratio) / math.sqrt(n)
+    error = max(spread, jitter * ratio) / math.sqrt(n)
     factor = math.exp(float(student_t.ppf((1 + LEVEL) / 2, n - 1)) * error / ratio) if n > 1 else 1.0
     return Speedup(
         baseline=baseline_name,
@@ -96,7 +103,26 @@ def speedup(
         low=ratio / factor,
         high=ratio * factor,
         can_tell=n > 1 and max(ratio, 1 / ratio) > factor,
+        turns=tuple(turns),
     )
+
+
+def timed_speedup(samples: Sequence[Sample], baseline: str, system: str, *, baseline_name: str) -> Speedup:
+    """Of two systems that took turns, by their medians; with what each turn shows by itself, where there are several.
+
+    Raises `DataError` where they did not run the same questions.
+    """
+    both = medians(samples)
+    turns = []
+    for turn in sorted({sample.turn for sample in samples}):
+        alone = medians(sample for sample in samples if sample.turn == turn)
+        turns.append(sum(alone[baseline].values()) / sum(alone[system].values()))
+    return speedup(both[baseline], both[system], baseline_name=baseline_name, turns=turns if len(turns) > 1 else ())
+
+
+def priced_speedup(baseline: Mapping[str, float], system: Mapping[str, float], *, baseline_name: str) -> Speedup:
+    """Of two systems by the prices of the same questions, paired."""
+    return speedup(baseline, system, baseline_name=baseline_name, jitter=0.0)
 
 
 def price_error(priced: Sequence[float], measured: Sequence[float]) -> PriceError:

@@ -12,16 +12,26 @@ from typing import Any
 
 from litestage.core import Compensation, CompensationKind, OptionError, Plan, SkipSchedule, Trace
 from litestage.core.wording import did_you_mean, listed
-from litestage.evaluation import as_fast, frontier, holm, medians, price_error, question_scores, speedup
+from litestage.evaluation import (
+    Speedup,
+    as_fast,
+    frontier,
+    holm,
+    medians,
+    price_error,
+    priced_speedup,
+    question_scores,
+    timed_speedup,
+)
 from litestage.evaluation import compare as paired_scores
 from litestage.jobs.evaluate import NO_ROOM_NOTE, none_right, summarise
 from litestage.jobs.exits import fitted_exits
-from litestage.jobs.methods import Method, controls, full_depth, searched, token_cap, uniform
+from litestage.jobs.methods import FULL, Method, controls, full_depth, searched, token_cap, uniform
 from litestage.jobs.options import CompareOptions, SearchSettings
 from litestage.jobs.rank import ADASKIP_PROMPTS, fit_compensation, prompts_run
 from litestage.jobs.search import Baseline, lay_baseline, search_greedily
 from litestage.jobs.session import Session, provenance
-from litestage.jobs.timing import wall_clock
+from litestage.jobs.timing import TURNS, distrust, drawn, wall_clock
 from litestage.results import (
     CONSTANT,
     Comparison,
@@ -45,6 +55,7 @@ WORTH_TIMING = 0.5
 """Priced speedup below which a method is not timed: its texts run to their limits, and would take all of the time."""
 UNREAD = 0.5
 """Share of answers that do not parse from which accuracy says little."""
+BASELINE = "full depth, same engine"
 AMOUNTS = 4
 """Budgets of each method, unless they are asked for."""
 
@@ -57,6 +68,15 @@ class _MethodResult:
     evaluation: Evaluation
     wall: Mapping[str, float] = field(default_factory=dict)
     """Seconds by question; nothing for a method that is not worth timing."""
+    clock: Speedup | None = None
+    """Against full depth."""
+
+    @property
+    def priced(self) -> dict[str, float]:
+        """Seconds by question."""
+        evaluation = self.evaluation
+        ids = [trace.question_id for trace in evaluation.questions]
+        return dict(zip(ids, evaluation.price.by_question, strict=True))
 
 
 @dataclass(frozen=True)
@@ -76,16 +96,18 @@ class _Test:
         return summarise(traces, method.plan, self.baseline.cost, self.session.conditions)
 
     def time(self, results: Sequence[_MethodResult], count: int) -> None:
-        """Time methods in turn on the first questions; kept, so that a resumed comparison tells the same times."""
+        """Time methods in turn on some questions; kept, so that a resumed comparison tells the same times."""
         full, *others = results
         most = full.evaluation.price.seconds / WORTH_TIMING
         worth = [full, *(result for result in others if result.evaluation.price.seconds <= most)]
         plans = {result.method.name: result.method.plan for result in worth}
         tasks = {result.method.name: result.method.task for result in worth}
-        threads = self.baseline.cost.threads
-        seconds = medians(wall_clock(self.session, plans, self.questions[:count], threads, tasks=tasks))
+        threads, some = self.baseline.cost.threads, drawn(self.questions, count, self.session.decoding.seed)
+        samples = wall_clock(self.session, plans, some, threads, tasks=tasks, turns=TURNS)
+        seconds = medians(samples)
         for result in worth:
             result.wall = seconds[result.method.name]
+            result.clock = timed_speedup(samples, FULL, result.method.name, baseline_name=BASELINE)
 
 
 def compare(
@@ -291,16 +313,15 @@ def _comparison(
         },
         ranking=test.baseline.ranking.scores,
         examples=_examples(session, questions, results),
-        notes=tuple(_notes(results)),
+        notes=(*_notes(results), *distrust(cost)),
         provenance=provenance(session, cost, {"last run": round(seconds, 1)}),
     )
 
 
 def _compared(result: _MethodResult, full: _MethodResult) -> MethodResult:
     method, evaluation, traces = result.method, result.evaluation, result.evaluation.questions
-    baseline = full.evaluation
-    priced = [evaluation.price.by_question[i] for i, trace in enumerate(traces) if trace.question_id in result.wall]
-    measured = [result.wall[trace.question_id] for trace in traces if trace.question_id in result.wall]
+    baseline, timed = full.evaluation, sorted(result.wall)
+    measured = [result.wall[question] for question in timed]
     return MethodResult(
         name=method.name,
         method=method.method,
@@ -319,11 +340,13 @@ def _compared(result: _MethodResult, full: _MethodResult) -> MethodResult:
             evaluation.usage,
             evaluation.price,
             fmean(measured) if measured else None,
-            price_error(priced, measured) if measured else None,
+            price_error([result.priced[question] for question in timed], measured) if timed else None,
         ),
         speedup=baseline.price.seconds / evaluation.price.seconds,
         paired=paired_scores(question_scores(baseline.questions), question_scores(traces)),
-        wall=speedup(full.wall, result.wall, baseline_name="full depth, same engine") if result.wall else None,
+        priced=priced_speedup(full.priced, result.priced, baseline_name=BASELINE),
+        priced_when_timed=sum(full.priced[q] for q in timed) / sum(result.priced[q] for q in timed) if timed else None,
+        wall=result.clock,
         answers=tuple(trace.answer for trace in traces),
     )
 

@@ -488,7 +488,7 @@ class QuickstartOptions(Options):
     certify: int | None = option(
         400, "N", "Questions kept for the certificate alone, where they are a split of their own.", WHAT, least=1
     )
-    wall: int = option(30, "N", "Test questions timed by the wall clock.")
+    wall: int = option(60, "N", "Test questions timed by the wall clock, drawn by --seed.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -526,7 +526,7 @@ class CompareOptions(Options):
         read=lambda text: tuple(name.strip() for name in text.split(",")),
     )
     search_limit: int | None = option(150, "N", "Dev questions that LiteStage searches on.", WHAT, least=1)
-    wall: int = option(6, "N", "Of them, questions timed by the wall clock.")
+    wall: int = option(60, "N", "Of them, questions timed by the wall clock, drawn by --seed.")
     full: bool = option(
         False,
         "",

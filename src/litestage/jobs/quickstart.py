@@ -9,16 +9,26 @@ from typing import Any
 
 from litestage.core import Plan, Trace
 from litestage.core.files import write_text
-from litestage.evaluation import Sample, compare, medians, price_error, question_scores, score, speedup
+from litestage.evaluation import (
+    Sample,
+    compare,
+    medians,
+    price_error,
+    priced_speedup,
+    question_scores,
+    score,
+    timed_speedup,
+)
 from litestage.jobs.evaluate import summarise
 from litestage.jobs.options import QuickstartOptions, SearchSettings
 from litestage.jobs.path import FoundPath, Questions, find_path
 from litestage.jobs.session import Session, provenance
-from litestage.jobs.timing import wall_clock
+from litestage.jobs.timing import TURNS, distrust, drawn, wall_clock
 from litestage.results import Evaluation, Example, Performance, PlanResult, QuestionGroup, Split
 from litestage.tasks import Question
 
 EXAMPLES = 4
+BASELINE = "full depth, same engine"
 
 
 def quickstart(
@@ -39,7 +49,8 @@ def quickstart(
     with _timed(durations, "test"):
         evaluations = {name: _evaluate(session, name, plan, used, found) for name, plan in plans.items()}
     with _timed(durations, "wall clock"):
-        samples = wall_clock(session, plans, used[: sizes.wall], found.cost.threads)
+        timed = drawn(used, sizes.wall, session.decoding.seed)
+        samples = wall_clock(session, plans, timed, found.cost.threads, turns=TURNS)
     results = PlanResult(
         **_figures(session, evaluations, samples),
         model=session.engine.identity,
@@ -50,6 +61,7 @@ def quickstart(
         stage_plans={name: found.plan.stage(name) for name in session.task.stage_names},
         groups=tuple(_groups(used, *(evaluation.questions for evaluation in evaluations.values()))),
         examples=_examples(session, used, evaluations),
+        notes=tuple(distrust(found.cost)),
         provenance=provenance(session, found.cost, durations),
     )
     if session.folder.path:
@@ -69,7 +81,7 @@ def _evaluate(session: Session, name: str, plan: Plan, questions: Sequence[Quest
 def _figures(session: Session, evaluations: Mapping[str, Evaluation], samples: Sequence[Sample]) -> dict[str, Any]:
     """Full depth and the plan, each alone and one against the other."""
     seconds = medians(samples)
-    wall = speedup(seconds["full"], seconds["plan"], baseline_name="full depth, same engine")
+    wall = timed_speedup(samples, "full", "plan", baseline_name=BASELINE)
     full, plan = (question_scores(evaluations[name].questions) for name in ("full", "plan"))
     paired = compare(full, plan)
     return {
@@ -78,14 +90,14 @@ def _figures(session: Session, evaluations: Mapping[str, Evaluation], samples: S
         "speedup": wall.speedup,
         "accuracy_change_points": paired.difference,
         "wall": wall,
+        "priced": priced_speedup(_priced(evaluations["full"]), _priced(evaluations["plan"]), baseline_name=BASELINE),
         "paired": paired,
     }
 
 
 def _system(evaluation: Evaluation, wall: Mapping[str, float]) -> Performance:
     """One system's figures, its price held against the clock on the questions that were timed."""
-    ids = [trace.question_id for trace in evaluation.questions]
-    priced = dict(zip(ids, evaluation.price.by_question, strict=True))
+    priced = _priced(evaluation)
     return Performance.of(
         evaluation.interval,
         evaluation.usage,
@@ -93,6 +105,12 @@ def _system(evaluation: Evaluation, wall: Mapping[str, float]) -> Performance:
         sum(wall.values()) / len(wall),
         price_error([priced[question] for question in wall], list(wall.values())),
     )
+
+
+def _priced(evaluation: Evaluation) -> dict[str, float]:
+    """Seconds by question."""
+    ids = [trace.question_id for trace in evaluation.questions]
+    return dict(zip(ids, evaluation.price.by_question, strict=True))
 
 
 def _groups(questions: Sequence[Question], full: Sequence[Trace], plan: Sequence[Trace]) -> Iterator[QuestionGroup]:

@@ -515,8 +515,13 @@ def systems(comparison: Comparison) -> Table:
         return "" if method.kind == "full" else said
 
     def price_error(method: MethodResult) -> str:
-        error = method.performance.price_error
-        return f"{words.signed(100 * error.total, 0)} %" if error else words.NOTHING
+        error, alike = method.performance.price_error, method.priced_when_timed
+        there = f"{words.times(alike)}, " if alike else ""
+        return f"{there}{words.signed(100 * error.total, 0)} %" if error else words.NOTHING
+
+    def turns(method: MethodResult) -> str:
+        seen = method.wall.turns if method.wall and method.kind != "full" else ()
+        return ", ".join(map(words.times, seen)) or words.NOTHING
 
     split = f"{comparison.tested_on.used} {comparison.tested_on.name} questions"
     return Table(
@@ -541,14 +546,20 @@ def systems(comparison: Comparison) -> Table:
             Column("McNemar", lambda m: unless_full(m, words.p_value(m.paired.p_value)), page_only=True),
             Column("None", lambda m: words.percent(m.performance.accuracy.none_percent), under="rate", page_only=True),
             Column("Steps", lambda m: f"{m.performance.total.decode_steps:.1f}", under="a question", page_only=True),
-            Column("Speedup", lambda m: words.times(m.speedup), under="priced"),
+            Column(
+                "Speedup",
+                lambda m: words.clock(m.priced) if m.priced else words.times(m.speedup),
+                under="priced, 95 % interval",
+                short=lambda m: words.times(m.speedup),
+            ),
             Column(
                 "Clock",
                 lambda m: words.clock(m.wall) if m.wall else words.NOTHING,
                 under="speedup, 95 % interval",
                 short=_clock,
             ),
-            Column("Price", price_error, under="error", page_only=True),
+            Column("Turns", turns, under="each by itself", page_only=True),
+            Column("Price", price_error, under="on the timed, error", page_only=True),
         ),
         note="Blocks are those that decode steps really skip, two sub-layers a block: the mean over stages, as the "
         "paper counts, and over all decode steps. Change and McNemar's test are against full depth on the same "
@@ -567,8 +578,8 @@ def _clock_note(comparison: Comparison) -> str:
         return ""
     slow = " Those at less than half of full depth's speed were not timed." if comparison.untimed else ""
     return (
-        f"The clock timed {timed.n} of them, systems in turn, and the price error is how far those questions' price "
-        f"lies from it.{slow}"
+        f"The clock timed {timed.n} of them, drawn by the seed, systems in turn. Price and clock are held against each "
+        f"other on those questions: the speedup that their prices say, and by how much prices miss their seconds.{slow}"
     )
 
 

@@ -194,10 +194,15 @@ def what_is_left_out(result: PlanResult) -> str:
     else:
         of = 2 * result.model.num_blocks
         skipped = f"Of {of} sub-layers it skips {words.listed(counts)}, while decoding only"
-    rules = [rule for plan in result.stage_plans.values() if (rule := plan.exit)]
-    if not rules:
+    if not result.exits:
         return f"{skipped}; no generation is ended early."
-    return f"{skipped}; in {words.listed(result.exits)} a generation ends {words.exit_rule(rules[0])}."
+    if not result.exits_that_fire:
+        return f"{skipped}; its exit rule ended no text."
+    rule = result.stage_plans[result.exits_that_fire[0]].exit
+    assert rule is not None
+    idle = [name for name in result.exits if name not in result.exits_that_fire]
+    nothing = f" In {words.listed(idle)} that ended no text." if idle else ""
+    return f"{skipped}; in {words.listed(result.exits_that_fire)} a generation ends {words.exit_rule(rule)}.{nothing}"
 
 
 def prefill(result: PlanResult) -> str:
@@ -255,7 +260,7 @@ def overview(result: PlanResult) -> Table:
             "Latency, priced",
             words.seconds(priced[0]),
             words.seconds(priced[1]),
-            words.times(priced[0] / priced[1]),
+            words.clock(result.priced) if result.priced else words.times(priced[0] / priced[1]),
         ),
         Change("Tokens", f"{full.total.tokens:.1f}", f"{plan.total.tokens:.1f}"),
         Change("Decode steps", f"{full.total.decode_steps:.1f}", f"{plan.total.decode_steps:.1f}"),
@@ -270,7 +275,8 @@ def overview(result: PlanResult) -> Table:
             Column("Plan", lambda one: one.plan),
             Column("Change", lambda one: one.change),
         ),
-        note=f"Means a question; intervals are 95 %. The clock timed {wall.n} questions, one at a time and in turn.",
+        note=f"Means a question; intervals are 95 %. The clock timed {wall.n} questions, one at a time and in turn."
+        f"{words.turns(wall)}",
     )
 
 

@@ -75,6 +75,11 @@ def clock(wall: Speedup) -> str:
     return f"{times(wall.speedup)} ({wall.low:.2f}–{wall.high:.2f})"
 
 
+def turns(wall: Speedup) -> str:
+    """A sentence on how far the clock agrees with itself, behind another one; nothing where it had one turn."""
+    return f" Its turns say {listed([times(turn) for turn in wall.turns])} by themselves." if wall.turns else ""
+
+
 def sub_layers(count: int) -> str:
     return "1 sub-layer" if count == 1 else f"{count} sub-layers"
 
@@ -91,4 +96,5 @@ def exit_rule(rule: ExitRule) -> str:
 __all__ = [
     "MINUS", "NOTHING", "accuracy", "change", "clock", "difference", "drop", "ends", "exit_rule", "interval", "listed",
     "number", "p_value", "percent", "seconds", "share", "signed", "sub_layers", "times",
+    "turns",
 ]  # fmt: skip

@@ -61,6 +61,10 @@ class MethodResult(Record):
     performance: Performance
     speedup: float
     """Full depth's price over this one's, all questions; the clock's is in ``wall``."""
+    priced: Speedup | None = None
+    """The same with its interval, paired over questions; None in results of earlier versions."""
+    priced_when_timed: float | None = None
+    """The same of the questions that the clock timed, to be held against it."""
     paired: Paired
     """Against full depth."""
     wall: Speedup | None

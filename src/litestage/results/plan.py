@@ -53,6 +53,8 @@ class PlanResult(Kept):
     accuracy_change_points: float
     """Plan minus full depth; ``paired`` has its interval and test."""
     wall: Speedup
+    priced: Speedup | None = None
+    """The price's, over all questions, paired; None in results of earlier versions."""
     paired: Paired
     model: ModelIdentity
     task: str
@@ -92,6 +94,12 @@ class PlanResult(Kept):
     def exits(self) -> tuple[str, ...]:
         """Stages that may exit early."""
         return tuple(name for name, stage in self.stage_plans.items() if stage.exit)
+
+    @property
+    def exits_that_fire(self) -> tuple[str, ...]:
+        """Those of them in which some text was ended."""
+        share = {stage.name: stage.early_exit_share for stage in self.plan.stages}
+        return tuple(name for name in self.exits if share[name])
 
     @property
     def is_full_depth(self) -> bool:
