@@ -21,8 +21,8 @@ from litestage.core import (
     SubLayer,
     TokenIds,
 )
+from litestage.core.drafts import Drafter, Drafts, Prices, Writing, as_text, as_tokens
 from litestage.engine import TorchEngine
-from litestage.engine.row import Generation
 from litestage.models import Affine
 
 STANDS = {"scaled": {SubLayer(1, "ffn"): Affine(scale=torch.tensor(0.9)), SubLayer(2, "attention"): Affine()}}
@@ -61,7 +61,9 @@ def mixed_requests(count: int) -> list[Request]:
     ]
 
 
-REQUESTS = mixed_requests(24)
+REQUESTS = [
+    request.model_copy(update={"drafts": Drafts(family=request.key(), stage="mixed")}) for request in mixed_requests(24)
+]
 
 
 @cache
@@ -104,18 +106,24 @@ def at_times(follows: TokenIds, there: TokenIds) -> TokenIds:
 GUESSES = (right, wrong, too_long, half_right, at_times)
 
 
+class Knowing(Drafter):
+    """Guesses who may know what is right; a request's family is its key."""
+
+    def __init__(self, guess: Guess) -> None:
+        super().__init__("stage", Prices(tokens=(1, 2), seconds=(1.0, 1.0)))
+        self._guess = guess
+
+    def guess(self, asked: Sequence[tuple[Writing, int]], tokens: int, rows: int) -> list[str]:
+        found = []
+        for writing, _ in asked:
+            there = as_tokens(writing.written)
+            whole = _texts().get(writing.names.family, ())
+            found.append(as_text(self._guess(whole[len(there) :], there)))
+        return found
+
+
 def drafting(guess: Guess | None, **options: object) -> TorchEngine:
     """An engine whose drafts, if any, somebody makes who may know what is right."""
     used = engine(**options)
-    if guess is None:
-        return used
-
-    def propose(rows: Sequence[Generation]) -> list[TokenIds]:
-        found = []
-        for row in rows:
-            whole = _texts().get(row.request.key(), ())
-            found.append(guess(whole[len(row.tokens) :], tuple(row.tokens)))
-        return found
-
-    used.propose = propose
+    used.drafter = None if guess is None else Knowing(guess)
     return used

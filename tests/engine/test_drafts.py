@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from mixed import GUESSES, REQUESTS, Guess, alone, drafting, right, wrong
+from collections.abc import Sequence
+from itertools import pairwise
 
-from litestage.core import Decode, Prefill
+import pytest
+import tiny
+from mixed import GUESSES, PLANS, REQUESTS, Guess, alone, drafting, engine, right, wrong
+
+from litestage.core import Completion, Decode, Finished, Prefill, Request, Sampling
+from litestage.core.drafts import SOURCES, Drafter, Drafts, DraftSource, Prices
+from litestage.engine.drafts import time_forwards
+from litestage.evaluation.forwards import Recorded, forwards
 from litestage.kernels import find_kernels
 
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs a C compiler")
@@ -36,3 +43,95 @@ def test_right_drafts_spare_forwards_and_wrong_ones_cost_none(fixed_steps: bool)
         assert len(with_wrong) == len(without)
     assert sum(one.tokens for one in with_right) == sum(one.counts.decoded for one in alone())
     assert sum(one.tokens for one in with_wrong) > sum(one.tokens for one in without)
+
+
+def seeds(round_: int) -> list[Request]:
+    """What two users ask: each the same of a stage in several ways."""
+    return [
+        Request(
+            prompt_ids=(*tiny.prompt(9, seed=7 * round_ + user), 40 + branch),
+            max_new_tokens=14,
+            stage_plan=PLANS[user * 2],
+            sampling=Sampling(temperature=0.2 * user),
+            seed=branch,
+            drafts=Drafts(family=f"{round_}{user}", stage="ab"[user % 2]),
+        )
+        for user in range(2)
+        for branch in range(3)
+    ]
+
+
+def recorded(requests: Sequence[Request], done: Sequence[Completion]) -> list[Recorded]:
+    return [
+        Recorded(one.prompt_ids, text.token_ids, one.max_new_tokens, one.drafts, one.stage_plan)
+        for one, text in zip(requests, done, strict=True)
+    ]
+
+
+PRICES = Prices(tokens=(1, 2), seconds=(10.0, 11.0))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_forwards_of_recorded_texts_are_worked_out_without_decoding(source: DraftSource, frozen: bool) -> None:
+    """As the engine ran them, forward for forward: tokens, contexts, steps; what both remember is the same, too."""
+    used = engine(batch_size=8)
+    own, other = (Drafter(source, PRICES, tiny.packed().eos_ids, frozen=frozen) for _ in range(2))
+    used.drafter = own
+    seen: list[Decode | Prefill] = []
+    used.on_pass = seen.append
+    more = 0
+    for round_ in range(3):
+        requests, seen[:] = seeds(round_ % 2), []
+        used.forget()
+        done = used.generate(requests)
+        ran = [one for one in seen if isinstance(one, Decode)]
+        assert list(forwards(recorded(requests, done), other)) == ran
+        assert own.hash == other.hash
+        more += sum(one.more for one in ran)
+        assert done == [engine().generate([one])[0] for one in requests]
+    assert (more > 0) == (source != "none")
+    assert bool(sum(map(len, own.memories.values()))) == (source == "stage" and not frozen)
+
+
+def test_what_was_written_before_spares_forwards_when_it_is_asked_again() -> None:
+    used = engine(batch_size=8)
+    used.drafter = Drafter("stage", PRICES, tiny.packed().eos_ids)
+    counts = []
+    for _ in range(4):
+        seen: list[Decode | Prefill] = []
+        used.on_pass = seen.append
+        used.forget()
+        used.generate(seeds(0))
+        counts.append(len([one for one in seen if isinstance(one, Decode)]))
+    assert counts[-1] < counts[0] / 2
+
+
+def test_a_cancelled_text_is_not_remembered_and_its_siblings_go_on() -> None:
+    used = engine(batch_size=8)
+    used.drafter = Drafter("stage", PRICES, tiny.packed().eos_ids)
+    requests = seeds(0)
+    ids = [used.add(request) for request in requests]
+    used.step()
+    for id in ids[::3]:
+        used.cancel(id)
+    done = {}
+    while len(done) < 4:
+        done |= {event.id: event.completion for event in used.step() if isinstance(event, Finished)}
+    assert [done[id] for id in ids if id in done] == [
+        engine().generate([request])[0] for place, request in enumerate(requests) if place % 3
+    ]
+    assert sum(len(memory.texts) for memory in used.drafter.memories.values()) == 4
+
+
+def test_whoever_hears_logits_hears_them_one_by_one() -> None:
+    used, heard = engine(batch_size=8), []
+    used.drafter = Drafter("stage", PRICES, tiny.packed().eos_ids)
+    used.on_logits = lambda ids, logits: heard.extend(ids)
+    done = used.generate(seeds(0))
+    assert len(heard) == sum(len(one.token_ids) for one in done)
+
+
+def test_forwards_are_timed_and_more_tokens_take_longer() -> None:
+    prices = time_forwards(engine())
+    assert all(0 < one <= other for one, other in pairwise(prices.seconds))

@@ -19,6 +19,7 @@ from litestage.jobs.options import (
     WHERE,
     DataOptions,
     DecodingOptions,
+    DraftOptions,
     ModelOptions,
     Options,
     flag_of,
@@ -158,13 +159,18 @@ def _read(one: Field[Any], values: Mapping[str, Any]) -> Any:
 
 
 def open_session(
-    model: ModelOptions, data: DataOptions, decoding: DecodingOptions, out: Path | None, progress: Progress
+    model: ModelOptions,
+    data: DataOptions,
+    decoding: DecodingOptions,
+    out: Path | None,
+    progress: Progress,
+    drafts: DraftOptions = DraftOptions(),
 ) -> Session:
     """Load model and task; what transformers would print is kept quiet."""
     from litestage.jobs.session import Session
 
     quiet_transformers()
-    return Session(model, data, decoding, out=out, progress=progress)
+    return Session(model, data, decoding, drafts=drafts, out=out, progress=progress)
 
 
 def quiet_transformers() -> None:

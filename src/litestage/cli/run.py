@@ -57,7 +57,7 @@ def command(
         raise OptionError("--sample takes a question of the embedded set, and one was typed. Leave one out.")
     asked = read_question(text, choice or []) if text or choice else None
     with ERR.status("loading the model"):
-        session = o.open_session(model, data, DecodingOptions(workers=1), None, SILENT)
+        session = o.open_session(model, data, DecodingOptions(workers=1), None, SILENT, options)
         used = session.chosen_plan(plan)
         asked = asked or sample(session, options.sample or 1)
     if asked.answer is not None:

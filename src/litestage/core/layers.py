@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -148,6 +149,10 @@ class SkipSchedule(Record):
 
     def segment_index(self, step: int) -> int:
         return max(i for i, segment in enumerate(self.segments) if segment.first_step <= step)
+
+    def segment_end(self, step: int) -> int:
+        """The decode step at which the segment of ``step`` is over; one that never comes for the last."""
+        return min((segment.first_step for segment in self.segments if segment.first_step > step), default=sys.maxsize)
 
     def leading_full_depth(self, steps: int) -> int:
         """How many of so many decode steps come before the first that leaves something out."""

@@ -8,6 +8,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from litestage.core.choices import check_choices
+from litestage.core.drafts import Drafts
 from litestage.core.exits import ExitReason
 from litestage.core.layers import Record
 from litestage.core.plan import FULL_DEPTH, StagePlan, content_hash
@@ -63,6 +64,7 @@ class Request(Record):
     sampling: Sampling = GREEDY
     seed: int = 0
     """Only matters when sampling; leave it 0 for greedy requests so that equal work has equal keys."""
+    drafts: Drafts = Drafts()
     choices: tuple[tuple[int, ...], ...] = ()
     """The text is one of these, each with the token that ends it; any text without. What a request may say besides
     where a text ends (its limit, stop strings, an exit rule) then has no part in it."""
@@ -73,8 +75,8 @@ class Request(Record):
         return self
 
     def key(self) -> str:
-        """A stable hash, for stores that outlive the process."""
-        unused = set() if self.choices else {"choices"}  # as before there were any
+        """A stable hash of all that a completion depends on, for stores that outlive the process."""
+        unused = {"drafts"} if self.choices else {"drafts", "choices"}  # as before there were any
         return content_hash(self.model_dump(mode="json", exclude=unused))
 
 

@@ -74,6 +74,14 @@ class Run(NamedTuple):
         return len(self.tokens) - len(self.draft)
 
 
+class Decided(NamedTuple):
+    """A token, the confidence, and the raw logits that both are of."""
+
+    token: int
+    confidence: float
+    logits: Float[Tensor, " V"]
+
+
 class Due(NamedTuple):
     """A forward on its way, and the rows whose next tokens it decides."""
 
@@ -105,16 +113,14 @@ class Due(NamedTuple):
             logits = logits[[place * self.step.width + self.runs[place].pending - 1 for place, _ in deciding]]
         return [id for _, id in deciding], logits
 
-    def decided(self) -> Iterator[tuple[Generation, Run, int, list[int], list[float]]]:
-        """Each row with the tokens decided for it, and how sure they are, whether its draft led there or not.
-
-        Before them the place of the first among the logits.
-        """
+    def decided(self) -> Iterator[tuple[Generation, Run, list[Decided]]]:
+        """Each row with what was decided for it, whether its draft leads there or not."""
         tokens, confidences = self.pending.wait()
+        decisions = list(map(Decided, tokens, confidences, self.pending.logits))
         width, at = 0 if self.step is None else self.step.width, 0
         for row, run in zip(self.rows, self.runs, strict=True):
             first = at + run.pending - 1 if width > 1 else at
-            yield row, run, first, tokens[first : first + run.decides], confidences[first : first + run.decides]
+            yield row, run, decisions[first : first + run.decides]
             at += width or run.decides
 
 

@@ -28,11 +28,12 @@ from litestage.core import (
     TokenIds,
 )
 from litestage.core.choices import allowed, forced
+from litestage.core.drafts import Drafter, as_tokens
 from litestage.core.engine import Stepping
 from litestage.core.exits import Value
 from litestage.core.request import EXITS
 from litestage.core.rows import BEGINNING, rows_to_admit, shared_beginnings, shared_lengths
-from litestage.engine.batch import Batch, Due, OnLogits, OnPass, Propose, prefill
+from litestage.engine.batch import Batch, Decided, Due, OnLogits, OnPass, prefill
 from litestage.engine.detokeniser import Detokeniser, TextStream
 from litestage.engine.not_finite import not_finite
 from litestage.engine.row import Generation
@@ -87,8 +88,8 @@ class TorchEngine(Stepping):
 
         Nothing is drafted for them: they hear of tokens one by one.
         """
-        self.propose: Propose | None = None
-        """Guesses what follows the rows' texts, so that one forward decides several tokens of a row."""
+        self.drafter: Drafter | None = None
+        """Guesses what follows the texts of requests that come, so that one forward decides several tokens of a row."""
         self.detokeniser = Detokeniser(model.tokenizer)
         self._by_fixed_steps = model.decoder.device.type == "cuda" if fixed_steps is None else fixed_steps
         self._share, self._kept_tokens = share, kept_tokens
@@ -205,6 +206,9 @@ class TorchEngine(Stepping):
         lead = _lead(request)
         opened = plan.schedule.leading_full_depth(len(lead))
         self._next_id += 1
+        writing = None
+        if self.drafter is not None and not request.choices:  # what is sure of an answer by choice runs anyway
+            writing = self.drafter.begin(request.prompt_ids, request.drafts)
         self._arrived.append(
             Generation(
                 self._next_id - 1,
@@ -219,6 +223,7 @@ class TorchEngine(Stepping):
                 confidences=[1.0] * len(lead),
                 opened=opened,
                 ran=opened,
+                writing=writing,
             )
         )
         return self._next_id - 1
@@ -231,6 +236,7 @@ class TorchEngine(Stepping):
                 row.cancelled = True
                 if rows is not batch.active:
                     rows.remove(row)
+                    self._end_draft(row)
         self._leave(batch, tree)
 
     @torch.inference_mode()
@@ -248,9 +254,9 @@ class TorchEngine(Stepping):
                 self._enter(batch, tree, self._within_chunk(count))
         elif batch.active:
             self._chunked = False
-            alone = self.on_logits is not None
-            ahead = not alone and not self._too_long and not any(row.reads_logits for row in batch.active)
-            for due in batch.decode(ahead, None if alone else self.propose):
+            patient = self.on_logits is not None or any(row.reads_logits for row in batch.active)
+            drafts = self.on_logits is None and any(row.writing for row in batch.active)
+            for due in batch.decode(not patient and not self._too_long, self._guess if drafts else None):
                 self._read(due)
         self._leave(batch, tree)
         events, self._events = self._events, []
@@ -422,21 +428,37 @@ class TorchEngine(Stepping):
         """
         if self.on_logits is not None:
             self.on_logits(*due.one_by_one())
-        for row, run, first, tokens, confidences in due.decided():
+        for row, run, decisions in due.decided():
             if not row.runs:
                 continue
             row.ran += run.pending
             if row.request.choices and run.decides:
-                self._choose(row, due.pending.logits[first], confidences[0])
+                self._choose(row, decisions[0])
                 continue
-            for place, (token, sure) in enumerate(zip(tokens, confidences, strict=True)):
-                self._take(row, token, sure, due.pending.logits[first + place])
-                if not row.runs or place == len(run.draft) or run.draft[place] != token:
+            before = len(row.tokens)
+            for place, one in enumerate(decisions):
+                self._take(row, one)
+                if not row.runs or place == len(run.draft) or run.draft[place] != one.token:
                     break
                 row.ran += 1
+            if row.writing is not None and self.drafter is not None:
+                self.drafter.take(row.writing, row.tokens[before:])
 
-    def _take(self, row: Generation, token: int, sure: float, logits: Float[Tensor, " V"]) -> None:
+    def _guess(self, rows: Sequence[Generation]) -> list[TokenIds]:
+        """What may follow each row's text, as much as pays."""
+        assert self.drafter is not None
+        asked = [(row.writing, row.most_tokens - row.pending) for row in rows if row.writing is not None]
+        found = iter(self.drafter.guess(asked, sum(row.pending for row in rows), len(rows)))
+        return [() if row.writing is None else as_tokens(next(found)) for row in rows]
+
+    def _end_draft(self, row: Generation) -> None:
+        if row.writing is not None and self.drafter is not None:
+            self.drafter.end(row.writing, whole=row.reason is not None)
+            row.writing = None
+
+    def _take(self, row: Generation, decided: Decided) -> None:
         """Give a row its next token, or find that it ends there."""
+        token, sure, logits = decided
         self._check_finite(row, sure)
         row.accept(token, sure, self.model.eos_ids, self._seen(row, token, logits))
         if row.reason in (None, "length") and self.detokeniser.stops(row.tokens, row.request.stop):
@@ -455,8 +477,9 @@ class TorchEngine(Stepping):
             row.cancelled = True
             raise not_finite(self.model, (*row.request.prompt_ids, *row.tokens))
 
-    def _choose(self, row: Generation, logits: Float[Tensor, " V"], sure: float) -> None:
+    def _choose(self, row: Generation, decided: Decided) -> None:
         """Give a row the next token of those that its answer may go on with."""
+        _, sure, logits = decided
         self._check_finite(row, sure)
         only = allowed(row.request.choices, row.tokens)
         fork = logits[only].float()
@@ -481,6 +504,7 @@ class TorchEngine(Stepping):
         """Rows that ended give their cache rows back, with what others may begin with."""
         for row in [row for row in batch.active if not row.runs]:
             batch.active.remove(row)
+            self._end_draft(row)
             if self._share:
                 written = row.at_full_depth if self.keeps_written else []
                 tree.hold(row.cache_row, [*row.request.prompt_ids, *written])

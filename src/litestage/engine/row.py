@@ -8,6 +8,7 @@ from torch import Tensor
 
 from litestage.core import Completion, Counts, FinishReason, Request, TokenIds
 from litestage.core.choices import allowed, forced, probabilities
+from litestage.core.drafts import Writing
 from litestage.core.exits import Value
 from litestage.engine.detokeniser import TextStream
 
@@ -31,6 +32,8 @@ class Generation:
     """Numbers of the layer programs of its schedule's segments."""
     stream: TextStream | None = None
     """For one that is told as it comes."""
+    writing: Writing | None = None
+    """Its text, where something may be guessed to follow."""
     cache_row: int = -1
     to_prefill: int = 0
     """Prompt tokens that the cache will not hold when it enters, as far as is known."""
@@ -74,11 +77,16 @@ class Generation:
         return self.ran
 
     @property
+    def pending(self) -> int:
+        """Tokens that have not run."""
+        return len(self.tokens) - self.ran
+
+    @property
     def most_tokens(self) -> int:
         """Tokens that one forward may run: of one segment of the schedule, and none behind the last to be decided."""
-        segments = self.request.stage_plan.schedule.segments if len(self.programs) > 1 else ()
-        ends = [segment.first_step for segment in segments if segment.first_step > self.ran]
-        return min([self.max_new_tokens - 1, *ends]) - self.ran
+        if len(self.programs) == 1:
+            return self.max_new_tokens - 1 - self.ran
+        return min(self.max_new_tokens - 1, self.request.stage_plan.schedule.segment_end(self.ran)) - self.ran
 
     @property
     def program(self) -> int:

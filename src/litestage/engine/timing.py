@@ -127,9 +127,9 @@ def _decode_probe(
         ]
         for step in range(steps):
             for due in batch.decode(ahead=step + 1 < steps):
-                for row, run, _, (token,), (sure,) in due.decided():
+                for row, run, (decided,) in due.decided():
                     row.ran += run.pending
-                    row.accept(token, sure, (-1,))
+                    row.accept(decided.token, decided.confidence, (-1,))
 
     attentions = sum(layer.kind == "attention" for layer in skipped)
     blocks = engine.identity.num_blocks

@@ -107,11 +107,12 @@ def answer(
         if on_stage is not None:
             on_stage(traces[0])
 
-    (trace,) = run(
-        session.engine,
-        session.task,
-        [asked],
-        session.full_plan() if plan is None else plan,
-        tell=Listener(on_event=heard, on_stage=lambda _, traces: finished(traces)),
-    )
+    with session.drafting():
+        (trace,) = run(
+            session.engine,
+            session.task,
+            [asked],
+            session.full_plan() if plan is None else plan,
+            tell=Listener(on_event=heard, on_stage=lambda _, traces: finished(traces)),
+        )
     return trace

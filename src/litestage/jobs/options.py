@@ -153,6 +153,17 @@ class DecodingOptions(Options):
 
 
 @dataclass(frozen=True)
+class DraftOptions(Options):
+    """From what next tokens are guessed, while questions are answered one by one; no text depends on it."""
+
+    drafts: str = option(
+        "auto",
+        "auto|none|prompt|request|stage",
+        "Guess tokens from the prompt, the request's other texts, or what the stage wrote before.",
+    )
+
+
+@dataclass(frozen=True)
 class OutputOptions(Options):
     """Where results go, and how they are printed."""
 
@@ -333,7 +344,7 @@ class ExportOptions(Options):
 
 
 @dataclass(frozen=True)
-class RunOptions(Options):
+class RunOptions(DraftOptions):
     """Which question is answered when none is typed, and what is said of it."""
 
     sample: int | None = option(None, "N", "Without a question: number N of the embedded test set.", WHAT, least=1)

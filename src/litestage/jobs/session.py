@@ -6,7 +6,8 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -18,13 +19,15 @@ from typing import Any
 import torch
 
 from litestage.core import Conditions, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, SubLayer, Trace
+from litestage.core.drafts import SOURCES, Drafter, DraftSource
 from litestage.core.plan import content_hash
 from litestage.core.wording import did_you_mean
 from litestage.engine import CachedEngine, TorchEngine
+from litestage.engine.drafts import time_forwards
 from litestage.engine.processes import ParallelEngine
 from litestage.evaluation import CostModel, VoteStop
 from litestage.jobs.exits import fitted_exits
-from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, PlanOptions
+from litestage.jobs.options import DataOptions, DecodingOptions, DraftOptions, ModelOptions, PlanOptions
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.run_folder import RunFolder
 from litestage.models import load_model
@@ -33,6 +36,8 @@ from litestage.results import Provenance
 from litestage.skipping import load_stands
 from litestage.tasks import Question, Task, load_questions, load_task
 
+KINDS = (ModelOptions, DataOptions, DecodingOptions, DraftOptions)
+"""What `load` takes, by name."""
 DEFAULT_SHOTS = 3
 """Worked examples for a model that was not trained on the task."""
 COMPLETIONS = "completions.sqlite"
@@ -51,23 +56,24 @@ def load(
     """Load a model and a task; all work is kept in the folder ``out``, if any, and resumed from there.
 
     ``options`` are those of the command line by their names: adapter, device, dtype, quantise; data, split, limit,
-    shots, answering; batch_size, workers, seed. One worker answers unless more are asked for: with several, a script
-    needs an ``if __name__ == "__main__":`` around its work, as Python says.
+    shots, answering; batch_size, workers, seed; drafts. One worker answers unless more are asked for: with several, a
+    script needs an ``if __name__ == "__main__":`` around its work, as Python says.
     """
     named: dict[str, Any] = {"name": str(model), "task": str(task), "workers": 1} | {
         k: _text(v) for k, v in options.items()
     }
     parts: list[dict[str, Any]] = []
-    for kind in (ModelOptions, DataOptions, DecodingOptions):
+    for kind in KINDS:
         parts.append({one.name: named.pop(one.name) for one in fields(kind) if one.name in named})
     if unknown := next(iter(named), None):
-        known = [one.name for kind in (ModelOptions, DataOptions, DecodingOptions) for one in fields(kind)]
+        known = [one.name for kind in KINDS for one in fields(kind)]
         raise OptionError(f"{unknown} is no option of load.{did_you_mean(unknown, known)}")
-    model_options, data, decoding = parts
+    model_options, data, decoding, drafts = parts
     return Session(
         ModelOptions(**model_options),
         DataOptions(**data),
         DecodingOptions(**decoding),
+        drafts=DraftOptions(**drafts),
         out=Path(out) if out is not None else None,
         progress=progress,
     )
@@ -86,10 +92,11 @@ class Session:
         data: DataOptions = DataOptions(),
         decoding: DecodingOptions = DecodingOptions(),
         *,
+        drafts: DraftOptions = DraftOptions(),
         out: Path | None = None,
         progress: Progress = SILENT,
     ) -> None:
-        self.model, self.data, self.decoding, self.progress = model, data, decoding, progress
+        self.model, self.data, self.decoding, self.drafts, self.progress = model, data, decoding, drafts, progress
         task = load_task(data.task)
         if data.answering is not None:
             task = task.answering("choice" if data.answering == "choice" else "free")
@@ -192,6 +199,29 @@ class Session:
             questions_at_once=max(1, self.decoding.batch_size * self.workers // (votes or 1)),
             tell=Listener(on_traces=told),
         )
+
+    @cached_property
+    def drafter(self) -> Drafter | None:
+        """Guesses what texts go on with, and remembers what each stage wrote as long as the session is there.
+
+        None where nothing is to be guessed. By default it is there on a processor, and not on a GPU, where what drafts
+        cost has not been measured.
+        """
+        source: DraftSource = "stage" if self.engine.model.decoder.device.type == "cpu" else "none"
+        if self.drafts.drafts != "auto":
+            source = next(one for one in SOURCES if one == self.drafts.drafts)
+        if source == "none":
+            return None
+        return Drafter(source, partial(time_forwards, self.engine), self.engine.model.eos_ids)
+
+    @contextmanager
+    def drafting(self) -> Iterator[None]:
+        """Draft inside the block. Jobs that compare settings do not: what one asked would speed up the next."""
+        self.engine.drafter = self.drafter
+        try:
+            yield
+        finally:
+            self.engine.drafter = None
 
     @cached_property
     def stored(self) -> CachedEngine:

@@ -19,6 +19,7 @@ from litestage.core import (
     TokenIds,
     Trace,
 )
+from litestage.core.drafts import Drafts
 from litestage.evaluation.votes import VoteStop
 from litestage.pipeline.prompts import Prompts, Written, encode_prompts, header_of
 from litestage.tasks.question import Question
@@ -47,8 +48,9 @@ ONCE = Votes()
 class Spine:
     """A task as a plan runs it on an engine; `start` sets a question on its way. Whoever steps the engine drives it."""
 
-    def __init__(self, engine: Engine, task: Task, plan: Plan, votes: Votes = ONCE) -> None:
-        self.engine, self.plan, self.votes = engine, plan, votes
+    def __init__(self, engine: Engine, task: Task, plan: Plan, votes: Votes = ONCE, drafts: Drafts = Drafts()) -> None:
+        """``drafts`` says from what is drafted, at most, and a name for whoever asks: no other's texts are siblings."""
+        self.engine, self.plan, self.votes, self.drafts = engine, plan, votes, drafts
         self.names = task.stage_names
         """All stages, those that the plan leaves out among them; ``task`` has those that run."""
         left_out = [name for name in self.names if plan.stage(name).left_out]
@@ -109,6 +111,11 @@ class Answering:
                 if sampling.is_greedy
                 else _seed(spine.votes.seed, self.question.id, self.vote, stage.name, branch),
                 choices=choices,
+                drafts=Drafts(
+                    source=spine.drafts.source,
+                    family=f"{spine.drafts.family} {self.question.id}",
+                    stage=f"{spine.task.name}/{stage.name}",
+                ),
             )
             for branch, (ids, choices) in enumerate(zip(self._prompts.ids, self._prompts.choices, strict=False))
             if ids
