@@ -3,13 +3,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: quickstart test lint install clean
+.PHONY: quickstart test figures lint install clean
 
 quickstart: .venv/installed
 	$(BIN)/litestage quickstart --out quickstart
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Works every figure of the pages out again from the files behind it.
+figures: .venv/installed
+	$(BIN)/python tests/page_figures.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
