@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before torch is there
 if shutil.which("nvidia-smi") is None:
@@ -17,7 +20,7 @@ from litestage.core import Completion, Counts, FinishReason, StageTrace
 
 MakeStage = Callable[..., StageTrace]
 Run = Callable[..., tuple[int, str, str]]
-SHARING = ("test_compare", "test_quickstart", "test_diagnose")
+SHARING = ("test_compare", "test_quickstart", "test_diagnose", "test_ray")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("litestage", deadline=None, print_blob=True, derandomize=True)
@@ -62,6 +65,25 @@ def litestage(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         return int(code or 0), out, " ".join(err.split())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """Two nodes of a Ray cluster on this machine, each with room for a worker."""
+    pytest.importorskip("ray")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    store = 80 << 20
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])  # for workers
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": store, "include_dashboard": False}
+    )
+    cluster.add_node(num_cpus=1, object_store_memory=store)
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="session")

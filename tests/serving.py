@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, ServeOptions
-from litestage.serve.server import Serving
+from litestage.serve.server import Asked, Serving
 
 QUESTION = (
     "Grace is lost in the dark and sees a glow far away. Which of these could it be? "
@@ -48,8 +48,13 @@ class Served:
 @contextmanager
 def served(*, batch_size: int = 32, name: str = "everyday", ready: bool = True, **options: Any) -> Iterator[Served]:
     """A server on a thread of this process."""
-    records = ModelOptions(name=name, quantise="int8"), DataOptions(), DecodingOptions(batch_size=batch_size)
-    serving = Serving(*records, ServeOptions(port=0, grace=5, **options), tell=lambda line: None)
+    asked = Asked.of(
+        ModelOptions(name=name, quantise="int8"),
+        DataOptions(),
+        DecodingOptions(batch_size=batch_size),
+        ServeOptions(port=0, grace=5, **options),
+    )
+    serving = Serving(asked, tell=lambda line: None)
     thread = threading.Thread(target=serving.run)
     thread.start()
     try:

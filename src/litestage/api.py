@@ -22,6 +22,7 @@ from litestage.jobs.evaluate import evaluate
 from litestage.jobs.finetune import finetune
 from litestage.jobs.options import (
     ChangeOptions,
+    ClusterOptions,
     CompareOptions,
     DataOptions,
     DecodingOptions,
@@ -46,6 +47,7 @@ __all__ = [
     "CalibratedConfidence",
     "Certificate",
     "ChangeOptions",
+    "ClusterOptions",
     "CompareOptions",
     "DataOptions",
     "DecodingOptions",

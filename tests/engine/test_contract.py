@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import cache, partial
 from math import log
+from typing import TYPE_CHECKING
 
 import pytest
 import tiny
@@ -35,6 +36,9 @@ from litestage.core import (
 from litestage.engine import CachedEngine
 from litestage.engine.processes import ParallelEngine
 
+if TYPE_CHECKING:
+    from litestage.cluster.pool import RayPool
+
 ROWS = 3
 PROMPTS = tuple(tiny.prompt(length) for length in (3, 21, 11, 1, 30, 8, 14))
 NEW = 10
@@ -46,7 +50,7 @@ EXITS: tuple[ExitRule, ...] = (
     MeanEntropy(window=3, bits=6.4),
     SettledAnswer(window=3, pattern="([aeiou])"),
 )
-AROUND = ("torch", "stored", "processes")
+AROUND = ("torch", "stored", "processes", pytest.param("ray", marks=pytest.mark.xdist_group("test_ray")))
 """Engines that obey stage plans and seeds; transformers, the reference, knows neither."""
 
 
@@ -59,15 +63,27 @@ def processes() -> ParallelEngine:
     return engine
 
 
+@cache
+def pool() -> RayPool:
+    """Two workers of a Ray cluster."""
+    from litestage.cluster.pool import RayPool
+
+    return RayPool(tiny.engine(batch_size=ROWS), partial(tiny.engine, batch_size=ROWS), 2)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _processes_end() -> Iterator[None]:
     yield
-    if processes.cache_info().currsize:
-        processes().close()
+    for made in (processes, pool):
+        if made.cache_info().currsize:
+            made().close()
 
 
-def make(kind: str) -> Engine:
-    match kind:
+def make(request: pytest.FixtureRequest) -> Engine:
+    match request.param:
+        case "ray":
+            request.getfixturevalue("ray_cluster")
+            return pool()
         case "torch":
             return tiny.engine(batch_size=ROWS)
         case "stored":
@@ -79,12 +95,12 @@ def make(kind: str) -> Engine:
 
 @pytest.fixture(params=[*AROUND, "transformers"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return make(request.param)
+    return make(request)
 
 
 @pytest.fixture(params=AROUND)
 def ours(request: pytest.FixtureRequest) -> Engine:
-    return make(request.param)
+    return make(request)
 
 
 def said(completions: list[Completion]) -> list[tuple[TokenIds, str, str]]:

@@ -15,8 +15,8 @@ from litestage.core.errors import OptionError
 from litestage.jobs.options import (
     CertifyOptions,
     ChangeOptions,
+    ClusterOptions,
     DataOptions,
-    DecodingOptions,
     ModelOptions,
     OutputOptions,
 )
@@ -36,7 +36,7 @@ def command(
     change: ChangeOptions,
     model: Annotated[ModelOptions, o.Taken(without=("quantise",))],
     data: DataOptions = DataOptions(split="test"),
-    decoding: DecodingOptions,
+    decoding: ClusterOptions,
     output: OutputOptions,
 ) -> None:
     """Say what a change of the system costs at most, with 95 % confidence: granted or refused.

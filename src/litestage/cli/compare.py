@@ -9,7 +9,7 @@ import typer
 
 from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT, Bars
-from litestage.jobs.options import CompareOptions, DataOptions, DecodingOptions, ModelOptions, OutputOptions
+from litestage.jobs.options import ClusterOptions, CompareOptions, DataOptions, ModelOptions, OutputOptions
 
 COMPARED = o.Taken(
     help={
@@ -24,7 +24,7 @@ def command(
     data: Annotated[DataOptions, COMPARED] = DataOptions(split="test", limit=200),
     *,
     options: CompareOptions,
-    decoding: DecodingOptions = DecodingOptions(batch_size=64),
+    decoding: ClusterOptions = ClusterOptions(batch_size=64),
     output: Annotated[OutputOptions, o.Taken(help={"out": "Where results go."})] = OutputOptions(Path("comparison")),
 ) -> None:
     """Compare LiteStage with the other methods and with controls, on the same questions and engine.

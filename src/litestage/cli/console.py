@@ -90,7 +90,8 @@ class Bars:
         self._told = time.monotonic()
         now = self._bars.tasks[self._bars.task_ids.index(task)]
         of = "" if now.total is None else f" of {now.total:g}"
-        ERR.print(f"  {self._what}: {now.completed:g}{of}  {self._note}".rstrip(), highlight=False, style="dim")
+        left = f"  {now.time_remaining / 60:.0f} min left" if now.time_remaining else ""
+        ERR.print(f"  {self._what}: {now.completed:g}{of}{left}  {self._note}".rstrip(), highlight=False, style="dim")
 
     def _finish(self) -> None:
         """Leave a line of what was done."""

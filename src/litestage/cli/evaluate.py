@@ -7,8 +7,8 @@ import typer
 from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT, Bars
 from litestage.jobs.options import (
+    ClusterOptions,
     DataOptions,
-    DecodingOptions,
     EvaluateOptions,
     ModelOptions,
     OutputOptions,
@@ -22,7 +22,7 @@ def command(
     *,
     plan: PlanOptions,
     options: EvaluateOptions,
-    decoding: DecodingOptions,
+    decoding: ClusterOptions,
     output: OutputOptions,
 ) -> None:
     """Measure accuracy, tokens and latency of a model on a task, at full depth or with a plan.

@@ -17,6 +17,7 @@ from litestage.core.plan import content_hash
 from litestage.jobs.options import (
     HOW,
     WHERE,
+    ClusterOptions,
     DataOptions,
     DecodingOptions,
     DraftOptions,
@@ -65,7 +66,7 @@ def spelled_out(command: Callable[..., None]) -> Callable[..., None]:
 def _place(parameter: inspect.Parameter) -> int:
     """Where an option stands in the help: the command's own before what is much the same everywhere."""
     panel = getattr(parameter.default, "rich_help_panel", None)
-    always = {_dest(one) for record in (ModelOptions, DecodingOptions) for one in fields(record)}
+    always = {_dest(one) for record in (ModelOptions, ClusterOptions) for one in fields(record)}
     return 2 if panel == WHERE else 1 if panel == HOW and parameter.name in always else 0
 
 

@@ -6,7 +6,7 @@ import typer
 
 from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT, Bars
-from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, OutputOptions, RankOptions
+from litestage.jobs.options import ClusterOptions, DataOptions, ModelOptions, OutputOptions, RankOptions
 
 
 def command(
@@ -14,7 +14,7 @@ def command(
     data: DataOptions = DataOptions(limit=50),
     *,
     options: RankOptions,
-    decoding: DecodingOptions,
+    decoding: ClusterOptions,
     output: OutputOptions,
 ) -> None:
     """Rank sub-layers, in several ways side by side: the first in a list are skipped first (Step 1 of the paper).

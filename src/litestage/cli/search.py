@@ -10,14 +10,14 @@ import typer
 
 from litestage.cli import options as o
 from litestage.cli.console import ERR, OUT, Bars
-from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, OutputOptions, SearchSettings
+from litestage.jobs.options import ClusterOptions, DataOptions, ModelOptions, OutputOptions, SearchSettings
 
 if TYPE_CHECKING:
     from litestage.search import SearchRecord
 
 
 def command(
-    model: ModelOptions, data: DataOptions, settings: SearchSettings, decoding: DecodingOptions, output: OutputOptions
+    model: ModelOptions, data: DataOptions, settings: SearchSettings, decoding: ClusterOptions, output: OutputOptions
 ) -> None:
     """Find the fastest way to run a task that loses no more accuracy than you allow, and prove it.
 

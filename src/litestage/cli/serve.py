@@ -7,7 +7,14 @@ from typing import Annotated
 from litestage.cli import options as o
 from litestage.cli.console import ERR
 from litestage.core.errors import OptionError
-from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, ServeOptions
+from litestage.jobs.options import (
+    ClusterOptions,
+    DataOptions,
+    DecodingOptions,
+    ModelOptions,
+    ReplicaOptions,
+    ServeOptions,
+)
 
 
 def command(
@@ -16,6 +23,11 @@ def command(
     decoding: Annotated[DecodingOptions, o.Taken(only=("batch_size",))],
     *,
     options: ServeOptions,
+    cluster: Annotated[
+        ClusterOptions,
+        o.Taken(only=("cluster",), help={"cluster": "Serve on a Ray cluster: local, auto or HOST:PORT."}),
+    ],
+    replicas: ReplicaOptions,
 ) -> None:
     """Answer over HTTP: staged questions, bare texts and decisions, with plans by name, and a page at / to watch.
 
@@ -23,7 +35,7 @@ def command(
     """
     o.quiet_transformers()
     try:
-        from litestage.serve.server import Serving
+        from litestage.serve.server import Asked, Serving
     except ModuleNotFoundError as error:
         raise OptionError(
             f"A server needs packages that are not installed ({error.name} is the first). "
@@ -33,4 +45,10 @@ def command(
     def tell(line: str) -> None:
         ERR.print(line, highlight=False, markup=False)
 
-    Serving(model, data, decoding, options, tell).run()
+    asked = Asked.of(model, data, decoding, options)
+    if cluster.cluster is None:
+        Serving(asked, tell).run()
+        return
+    from litestage.serve.replicas import run
+
+    run(asked, cluster, replicas, tell)

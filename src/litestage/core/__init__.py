@@ -2,7 +2,7 @@
 
 from litestage.core.certificate import Certificate
 from litestage.core.conditions import Conditions, Machine, RunConditions
-from litestage.core.engine import Engine, Event, Finished, NewText, NewToken, OnEvent, TokenIds
+from litestage.core.engine import Engine, Event, Failed, Finished, NewText, NewToken, OnEvent, TokenIds, UnansweredError
 from litestage.core.errors import DataError, LitestageError, ModelError, OptionError, PlanError, TaskError, UserError
 from litestage.core.exits import (
     CalibratedConfidence,
@@ -56,6 +56,7 @@ __all__ = [
     "Engine",
     "Event",
     "ExitRule",
+    "Failed",
     "FinishReason",
     "Finished",
     "LitestageError",
@@ -87,6 +88,7 @@ __all__ = [
     "TaskError",
     "TokenIds",
     "Trace",
+    "UnansweredError",
     "UserError",
     "names",
     "num_runs",

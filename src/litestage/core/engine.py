@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from litestage.core.errors import LitestageError
 from litestage.core.plan import ModelIdentity
 from litestage.core.request import Chat, Completion, Request
 
@@ -36,7 +37,15 @@ class Finished:
     completion: Completion
 
 
-Event = NewToken | NewText | Finished
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request that cannot be answered, and why; the others go on."""
+
+    id: int
+    reason: str
+
+
+Event = NewToken | NewText | Finished | Failed
 OnEvent = Callable[[Event], None]
 
 
@@ -95,9 +104,18 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Request], on_event: OnEvent | None = None) -> list[Completion]:
         """Completions in the order of the requests: add all, step until they are done.
 
-        ``on_event`` hears what is told of them; there an id is a request's index.
+        ``on_event`` hears what is told of them; there an id is a request's index. Raises `UnansweredError` once all is
+        done where some could not be answered.
         """
         ...
+
+
+class UnansweredError(LitestageError):
+    """Some requests could not be answered; ``done`` are the others' completions, both by their index."""
+
+    def __init__(self, reasons: Mapping[int, str], done: Mapping[int, Completion]) -> None:
+        super().__init__(next(iter(reasons.values())))
+        self.reasons, self.done = reasons, done
 
 
 class Stepping:
@@ -125,22 +143,27 @@ class Stepping:
         """See `Engine.generate`."""
         index: dict[int, int] = {}
         done: dict[int, Completion] = {}
+        reasons: dict[int, str] = {}
         try:
             for place, request in enumerate(requests):
                 index[self.add(request, stream=on_event is not None)] = place
-            while len(done) < len(requests):
+            while len(done) + len(reasons) < len(requests):
                 for event in self.work():
                     if event.id not in index:
                         self._kept = [*(self._kept or ()), event]
                         continue
                     if isinstance(event, Finished):
                         done[index[event.id]] = event.completion
+                    if isinstance(event, Failed):
+                        reasons[index[event.id]] = event.reason
                     if on_event is not None:
                         on_event(replace(event, id=index[event.id]))
         except BaseException:  # nobody will ask for the others
             for id in index:
                 self.cancel(id)
             raise
+        if reasons:
+            raise UnansweredError(reasons, done)
         return [done[place] for place in range(len(requests))]
 
 

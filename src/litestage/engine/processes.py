@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import pairwise
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -17,15 +16,15 @@ from typing import Any
 import torch
 
 from litestage.core import Completion, Event, Finished, LitestageError, Request
-from litestage.core.engine import EngineAround
 from litestage.engine import TorchEngine
+from litestage.engine.sharing import SharingEngine
 from litestage.models.decoder import CompensationWeights
 
 Load = Callable[[], TorchEngine]
 READY = "ready"
 
 
-class ParallelEngine(EngineAround):
+class ParallelEngine(SharingEngine):
     """This process's engine and those of ``others`` more processes: each takes a share of every call's requests.
 
     A request's completion does not depend on what is decoded beside it, but for the last bits of confidences in fp32,
@@ -36,34 +35,16 @@ class ParallelEngine(EngineAround):
     def __init__(self, engine: TorchEngine, load: Load, others: int) -> None:
         """``load`` makes the same engine in another process; it must be picklable."""
         super().__init__(engine)
-        self.own = engine
         self._load = load
         self._others = others
         self._threads = max(1, torch.get_num_threads() // (others + 1))
         self._started: list[Other] = []
         self._shared = False
         """Whether this process has a share of work, beside others that have theirs or have done it."""
-        self._next_id = 0
-        self._arrived: dict[int, Request] = {}
-        self._mine: dict[int, int] = {}
-        """This process's requests: its engine's id, and the one that is known outside."""
-
-    def add(self, request: Request, *, stream: bool = False) -> int:
-        """See `litestage.core.Engine`; whoever listens to tokens hears this process alone."""
-        self.own.check(request)
-        self._next_id += 1
-        if stream or self.own.on_logits or self.own.on_pass:
-            self._mine[self.own.add(request, stream=stream)] = self._next_id
-        else:
-            self._arrived[self._next_id] = request
-        return self._next_id
 
     def cancel(self, id: int) -> None:
         """See `litestage.core.Engine`; what another process has begun it ends, and nobody hears of it."""
-        self._arrived.pop(id, None)
-        for mine in [mine for mine, known in self._mine.items() if known == id]:
-            self.own.cancel(mine)
-            del self._mine[mine]
+        super().cancel(id)
         for other in self._started:
             other.ids = [None if known == id else known for known in other.ids]
 
@@ -81,15 +62,6 @@ class ParallelEngine(EngineAround):
         except BaseException:  # who is still at work would answer the next call with this one's completions
             self.close()
             raise
-
-    def _own_step(self) -> list[Event]:
-        events = []
-        for event in self.own.step() if self._mine else ():
-            if (id := self._mine.get(event.id)) is not None:
-                events.append(replace(event, id=id))
-                if isinstance(event, Finished):
-                    del self._mine[event.id]
-        return events
 
     def _share_out(self) -> None:
         """A share of what has arrived for each process that has nothing to do; all for this one where it is little."""
@@ -112,9 +84,8 @@ class ParallelEngine(EngineAround):
         """End the other processes; a later call starts them anew."""
         for other in self._started:
             other.end()
-        for mine in self._mine:
-            self.own.cancel(mine)
-        self._started, self._mine, self._arrived = [], {}, {}
+        self._started = []
+        super().close()
 
     def others(self) -> Sequence[Other]:
         """The other processes, started if they are not."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from litestage.core import Completion, Engine, Event, Finished, LitestageError, NewText, NewToken, Request
+from litestage.core import Completion, Engine, Event, Failed, Finished, LitestageError, NewText, NewToken, Request
 from litestage.core.engine import EngineAround
 from litestage.core.exits import Value
 from litestage.core.plan import content_hash
@@ -90,6 +90,10 @@ class CachedEngine(EngineAround):
 
     def _heard(self, event: Event) -> list[Event]:
         """A step's event, for all who asked for the same."""
+        if isinstance(event, Failed):
+            askers = self._askers[event.id]
+            self._forget(event.id)
+            return [replace(event, id=id) for id in askers]
         if not isinstance(event, Finished):
             return [replace(event, id=id) for id in self._askers[event.id][:1]]
         first, *others = self._askers[event.id]

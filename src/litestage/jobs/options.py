@@ -6,7 +6,8 @@ Nothing here loads a model, so that ``--help`` is there at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,9 +47,11 @@ class Hint:
 def option(
     default: Any, metavar: str, help: str, panel: str = HOW, **more: Any
 ) -> Any:  # the type is the field's, as with dataclasses.field
-    """A field with its help; a metavar ``a|b`` lists all that it may be."""
+    """A field with its help; a metavar ``a|b`` lists all that it may be. One that does not ``names_run`` is no part of
+    what tells a run from others."""
     rest = {"flag": "", "least": None, "most": None, "read": None, "typed": None} | more
-    return field(default=default, metadata={"hint": Hint(help, metavar, panel, **rest)})
+    shown = rest.pop("names_run", True)
+    return field(default=default, repr=shown, metadata={"hint": Hint(help, metavar, panel, **rest)})
 
 
 def hint_of(one: Field[Any]) -> Hint:
@@ -120,6 +123,14 @@ class ModelOptions(Options):
     dtype: str = option("fp32", "fp32|bf16", "Number format of weights and cache.")
     quantise: str = option("none", "none|int8|int4", "Round weights to 8 or 4 bits (CPU, CUDA).")
 
+    def anywhere(self) -> ModelOptions:
+        """The same from any working folder: files are named whole."""
+
+        def whole(text: str) -> str:
+            return str(Path(text).absolute()) if Path(text).exists() else text
+
+        return replace(self, name=whole(self.name), adapter=self.adapter and whole(self.adapter))
+
 
 @dataclass(frozen=True)
 class DataOptions(Options):
@@ -147,9 +158,56 @@ class DecodingOptions(Options):
 
     batch_size: int = option(32, "N", "Rows that decode together.", least=1)
     workers: int | None = option(
-        None, "N", "Processes that answer side by side on a processor. Default: two for a small model.", least=1
+        None,
+        "N",
+        "Processes that answer side by side on a processor, or workers of a cluster. Default: two for a small model; "
+        "on a cluster all that there is room for.",
+        least=1,
     )
     seed: int = option(0, "N", "For all that is drawn at random.", least=0)
+
+
+def cluster_address(text: str) -> str:
+    """Read ``local``, ``auto`` or ``HOST:PORT``."""
+    host, _, port = text.rpartition(":")
+    if text in ("local", "auto") or (host and port.isdigit() and "/" not in host):
+        return text
+    raise OptionError(
+        f"{text}: write local for this machine alone, auto for the cluster that this machine is part of, or the "
+        "address of its head: 10.0.0.1:6379."
+    )
+
+
+@dataclass(frozen=True)
+class ClusterOptions(DecodingOptions):
+    """The same, and who decodes: workers of a cluster, whatever their number, write the same."""
+
+    cluster: str | None = option(
+        None,
+        "local|ADDRESS",
+        "Let workers of a Ray cluster answer: local, auto or HOST:PORT.",
+        read=cluster_address,
+        names_run=False,
+    )
+    price_on: str | None = option(
+        None,
+        "NODE",
+        "Take times and prices on a worker of this machine of the cluster. Default: on this machine.",
+        names_run=False,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.price_on and not self.cluster:
+            raise OptionError(f"--price-on {self.price_on} names a machine of a cluster. Give --cluster ADDRESS too.")
+        if self.cluster:
+            needs_ray(f"--cluster {self.cluster}")
+
+
+def needs_ray(what: str) -> None:
+    """Raise `OptionError` where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise OptionError(f'{what} needs Ray. Install it with pip install "litestage[ray]", here and on every machine.')
 
 
 @dataclass(frozen=True)
@@ -638,6 +696,30 @@ class ServeOptions(Options):
     max_body: int = option(1 << 20, "BYTES", "Largest body of a request.", least=1)
     timeout: float = option(300.0, "SECONDS", "Longest that a request may take.", least=0.001)
     grace: int = option(30, "SECONDS", "How long requests may still run after a signal to end.", least=0)
+
+
+@dataclass(frozen=True)
+class ReplicaOptions(Options):
+    """How many copies of the model serve on a cluster."""
+
+    min_replicas: int = option(1, "N", "On a cluster: copies of the model that there are at least.", least=1)
+    max_replicas: int = option(2, "N", "On a cluster: copies that there are at most.", least=1)
+    replica_cpus: int = option(1, "N", "On a cluster: cores of a processor for each copy.", least=1)
+    scale_after: float = option(
+        10.0,
+        "SECONDS",
+        "On a cluster: how long there must be more to do than half a batch for each copy, until there is one more. "
+        "There is one less after ten times as long with less to do.",
+        least=0.1,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_replicas < self.min_replicas:
+            raise OptionError(
+                f"--max-replicas {self.max_replicas} is fewer than --min-replicas {self.min_replicas}. "
+                "Give as many, or more."
+            )
 
 
 @dataclass(frozen=True)

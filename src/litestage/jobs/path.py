@@ -10,6 +10,7 @@ from pathlib import Path
 from litestage.core import Certificate, OptionError, Plan, Trace
 from litestage.core.files import write_text
 from litestage.evaluation import CostModel, questions_hash
+from litestage.jobs.ahead import measured
 from litestage.jobs.certify import certify_plan
 from litestage.jobs.options import SearchSettings
 from litestage.jobs.policies import Policies
@@ -19,7 +20,7 @@ from litestage.jobs.timing import cost_model
 from litestage.jobs.trials import Trials, save_plan, settings_of, warn_if_none_is_right
 from litestage.jobs.work import Work, keep_work
 from litestage.results import PathPlan, PathSearch, Split
-from litestage.search import Candidate, PathFound, Tried, one_by_one, path_search
+from litestage.search import Candidate, PathFound, Tried, path_search
 from litestage.tasks import Question, has_certify_questions
 
 PATH_FILE = "path.json"
@@ -108,7 +109,7 @@ def find_path(session: Session, settings: SearchSettings, questions: Questions) 
     policies = Policies(session, full, settings.policies)
     trials = Trials(session, cost, questions.search, settings, policies)
     options = settings.path_options(stages, len(questions.certify))
-    found = one_by_one(path_search(stages, blocks, len(full), options, trials.compare), trials.run)
+    found = measured(path_search(stages, blocks, len(full), options, trials.compare), trials)
     plans = [trials.plan(one.candidate) for one in found.path]
     certificates = _down(session, plans, found, questions.certify)
     chosen = _chosen(certificates, found)

@@ -11,6 +11,7 @@ from litestage.core import Plan, Trace
 from litestage.core.files import write_text
 from litestage.core.shown import Shown
 from litestage.evaluation import CostModel, price
+from litestage.jobs.ahead import SIDE_BY_SIDE, measured
 from litestage.jobs.options import SearchSettings
 from litestage.jobs.path import FoundPath, Questions, find_path
 from litestage.jobs.policies import Policies
@@ -24,7 +25,6 @@ from litestage.search import (
     SearchRecord,
     budget_search,
     estimate_effort,
-    one_by_one,
 )
 from litestage.skipping import Ranking
 from litestage.tasks import Question
@@ -106,7 +106,8 @@ def search_greedily(
     trials = Trials(session, baseline.cost, questions, settings, policies)
     seconds = price(baseline.cost, baseline.full, session.full_plan()).seconds
     _announce(session, options, len(questions), seconds)
-    record = one_by_one(budget_search(stages, blocks, len(questions), options, trials.screen), trials.run)
+    side_by_side = SIDE_BY_SIDE if session.capacity else 1
+    record = measured(budget_search(stages, blocks, len(questions), options, trials.screen, side_by_side), trials)
     evidence = _evidence(record, split, baseline.cost, settings.latency) | {
         "conditions": session.conditions.model_dump(mode="json")
     }

@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -24,19 +24,30 @@ from litestage.core.plan import content_hash
 from litestage.core.wording import did_you_mean
 from litestage.engine import CachedEngine, TorchEngine
 from litestage.engine.drafts import time_forwards
-from litestage.engine.processes import ParallelEngine
+from litestage.engine.processes import ParallelEngine, torch_threads
 from litestage.evaluation import CostModel, VoteStop
 from litestage.jobs.exits import fitted_exits
-from litestage.jobs.options import DataOptions, DecodingOptions, DraftOptions, ModelOptions, PlanOptions
+from litestage.jobs.options import (
+    ClusterOptions,
+    DataOptions,
+    DecodingOptions,
+    DraftOptions,
+    ModelOptions,
+    PlanOptions,
+)
 from litestage.jobs.progress import SILENT, Progress
 from litestage.jobs.run_folder import RunFolder
 from litestage.models import load_model
-from litestage.pipeline import Listener, Votes, run
+from litestage.pipeline import Listener, Votes, flow, run
 from litestage.results import Provenance
 from litestage.skipping import load_stands
 from litestage.tasks import Question, Task, load_questions, load_task
 
-KINDS = (ModelOptions, DataOptions, DecodingOptions, DraftOptions)
+if TYPE_CHECKING:
+    from litestage.cluster.pool import Node, RayPool
+
+T = TypeVar("T")
+KINDS = (ModelOptions, DataOptions, ClusterOptions, DraftOptions)
 """What `load` takes, by name."""
 DEFAULT_SHOTS = 3
 """Worked examples for a model that was not trained on the task."""
@@ -56,12 +67,12 @@ def load(
     """Load a model and a task; all work is kept in the folder ``out``, if any, and resumed from there.
 
     ``options`` are those of the command line by their names: adapter, device, dtype, quantise; data, split, limit,
-    shots, answering; batch_size, workers, seed; drafts. One worker answers unless more are asked for: with several, a
-    script needs an ``if __name__ == "__main__":`` around its work, as Python says.
+    shots, answering; batch_size, workers, seed; cluster, price_on; drafts. Without a cluster one worker answers unless
+    more are asked for: with several, a script needs an ``if __name__ == "__main__":`` around its work, as Python says.
     """
-    named: dict[str, Any] = {"name": str(model), "task": str(task), "workers": 1} | {
-        k: _text(v) for k, v in options.items()
-    }
+    named: dict[str, Any] = {"name": str(model), "task": str(task)} | {k: _text(v) for k, v in options.items()}
+    if "cluster" not in named:
+        named.setdefault("workers", 1)
     parts: list[dict[str, Any]] = []
     for kind in KINDS:
         parts.append({one.name: named.pop(one.name) for one in fields(kind) if one.name in named})
@@ -72,7 +83,7 @@ def load(
     return Session(
         ModelOptions(**model_options),
         DataOptions(**data),
-        DecodingOptions(**decoding),
+        ClusterOptions(**decoding),
         drafts=DraftOptions(**drafts),
         out=Path(out) if out is not None else None,
         progress=progress,
@@ -97,6 +108,7 @@ class Session:
         progress: Progress = SILENT,
     ) -> None:
         self.model, self.data, self.decoding, self.drafts, self.progress = model, data, decoding, drafts, progress
+        self.cluster = decoding if isinstance(decoding, ClusterOptions) else ClusterOptions()
         task = load_task(data.task)
         if data.answering is not None:
             task = task.answering("choice" if data.answering == "choice" else "free")
@@ -104,6 +116,7 @@ class Session:
         tuned = task.name in self.engine.model.tuned_for
         shots = data.shots if data.shots is not None else 0 if tuned else min(DEFAULT_SHOTS, len(task.examples))
         self.task: Task = task.with_shots(shots)
+        self._pool = self._start_pool() if self.cluster.cluster else None
         self.folder = RunFolder(out, self.conditions.model_dump())
 
     def at(self, out: str | Path | None) -> Session:
@@ -188,17 +201,14 @@ class Session:
         def told(traces: Sequence[Trace]) -> None:
             nonlocal right, seen
             right, seen = right + sum(trace.correct for trace in traces), seen + len(traces)
-            self.progress.advance(len({trace.question_id for trace in traces}), f"{right / seen:.1%} right")
+            who = f", {self._pool}" if self._pool else ""
+            self.progress.advance(len({trace.question_id for trace in traces}), f"{right / seen:.1%} right{who}")
 
-        return run(
-            self.stored,
-            task or self.task,
-            questions,
-            plan,
-            Votes(votes, self.decoding.seed, stop),
-            questions_at_once=max(1, self.decoding.batch_size * self.workers // (votes or 1)),
-            tell=Listener(on_traces=told),
-        )
+        asked, drawn, tell = task or self.task, Votes(votes, self.decoding.seed, stop), Listener(on_traces=told)
+        if self._pool is not None and stop is None:
+            return flow(self.stored, asked, questions, plan, drawn, at_once=self.capacity, tell=tell)
+        at_once = max(1, self.decoding.batch_size * self.workers // (votes or 1))
+        return run(self.stored, asked, questions, plan, drawn, questions_at_once=at_once, tell=tell)
 
     @cached_property
     def drafter(self) -> Drafter | None:
@@ -234,6 +244,8 @@ class Session:
     @cached_property
     def workers(self) -> int:
         """Processes that answer side by side."""
+        if self._pool is not None:
+            return self._pool.count
         decoder = self.engine.model.decoder
         if decoder.device.type != "cpu":
             return 1
@@ -246,13 +258,44 @@ class Session:
         """Whether the model's products are too small to be shared out among threads."""
         return self.engine.model.decoder.head.shape[1] <= NARROW
 
+    @property
+    def capacity(self) -> int:
+        """Requests that workers of a cluster have at a time; 0 without."""
+        return 0 if self._pool is None else self._pool.capacity
+
     def settle(self) -> None:
         """Have nothing at work but this process: times are taken next."""
-        if isinstance(self._answering, ParallelEngine):
+        if not isinstance(self._answering, TorchEngine):
             self._answering.settle()
 
+    def timed(self, function: Callable[[TorchEngine], T], threads: int | None = None, plan: Plan | None = None) -> T:
+        """What a function makes of an engine where times are taken: this one, or a worker's on the node of
+        ``--price-on``. It computes with so many threads; ``plan`` is what the engine has to know the stand-ins of."""
+        node = self._priced_on
+        if self._pool is not None and node is not None:
+            contents = [stage.compensation.content for stage in plan.stages.values()] if plan else []
+            stands = {content: self.engine.stands[content] for content in contents if content is not None}
+            return self._pool.on(node.id, function, threads, stands)
+        with torch_threads(threads or torch.get_num_threads()):
+            return function(self.engine)
+
+    def _start_pool(self) -> RayPool:
+        """Workers that load the model while this process goes on."""
+        from litestage.cluster.pool import open_pool
+
+        load = partial(load_engine, self.model.anywhere(), self.decoding.batch_size)
+        return open_pool(self.cluster, self.engine, load, self.narrow, self.progress)
+
     @cached_property
-    def _answering(self) -> TorchEngine | ParallelEngine:
+    def _priced_on(self) -> Node | None:
+        if self._pool is None or self.cluster.price_on is None:
+            return None
+        return self._pool.node(self.cluster.price_on)
+
+    @cached_property
+    def _answering(self) -> TorchEngine | ParallelEngine | RayPool:
+        if self._pool is not None:
+            return self._pool
         if self.workers == 1:
             return self.engine
         return ParallelEngine(self.engine, partial(load_engine, self.model, self.decoding.batch_size), self.workers - 1)
@@ -268,7 +311,7 @@ class Session:
             task=self.task.name,
             shots=len(self.task.shots),
             answers="choice" if self.task.by_choice else "free",
-            hardware=hardware(decoder.device),
+            hardware=str(self._priced_on or hardware(decoder.device)),
             device=decoder.device.type,
             threads=torch.get_num_threads(),
             dtype=self.model.dtype,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 
 from litestage.core import Decode, Plan, Prefill, StageTrace, Trace, passes
-from litestage.engine import time_passes
+from litestage.engine import TorchEngine, time_passes
 from litestage.engine.processes import torch_threads
 from litestage.engine.step_times import now
+from litestage.engine.timing import OnProgress, PassTime
 from litestage.evaluation import CostModel, Sample, fit
 from litestage.evaluation.pricing import work_of
 from litestage.jobs.options import EvaluateOptions
@@ -39,12 +41,9 @@ def cost_model(session: Session, traces: Sequence[Trace], questions_at_once: int
 
     def fitted() -> CostModel:
         session.settle()
-        session.progress.start("timing this machine", 8)
-        threads = best_threads(session, rows[-1], contexts[-1])
-        with torch_threads(threads):
-            times = time_passes(
-                session.engine, rows, contexts, prefills, on_progress=lambda done, of: session.progress.advance()
-            )
+        session.progress.start(f"timing {session.cluster.price_on or 'this machine'}", 8)
+        on_progress = None if session.cluster.price_on else lambda done, of: session.progress.advance()
+        threads, times = session.timed(partial(time_forwards, rows, contexts, prefills, on_progress))
         return fit(times, session.conditions_at(threads))
 
     def trusted() -> CostModel:
@@ -79,20 +78,38 @@ def drawn(questions: Sequence[Question], count: int, seed: int) -> list[Question
     return [question for place, question in enumerate(questions) if place in chosen]
 
 
+def time_forwards(
+    rows: Sequence[int],
+    contexts: Sequence[int],
+    prefills: Sequence[Prefill],
+    on_progress: OnProgress | None,
+    engine: TorchEngine,
+) -> tuple[int, list[PassTime]]:
+    """Forwards of these sizes timed where the engine is, and with how many threads: the best for decoding."""
+    threads = fewest_threads(rows[-1], contexts[-1], engine)
+    with torch_threads(threads):
+        return threads, time_passes(engine, rows, contexts, prefills, on_progress=on_progress)
+
+
 def best_threads(session: Session, rows: int, context: int) -> int:
-    """The thread count at which so many rows decode faster: one, or all that torch uses.
+    """The thread count at which so many rows decode faster, where times are taken."""
+    session.settle()
+    return session.timed(partial(fewest_threads, rows, context))
+
+
+def fewest_threads(rows: int, context: int, engine: TorchEngine) -> int:
+    """One thread or all that torch uses, whichever decodes faster.
 
     A small model's decode step is over before a second thread has woken up.
     """
     everything = torch.get_num_threads()
-    if everything == 1 or session.engine.model.decoder.device.type != "cpu":
+    if everything == 1 or engine.model.decoder.device.type != "cpu":
         return everything
-    session.settle()
     seconds: dict[int, list[float]] = {1: [], everything: []}
     for _ in range(5):
         for count, times in seconds.items():
             with torch_threads(count):
-                done = time_passes(session.engine, [rows], [context], (), repeats=1)
+                done = time_passes(engine, [rows], [context], (), repeats=1)
             times += [one.seconds for one in done if isinstance(one.work, Decode)]
     return min(seconds, key=lambda count: median(seconds[count]))
 
@@ -155,22 +172,22 @@ def wall_clock(
         return samples[: turns * len(questions) * len(plans)]
 
     def timed(name: str, question: Question, turn: int = 0) -> Sample:
-        sample = _timed(session, name, plans[name], forms[name], question, voting)
+        plan, votes = plans[name], Votes(voting.votes, session.decoding.seed, voting.stop)
+        sample = session.timed(partial(time_question, name, plan, forms[name], question, votes), threads, plan)
         return sample.model_copy(update={"turn": turn})
 
     session.settle()
-    with torch_threads(threads):
-        steps_are_captured = session.engine.model.decoder.device.type == "cuda"
-        for question in questions if steps_are_captured else questions[:1]:  # a new shape is captured, once, in seconds
-            for plan in plans:
-                timed(plan, question)
-        session.progress.start("timing by the wall clock", turns * len(questions) - done)
-        for at in range(done, turns * len(questions)):
-            turn, place = divmod(at, len(questions))
-            names = list(plans) if (turn + place) % 2 == 0 else list(plans)[::-1]
-            samples += [timed(plan, questions[place], turn) for plan in names]
-            session.folder.keep(name, inputs, list[Sample], samples)
-            session.progress.advance()
+    steps_are_captured = session.engine.model.decoder.device.type == "cuda"
+    for question in questions if steps_are_captured else questions[:1]:  # a new shape is captured, once, in seconds
+        for plan in plans:
+            timed(plan, question)
+    session.progress.start("timing by the wall clock", turns * len(questions) - done)
+    for at in range(done, turns * len(questions)):
+        turn, place = divmod(at, len(questions))
+        names = list(plans) if (turn + place) % 2 == 0 else list(plans)[::-1]
+        samples += [timed(plan, questions[place], turn) for plan in names]
+        session.folder.keep(name, inputs, list[Sample], samples)
+        session.progress.advance()
     return samples
 
 
@@ -189,11 +206,11 @@ def _inputs(
     return [stages, tasks, asked, threads, drawn]
 
 
-def _timed(session: Session, name: str, plan: Plan, task: Task, question: Question, voting: EvaluateOptions) -> Sample:
+def time_question(name: str, plan: Plan, task: Task, question: Question, votes: Votes, engine: TorchEngine) -> Sample:
     """One fresh run by the clock, in all and by stage."""
-    device = session.engine.model.decoder.device
+    device = engine.model.decoder.device
     stages = dict.fromkeys(task.stage_names, 0.0)
-    session.engine.forget(_headers(session, task))
+    engine.forget([header_of(engine, task, stage) for stage in task.stages])  # what every question shares stays
     begun = last = now(device)
 
     def on_stage(stage: Stage, traces: Sequence[StageTrace]) -> None:
@@ -201,11 +218,5 @@ def _timed(session: Session, name: str, plan: Plan, task: Task, question: Questi
         before, last = last, now(device)
         stages[stage.name] += last - before
 
-    votes, seed = voting.votes, session.decoding.seed
-    run(session.engine, task, [question], plan, Votes(votes, seed, voting.stop), tell=Listener(on_stage=on_stage))
+    run(engine, task, [question], plan, votes, tell=Listener(on_stage=on_stage))
     return Sample(system=name, question_id=question.id, seconds=now(device) - begun, stage_seconds=stages)
-
-
-def _headers(session: Session, task: Task) -> list[tuple[int, ...]]:
-    """The prompt beginnings that every question shares."""
-    return [header_of(session.engine, task, stage) for stage in task.stages]

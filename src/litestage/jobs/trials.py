@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from litestage.core import ExitRule, Plan, StagePlan, Trace
 from litestage.core.plan import content_hash
@@ -22,6 +22,10 @@ from litestage.search import Candidate, ScreenedPolicy, StageCandidate, Trial, T
 from litestage.search.trial import hopeless, misses_to_go
 from litestage.skipping import save_stand
 from litestage.tasks import Question
+
+T = TypeVar("T")
+Racing = Generator[Sequence[int], Sequence[Trace], T]
+"""Asks for groups of questions by their numbers, is sent their traces, and ends when a trial is settled."""
 
 
 @dataclass
@@ -39,9 +43,6 @@ class Trials:
     def run(self, trial: Trial) -> TrialResult:
         if not trial.whole:
             return self._some(trial)
-        by_clock = self.settings.latency == "wall"
-        if by_clock:  # seconds are known only when all is done
-            trial = trial.model_copy(update={"too_slow": None})
         plan, n = self.plan(trial.candidate), len(self.questions)
         self.session.progress.start(describe(trial), n)
         so_far = self._answered(plan, trial)
@@ -51,7 +52,7 @@ class Trials:
             why = "cannot keep the target" if so_far.hopeless else "slower than the best"
             self.session.progress.advance(n - len(traces), why)
             return TrialResult(outcomes=outcomes, seconds_at_least=so_far.seconds if so_far.slow else None)
-        if by_clock:
+        if self.settings.latency == "wall":
             return self._timed(plan, outcomes)
         priced = price(self.cost, [traces[i] for i in range(n)], plan)
         return TrialResult(outcomes=outcomes, seconds=priced.seconds, stage_seconds=priced.stage_seconds)
@@ -112,17 +113,31 @@ class Trials:
         """The exit rule of each stage that can have one, fitted to full depth's texts on the search's questions."""
         return fitted_exits(self.session, self.settings.exit_rule, self.policies.traces)
 
-    def _answered(self, plan: Plan, trial: Trial) -> _SoFar:
-        """Run all questions, or as many as show that the candidate cannot be chosen."""
-        so_far = _SoFar(trial)
+    def racing(self, plan: Plan, trial: Trial) -> Racing[SoFar]:
+        """Ask for all questions, or for as many as show that the candidate cannot be chosen."""
+        if self.settings.latency == "wall":  # seconds are known only when all is done
+            trial = trial.model_copy(update={"too_slow": None})
+        so_far = SoFar(trial)
         while not so_far.settled:
             some = min(self.rows, so_far.next_group(filling=max(1, self.rows // self.branches)))
             group = trial.order[len(so_far.traces) : len(so_far.traces) + some]
+            answered = yield group
+            so_far.add(group, answered, price(self.cost, answered, plan).seconds)
+        return so_far
+
+    def _answered(self, plan: Plan, trial: Trial) -> SoFar:
+        """Run the questions that the trial asks for, one group after the other."""
+        racing, answered, right = self.racing(plan, trial), None, 0
+        while True:
+            try:
+                group = next(racing) if answered is None else racing.send(answered)
+            except StopIteration as settled:
+                so_far: SoFar = settled.value
+                return so_far
             questions = [self.questions[i] for i in group]
             answered = run(self.session.stored, self.session.task, questions, plan, questions_at_once=len(group))
-            so_far.add(group, answered, price(self.cost, answered, plan).seconds)
-            self.session.progress.advance(len(group), f"{so_far.right} of {len(so_far.traces)} right")
-        return so_far
+            right += sum(trace.correct for trace in answered)
+            self.session.progress.advance(len(group), f"{right} right")
 
     @property
     def rows(self) -> int:
@@ -151,7 +166,7 @@ class Trials:
         return [sample.seconds for sample in samples], by_stage
 
 
-class _SoFar:
+class SoFar:
     """What the questions run so far show of a setting."""
 
     def __init__(self, trial: Trial) -> None:

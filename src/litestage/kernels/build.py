@@ -27,6 +27,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "portable": ("-march=x86-64",),
 }
 """What to leave out of what this processor has: nothing; tile registers; vectors of 64 bytes as well; all of it."""
+NEEDS = {
+    "native": {"amx_bf16", "amx_int8", "avx512_bf16"},
+    "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
+    "avx2": {"avx2", "fma", "f16c"},
+}
+"""Flags that a processor has where the code of a variant differs from that of the next one."""
 NONE = "none"
 SECONDS = 120
 
@@ -50,6 +56,13 @@ def build_kernels(variant: str | None = None) -> ctypes.PyDLL:
         return ctypes.PyDLL(str(library))  # holds the interpreter's lock: a call is shorter than giving it up
     except OSError as error:
         raise CannotBuildError(f"the compiled kernels could not be loaded ({error})") from None
+
+
+def instructions() -> str:
+    """Which of `VARIANTS` the kernels come to here: last bits may differ from one to another."""
+    wanted = list(VARIANTS)[list(VARIANTS).index(os.environ.get("LITESTAGE_KERNELS", "native")) :]
+    flags = set(_processor().split())
+    return next((name for name in wanted if name in NEEDS and flags >= NEEDS[name]), "portable")
 
 
 def _without(variant: str) -> tuple[str, ...]:

@@ -1,7 +1,21 @@
 """The spine: stages x branches x votes -> traces."""
 
+from litestage.pipeline.flow import Flow, flow
 from litestage.pipeline.prompts import Prompts, header_of
-from litestage.pipeline.run import NOBODY, Listener, run
+from litestage.pipeline.run import NOBODY, Listener, run, unanswered
 from litestage.pipeline.spine import ONCE, Answering, Spine, Votes
 
-__all__ = ["NOBODY", "ONCE", "Answering", "Listener", "Prompts", "Spine", "Votes", "header_of", "run"]
+__all__ = [
+    "NOBODY",
+    "ONCE",
+    "Answering",
+    "Flow",
+    "Listener",
+    "Prompts",
+    "Spine",
+    "Votes",
+    "flow",
+    "header_of",
+    "run",
+    "unanswered",
+]

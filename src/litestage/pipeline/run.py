@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from litestage.core import Engine, OnEvent, Plan, StageTrace, Trace
+from litestage.core import Engine, LitestageError, OnEvent, Plan, StageTrace, Trace, UnansweredError
 from litestage.core.memory import give_memory_back
 from litestage.evaluation.votes import VoteStop
 from litestage.pipeline.spine import ONCE, Answering, Spine, Votes
@@ -85,8 +85,23 @@ def _answered(spine: Spine, under_way: list[Answering], tell: Listener) -> list[
     """All of them through one stage after the other."""
     for stage in spine.task.stages:
         requests = [one.requests() for one in under_way]
-        completions = iter(spine.engine.generate([request for some in requests for request in some], tell.on_event))
+        try:
+            completions = iter(spine.engine.generate([request for some in requests for request in some], tell.on_event))
+        except UnansweredError as error:
+            asked = [one.question.id for one, some in zip(under_way, requests, strict=True) for _ in some]
+            reasons = {asked[place]: f"stage {stage.name}: {reason}" for place, reason in error.reasons.items()}
+            raise unanswered(reasons) from None
         done = [one.take([next(completions) for _ in some]) for one, some in zip(under_way, requests, strict=True)]
         if tell.on_stage is not None:
             tell.on_stage(stage, done)
     return [one.trace() for one in under_way]
+
+
+def unanswered(reasons: Mapping[str, str]) -> LitestageError:
+    """Names the questions that could not be answered, once all others were."""
+    (first, why), others = next(iter(reasons.items())), list(reasons)[1:]
+    also = f" So it is with {', '.join(others)}." if others else ""
+    return LitestageError(
+        f"Question {first} could not be answered ({why}).{also} What could be answered is kept. Give the workers more "
+        "memory and run the same command again, or take the question out of the data."
+    )

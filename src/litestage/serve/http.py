@@ -28,8 +28,7 @@ class ClientGone(Exception):  # noqa: N818
 
 
 def refusal(error: ApiError) -> JSONResponse:
-    headers = dict(error.headers) | ({"connection": "close"} if error.status == 413 else {})  # the rest is not read
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+    return JSONResponse(error.body(), status_code=error.status, headers=dict(error.headers))
 
 
 class Door:
@@ -42,40 +41,36 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        read, refused = 0, False
-
-        async def refuse(error: ApiError) -> None:
-            nonlocal refused
-            refused = True
-            self._count(error.status)
-            await refusal(error)(scope, receive, send)
+        read = 0
+        begun = False
 
         async def limited() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._most and not refused:
-                await refuse(self._too_large())
-                raise ClientGone
+            if read > self._most:
+                raise self._too_large()
             return message
 
         async def counted(message: Message) -> None:
-            if refused:  # what the app says of a body that it did not get
-                return
+            nonlocal begun
             if message["type"] == "http.response.start":
-                self._count(message["status"])
+                begun = True
+                if message["status"] >= 400:
+                    self._metrics.refused.labels(str(message["status"])).inc()
             await send(message)
 
         try:
-            self._check(scope["path"], dict(scope["headers"]))
+            headers = dict(scope["headers"])
+            self._check(scope["path"], headers)
+            await self._app(scope, limited, counted)
         except ApiError as error:
-            await refuse(error)
-            return
-        await self._app(scope, limited, counted)
-
-    def _count(self, status: int) -> None:
-        if status >= 400:
-            self._metrics.refused.labels(str(status)).inc()
+            if begun:
+                raise
+            response = refusal(error)
+            if error.status == 413:  # the rest of the body is not read
+                response.headers["connection"] = "close"
+            await response(scope, receive, counted)
 
     def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
         if self._key is not None and path.startswith("/v1/"):

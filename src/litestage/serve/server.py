@@ -9,8 +9,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
@@ -26,31 +27,69 @@ from litestage.serve.offer import FULL, Offer
 from litestage.serve.worker import Worker
 
 KEY = "LITESTAGE_API_KEY"
-BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be served; raises `UserError` for what cannot be."""
+
+    model: ModelOptions
+    data: DataOptions
+    decoding: DecodingOptions
+    options: ServeOptions
+    plans: Mapping[str, str]
+    """Folders, by name."""
+    key: str | None
+
+    @classmethod
+    def of(cls, model: ModelOptions, data: DataOptions, decoding: DecodingOptions, options: ServeOptions) -> Asked:
+        return cls(model, data, decoding, options, _plans(options.plan), _key(options))
+
+
+class Backend:
+    """An app and the engine behind it, which starts with the app."""
+
+    def __init__(self, asked: Asked, started: Callable[[], None] = lambda: None) -> None:
+        """``started`` is called when the app is there, and the engine is loading its model."""
+        self._asked, self._started, options = asked, started, asked.options
+        metrics = Metrics()
+        self.worker = Worker(self.load, options.scheduling, metrics)
+        desk = Desk(self.worker, metrics, options.max_requests, options.max_tokens, options.timeout)
+        self.counter = Counter(
+            *(desk, metrics, int(time.time())),
+            show_page=not options.no_page,
+            key=asked.key,
+            most_bytes=options.max_body,
+        )
+        self.app = build_app(self.counter, self._start, self.worker.stop)
+        self._engine: TorchEngine | None = None
+
+    def load(self) -> TorchEngine:
+        """The engine, loaded if it is not."""
+        if self._engine is None:
+            asked = self._asked
+            session = Session(asked.model, asked.data, asked.decoding)
+            plans = {name: session.load_plan(folder) for name, folder in asked.plans.items()}
+            self.counter.offer = Offer(session, plans, asked.options.allow_skips)
+            self._engine = session.engine
+            self._engine.chunk = asked.options.chunk or None
+        return self._engine
+
+    def _start(self) -> None:
+        self.worker.start(asyncio.get_running_loop())
+        self._started()
 
 
 class Serving:
     """One server; raises `UserError` for what cannot be served."""
 
-    def __init__(
-        self,
-        model: ModelOptions,
-        data: DataOptions,
-        decoding: DecodingOptions,
-        options: ServeOptions,
-        tell: Callable[[str], None] = print,
-    ) -> None:
-        self._plans, key = _plans(options.plan), _key(options)
-        self._records, self._options, self._tell = (model, data, decoding), options, tell
-        self._socket = _listen(options.host, options.port)
-        metrics = Metrics()
-        self.worker = Worker(self._load, options.scheduling, metrics)
-        desk = Desk(self.worker, metrics, options.max_requests, options.max_tokens, options.timeout)
-        self.counter = Counter(
-            desk, metrics, int(time.time()), show_page=not options.no_page, key=key, most_bytes=options.max_body
-        )
+    def __init__(self, asked: Asked, tell: Callable[[str], None] = print) -> None:
+        options = asked.options
+        self._socket, self._tell = _listen(options.host, options.port), tell
+        self._backend = Backend(asked, self._loading)
+        self.worker = self._backend.worker
         config = uvicorn.Config(
-            build_app(self.counter, self._start, self.worker.stop),
+            self._backend.app,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=options.grace,
@@ -75,20 +114,13 @@ class Serving:
         """Take nothing new, and stop when what runs is done."""
         self._server.should_exit = True
 
-    def _load(self) -> TorchEngine:
-        session = Session(*self._records)
-        plans = {name: session.load_plan(folder) for name, folder in self._plans.items()}
-        self.counter.offer = Offer(session, plans, self._options.allow_skips)
-        session.engine.chunk = self._options.chunk or None
-        return session.engine
-
-    def _start(self) -> None:
-        self.worker.start(asyncio.get_running_loop())
+    def _loading(self) -> None:
         self._tell(f"litestage listens at {self.url}; the model is being loaded")
 
     def _ready(self) -> None:
-        assert self.counter.offer is not None
-        self._tell(f"ready: {', '.join(self.counter.offer.models)}")
+        offer = self._backend.counter.offer
+        assert offer is not None
+        self._tell(f"ready: {', '.join(offer.models)}")
 
 
 class _Server(uvicorn.Server):
@@ -148,7 +180,6 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen(BACKLOG)  # who comes before the server runs waits for it
     except (OSError, OverflowError) as error:
         listening.close()
         raise OptionError(f"--host {host} --port {port}: cannot listen there ({error}). Choose another.") from None

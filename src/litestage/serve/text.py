@@ -24,7 +24,6 @@ REASONS: dict[FinishReason, str] = {
     "eos": "stop",
     "stop": "stop",
     "low_confidence": "stop",
-    "settled": "stop",
     "length": "length",
     "no_room": "length",
 }
