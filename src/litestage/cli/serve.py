@@ -19,7 +19,7 @@ from litestage.jobs.options import (
 
 def command(
     model: ModelOptions,
-    data: Annotated[DataOptions, o.Taken(only=("task", "shots"))],
+    data: Annotated[DataOptions, o.Taken(only=("task", "shots", "answering"))],
     decoding: Annotated[DecodingOptions, o.Taken(only=("batch_size",))],
     *,
     options: ServeOptions,

@@ -99,8 +99,14 @@ async def unless_gone(receive: Receive, work: Awaitable[Result]) -> Result:
             raise ClientGone
         return task.result()
     finally:
-        gone.cancel()
+        await _ended(gone, task)
+
+
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what still runs, and wait until it has stopped."""
+    for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _gone(receive: Receive) -> None:
@@ -149,7 +155,7 @@ class EventStream(Response):
             await _chunk(send, _event(json.dumps(error.body())))
         finally:
             if waiting is not None:
-                waiting.cancel()
+                await _ended(waiting)
         await _chunk(send, _event(END))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

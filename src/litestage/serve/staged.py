@@ -211,7 +211,12 @@ def content(question: Question, answer: int | None) -> str:
 
 
 def shares(question: Question, traces: Sequence[Trace]) -> list[float]:
-    """Each choice's share of the votes; those that could not be read are nobody's."""
+    """Each choice's probability: the model's own, over votes, where the answer is one by choice.
+
+    Else its share of the votes; those that could not be read are nobody's.
+    """
+    if all(trace.choices for trace in traces):
+        return [sum(some) / len(traces) for some in zip(*(trace.choices for trace in traces), strict=True)]
     counts = Counter(trace.answer for trace in traces)
     return [counts[choice] / len(traces) for choice in range(len(question.choices))]
 
