@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance, unsupported_method
 from serving import Served
 
@@ -57,6 +57,9 @@ def scored(session: Session, context: tuple[int, ...], continuation: tuple[int, 
     return total, likeliest
 
 
+HOW = settings(max_examples=EXAMPLES, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+
+
 def within(body: dict[str, Any]) -> dict[str, Any]:
     """A generated body's model is one that there is, and what it asks for is little."""
     limits: dict[str, Any] = {"n": 1} | ({"max_tokens": 2} if "prompt" in body else {})
@@ -75,7 +78,9 @@ def test_whatever_the_schema_allows_is_answered_as_it_says(server: Served) -> No
     for operation in schema.get_all_operations():
         api = operation.ok()
 
-        @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=EXAMPLES, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        )
         @given(case=api.as_strategy())
         def check(case: schemathesis.Case) -> None:
             if isinstance(case.body, dict):

@@ -181,9 +181,9 @@ def test_what_cannot_be_is_refused_by_name(
 
 def test_what_is_not_known_is_ignored_and_named(server: Served) -> None:
     body = {"model": MODEL, "prompt": "x", "max_tokens": 1, "presence_penalty": 0, "best_of": 1}
-    answer = server.post("completions", **body, favourite_colour="blue")
+    answer = server.post("completions", **body, favourite_colour="blue", **{"a\nb\b": 1, "ü": 1})
     assert answer.status_code == 200
-    assert answer.headers["x-litestage-ignored"] == "favourite_colour"
+    assert answer.headers["x-litestage-ignored"] == "favourite_colour, a\\nb\\x08, \\xfc"
 
 
 def test_openais_client_knows_our_refusals(client: openai.OpenAI) -> None:

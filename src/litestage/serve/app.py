@@ -199,8 +199,8 @@ async def _begun(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Mess
 
 
 def _ignored(names: Iterable[str]) -> dict[str, str]:
-    told = ", ".join(name.encode("ascii", "backslashreplace").decode() for name in names)
-    return {IGNORED: " ".join(told.split())[:1000]} if told else {}
+    told = ", ".join(ascii(name)[1:-1] for name in names)  # a header has no control characters
+    return {IGNORED: told[:1000]} if told else {}
 
 
 def _settings(kind: type[Settings], given: dict[str, Any] | None) -> Settings:
