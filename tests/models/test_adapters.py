@@ -169,6 +169,31 @@ def test_weights_of_few_bits_keep_what_an_adapter_added(models: Any, tmp_path: P
     load_model(str(models("llama-tied")), adapter=str(place), device="cpu", quantise="int4")
 
 
+def test_adalora_that_has_chosen_its_ranks_is_merged(models: Any, tmp_path: Path) -> None:
+    """As training leaves it: each layer has its own rank."""
+    torch.manual_seed(1)
+    config = AdaLoraConfig(
+        target_modules=ALL, init_r=6, target_r=3, total_step=6, tinit=1, tfinal=1, task_type="CAUSAL_LM"
+    )
+    learning = get_peft_model(tiny.transformers_model("llama-tied"), config)
+    for step in range(6):
+        learning(torch.tensor([IDS]), labels=torch.tensor([IDS])).loss.backward()
+        with torch.no_grad():
+            for parameter in learning.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter) * 0.3)
+        learning.base_model.update_and_allocate(step)
+        learning.zero_grad()
+    learning.save_pretrained(str(tmp_path))
+    ranks = json.loads((tmp_path / "adapter_config.json").read_text())["rank_pattern"]
+    assert len({sum(kept) for kept in ranks.values()}) > 1
+    expected = by_peft(tmp_path, "llama-tied")
+    model = load_model(str(models("llama-tied")), adapter=str(tmp_path), device="cpu")
+    torch.testing.assert_close(tiny.logits_of(model, IDS, AT), expected, atol=5e-4, rtol=1e-3)
+    assert (tiny.logits_of(tiny.loaded("llama-tied"), IDS, AT) - expected).abs().max() > 0.1
+    assert check_adapter(str(tmp_path), str(models("llama-tied"))).refusal is None
+
+
 def test_an_adapter_of_a_tied_embedding_learns_on_and_is_judged_as_it_will_run(models: Any, tmp_path: Path) -> None:
     """As `finetune --adapter` puts it on, and as it is saved again."""
     place = trained(tmp_path / "first", "llama-tied", lora("embed_tokens"))

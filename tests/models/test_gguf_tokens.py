@@ -269,6 +269,17 @@ def test_a_sentencepiece_vocabulary_with_merges_of_its_own_uses_them(tmp_path: P
     assert tokens == [SPACE, "the", "a", "n", "d"]
 
 
+@pytest.mark.parametrize(
+    ("scores", "sentence"),
+    [([-1000.0], "scores: they are all the same"), ([-2.5, -3.25], "scores: they are logarithms .*Unigram")],
+)
+def test_scores_that_are_no_ranks_are_refused(tmp_path: Path, scores: list[float], sentence: str) -> None:
+    """As of files that were converted without the tokenizer's own file, and of Unigram vocabularies."""
+    several = [scores[i % len(scores)] for i in range(259 + len(PIECES) + 4)]
+    with pytest.raises(ModelError, match=sentence):
+        load(sentencepiece(scores=several).write(tmp_path / "model.gguf"))
+
+
 def test_phi3s_special_tokens_take_in_the_white_space_behind_them(tmp_path: Path) -> None:
     for architecture, kept in (("llama", True), ("phi3", False)):
         got = load(sentencepiece(architecture).write(tmp_path / "model.gguf")).tokenizer

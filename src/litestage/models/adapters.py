@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -220,16 +220,33 @@ Shapes = dict[str, tuple[int, ...]]
 
 def _expected(name: str, place: Path, config: PretrainedConfig) -> tuple[Shapes, Shapes]:
     """Names and shapes of an adapter's tensors on a model, and of the model's own under the names they would have."""
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, **NO_CODE)
     own = {f"base_model.model.{key}": tuple(tensor.shape) for key, tensor in base.state_dict().items()}
     with _sentence(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is missing or of another size is told below
-        adapted = PeftModel.from_pretrained(base, str(place), low_cpu_mem_usage=True, ignore_mismatched_sizes=True)
+        settings: Any = PeftConfig.from_pretrained(str(place))
+        kept = settings.rank_pattern or {} if settings.peft_type == "ADALORA" else {}
+        if kept:
+            settings.rank_pattern = None  # of weights without values, peft cannot take a part
+        adapted = PeftModel.from_pretrained(
+            base, str(place), config=settings, low_cpu_mem_usage=True, ignore_mismatched_sizes=True
+        )
         found = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    return {key: tuple(tensor.shape) for key, tensor in found.items()}, own
+    return _cut({key: tuple(tensor.shape) for key, tensor in found.items()}, kept), own
+
+
+def _cut(shapes: Shapes, kept: Mapping[str, Sequence[bool]]) -> Shapes:
+    """What AdaLoRA leaves of each layer's matrices once it has chosen its ranks."""
+    cut = dict(shapes)
+    for layer, ranks in kept.items():
+        stem, count = f"base_model.model.{layer.removesuffix('.lora_E')}", sum(map(bool, ranks))
+        for name, at in (("lora_A", 0), ("lora_E", 0), ("lora_B", 1)):
+            if shape := cut.get(f"{stem}.{name}"):
+                cut[f"{stem}.{name}"] = (*shape[:at], count, *shape[at + 1 :])
+    return cut
 
 
 @contextmanager

@@ -82,7 +82,10 @@ ENDS = {
     "eom_token_id": "ends a text (end of message)",
 }
 ENDING_TEXTS = frozenset(
-    ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
+    {
+        *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>"),
+        *("</s>", "<eos>", "[EOS]", "<EOT>", "_<EOT>", "[EOT]", "<end_of_utterance>", "<｜end▁of▁sentence｜>"),
+    }
 )
 """Special tokens that end a text whether or not a key names them: a file has one ``eos_token_id``, where the models'
 own settings often name several."""
@@ -266,6 +269,7 @@ def _merges(account: Account, tokens: list[str], types: list[int], byte_level: b
     if len(scores) != len(tokens):
         account.refuse(f"{PREFIX}scores", f"it has {len(scores)} entries for {len(tokens)} tokens.")
     plain = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == TokenType.NORMAL}
+    _check_ranks(account, [scores[i] for token, i in plain.items() if len(token) > 1 and i < len(scores)])
     ranked = sorted(plain.items(), key=lambda one: (-scores[one[1]] if one[1] < len(scores) else 0.0, one[1]))
     return [
         (token[:at], token[at:])
@@ -273,6 +277,16 @@ def _merges(account: Account, tokens: list[str], types: list[int], byte_level: b
         for at in range(len(token) - 1, 0, -1)
         if token[:at] in plain and token[at:] in plain
     ]
+
+
+def _check_ranks(account: Account, scores: Sequence[float]) -> None:
+    """Scores of a BPE vocabulary are ranks: whole numbers, each token with its own."""
+    if any(score != int(score) for score in scores):
+        account.refuse(
+            f"{PREFIX}scores", "they are logarithms (a Unigram vocabulary), by which texts are cut in another way."
+        )
+    elif len(set(scores)) == 1 < len(scores):
+        account.refuse(f"{PREFIX}scores", "they are all the same, so they do not say which tokens are merged first.")
 
 
 def _note_unused(account: Account) -> None:
