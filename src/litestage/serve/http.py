@@ -28,7 +28,8 @@ class ClientGone(Exception):  # noqa: N818
 
 
 def refusal(error: ApiError) -> JSONResponse:
-    return JSONResponse(error.body(), status_code=error.status, headers=dict(error.headers))
+    headers = dict(error.headers) | ({"connection": "close"} if error.status == 413 else {})  # the rest is not read
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 
 class Door:
@@ -41,36 +42,40 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        read = 0
-        begun = False
+        read, refused = 0, False
+
+        async def refuse(error: ApiError) -> None:
+            nonlocal refused
+            refused = True
+            self._count(error.status)
+            await refusal(error)(scope, receive, send)
 
         async def limited() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._most:
-                raise self._too_large()
+            if read > self._most and not refused:
+                await refuse(self._too_large())
+                raise ClientGone
             return message
 
         async def counted(message: Message) -> None:
-            nonlocal begun
+            if refused:  # what the app says of a body that it did not get
+                return
             if message["type"] == "http.response.start":
-                begun = True
-                if message["status"] >= 400:
-                    self._metrics.refused.labels(str(message["status"])).inc()
+                self._count(message["status"])
             await send(message)
 
         try:
-            headers = dict(scope["headers"])
-            self._check(scope["path"], headers)
-            await self._app(scope, limited, counted)
+            self._check(scope["path"], dict(scope["headers"]))
         except ApiError as error:
-            if begun:
-                raise
-            response = refusal(error)
-            if error.status == 413:  # the rest of the body is not read
-                response.headers["connection"] = "close"
-            await response(scope, receive, counted)
+            await refuse(error)
+            return
+        await self._app(scope, limited, counted)
+
+    def _count(self, status: int) -> None:
+        if status >= 400:
+            self._metrics.refused.labels(str(status)).inc()
 
     def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
         if self._key is not None and path.startswith("/v1/"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,6 +16,7 @@ from prometheus_client import (
 )
 
 from litestage.core import Completion, Decode, Prefill, StagePlan, Trace
+from litestage.core.exits import ExitReason
 from litestage.engine import TorchEngine
 from litestage.serve.work import Ask, Job
 
@@ -61,7 +63,7 @@ class Metrics:
         self._step_tokens = histogram("step_tokens", "Tokens that a forward runs.", TOKENS, "kind")
         self._run = counter("sublayers_run_total", "Sub-layers that decode steps ran.", "stage")
         self._skipped = counter("sublayers_skipped_total", "Sub-layers that decode steps left out.", "stage")
-        self._exits = counter("exits_total", "Texts that the exit rule ended.", "stage")
+        self._exits = counter("exits_total", "Texts that the exit rule ended.", "reason", "stage")
         self._answers = counter("answers_total", "Votes on questions by what came of them.", "model", "outcome")
         self._dropped = counter("requests_aborted_total", "Requests that ended before their answer.", "model")
 
@@ -96,8 +98,8 @@ class Metrics:
         skipped = _skipped(ask.request.stage_plan, steps)
         self._skipped.labels(stage).inc(skipped)
         self._run.labels(stage).inc(steps * 2 * self._blocks - skipped)
-        if completion.finish_reason == "low_confidence":
-            self._exits.labels(stage).inc()
+        if completion.finish_reason in get_args(ExitReason):
+            self._exits.labels(completion.finish_reason, stage).inc()
 
     def stage_done(self, model: str, stage: str, seconds: float) -> None:
         self._stage.labels(model, stage).observe(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -55,6 +56,15 @@ class Body(BaseModel):
     """Fields that we do not have, with the values that ask for nothing; any other would change the text."""
 
     model: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_characters(cls, data: Any) -> Any:
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"a text has half a character, \\u{ord(error.object[error.start]):04x}") from None
+        return data
 
     @model_validator(mode="after")
     def _asks_for_what_there_is(self) -> Body:

@@ -27,6 +27,7 @@ from litestage.serve.offer import FULL, Offer
 from litestage.serve.worker import Worker
 
 KEY = "LITESTAGE_API_KEY"
+BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Serving:
         options = asked.options
         self._socket, self._tell = _listen(options.host, options.port), tell
         self._backend = Backend(asked, self._loading)
-        self.worker = self._backend.worker
+        self.counter, self.worker = self._backend.counter, self._backend.worker
         config = uvicorn.Config(
             self._backend.app,
             log_level="warning",
@@ -118,7 +119,7 @@ class Serving:
         self._tell(f"litestage listens at {self.url}; the model is being loaded")
 
     def _ready(self) -> None:
-        offer = self._backend.counter.offer
+        offer = self.counter.offer
         assert offer is not None
         self._tell(f"ready: {', '.join(offer.models)}")
 
@@ -180,6 +181,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)  # who comes before the server runs waits for it
     except (OSError, OverflowError) as error:
         listening.close()
         raise OptionError(f"--host {host} --port {port}: cannot listen there ({error}). Choose another.") from None

@@ -24,6 +24,7 @@ REASONS: dict[FinishReason, str] = {
     "eos": "stop",
     "stop": "stop",
     "low_confidence": "stop",
+    "settled": "stop",
     "length": "length",
     "no_room": "length",
 }

@@ -1,5 +1,6 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
+const CUT = { low_confidence: "✂ unsure", settled: "✂ settled" };
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const state = { task: null, models: {}, examples: [], example: -1, running: null, key: "" };
 
@@ -44,7 +45,7 @@ async function connect() {
   if (state.examples.length && !$("question").value) another();
   if (location.hash === "#ask" && $("question").value) ask();  // a link that asks at once
 }
-$("key").addEventListener("change", () => { state.key = $("key").value; connect(); });
+$("key-box").addEventListener("submit", (event) => { event.preventDefault(); state.key = $("key").value; connect(); });
 
 /* The question and its choices. */
 function choices() { return [...document.querySelectorAll(".choice input")].map((input) => input.value.trim()); }
@@ -122,7 +123,7 @@ class Side {
       one.line.classList.add("now");
       this.draw(event.stage);
     } else if (event.ended !== undefined) {
-      this.exits += event.ended.filter((reason) => reason === "low_confidence").length;
+      this.exits += event.ended.filter((reason) => reason in CUT).length;
       this.drafts += event.accepted || 0;
       this.decoding += event.decode_seconds;
       if (event.vote !== 0) return;
@@ -132,7 +133,7 @@ class Side {
         one.line.classList.remove("now");
         one.tokens = event.tokens[at];
         one.text.textContent = event.texts[at].trim();
-        one.cut.textContent = { low_confidence: "✂ unsure", length: "✂ too long", no_room: "no room" }[event.ended[at]] || "";
+        one.cut.textContent = { ...CUT, length: "✂ too long", no_room: "no room" }[event.ended[at]] || "";
       });
       this.draw(event.stage);
     }
@@ -147,29 +148,30 @@ class Side {
     this.numbers.drafts.textContent = this.drafts;
   }
 
-  /* The block map: a column a decode step, a row a sub-layer. Steps of branches that ended are lighter. */
+  /* The block map: a column a decode step, a row a block; attention above, FFN below. Where branches ended it fades. */
   draw(name) {
-    const stage = this.stages.get(name), blocks = state.models[this.model].blocks, rows = 2 * blocks;
+    const stage = this.stages.get(name), blocks = state.models[this.model].blocks;
     const steps = Math.max(1, ...stage.paragraphs.map((one) => one.tokens - 1));
     const scale = devicePixelRatio || 1, width = stage.map.clientWidth || 400;
-    const wide = Math.max(1.5, Math.min(9, width / steps)), high = blocks > 16 ? 2 : blocks > 10 ? 3 : 4;
+    const wide = Math.max(1, Math.min(8, width / steps)), high = Math.max(2, Math.min(4, Math.floor(60 / blocks))), gap = 5;
+    const height = 2 * blocks * high + gap;
     stage.map.width = Math.round(width * scale);
-    stage.map.height = rows * high * scale;
-    stage.map.style.height = `${rows * high}px`;
+    stage.map.height = Math.round(height * scale);
+    stage.map.style.height = `${height}px`;
     const style = getComputedStyle(document.documentElement), colour = (of) => style.getPropertyValue(`--${of}`).trim();
-    const pen = stage.map.getContext("2d");
+    const pen = stage.map.getContext("2d"), none = colour("none");
     pen.scale(scale, scale);
-    const colours = [colour("attention"), colour("ffn")], none = colour("none");
     for (let step = 0; step < steps; step += 1) {
-      const segment = [...stage.skipped].reverse().find((one) => one.first_step <= step);
-      const skipped = new Set(segment ? segment.sub_layers : []);
+      const skipped = left(stage.skipped, step);
       const alive = stage.paragraphs.filter((one) => one.tokens - 1 > step).length / stage.paragraphs.length;
-      for (let row = 0; row < rows; row += 1) {
-        const out = skipped.has(`${row >> 1}.${row % 2 ? "ffn" : "attention"}`);
-        pen.globalAlpha = out ? 1 : 0.35 + 0.65 * alive;
-        pen.fillStyle = out ? none : colours[row % 2];
-        pen.fillRect(step * wide, row * high, Math.max(0.8, wide - 1), high - 0.6);
-      }
+      ["attention", "ffn"].forEach((kind, band) => {
+        for (let block = 0; block < blocks; block += 1) {
+          const out = skipped.has(`${block}.${kind}`);
+          pen.globalAlpha = out ? 1 : 0.3 + 0.7 * alive;
+          pen.fillStyle = out ? none : colour(kind);
+          pen.fillRect(step * wide, band * (blocks * high + gap) + block * high, wide > 3 ? wide - 1 : wide, high > 2 ? high - 0.5 : high);
+        }
+      });
     }
   }
 
@@ -205,8 +207,7 @@ class Side {
     for (const stage of this.stages.values()) {
       for (const one of stage.paragraphs) {
         for (let step = 0; step < one.tokens - 1; step += 1) {
-          const segment = [...stage.skipped].reverse().find((part) => part.first_step <= step);
-          run += all - (segment ? segment.sub_layers.length : 0);
+          run += all - left(stage.skipped, step).size;
           steps += all;
         }
       }
@@ -219,6 +220,12 @@ class Side {
       row.classList.toggle("chosen", LETTERS[at] === summary.answer);
     });
   }
+}
+
+/* What a decode step leaves out. */
+function left(segments, step) {
+  const segment = [...segments].reverse().find((one) => one.first_step <= step);
+  return new Set(segment ? segment.sub_layers : []);
 }
 
 async function* events(body) {
@@ -239,11 +246,15 @@ addEventListener("resize", redraw);
 
 function verdict(full, plan) {
   const said = (side) => (side.answer === null ? "gives no answer that could be read" : `answers ${side.answer}`);
-  if (!plan) return `Full depth ${said(full)}.`;
-  const ratio = full.decoding / plan.decoding;
-  const same = full.answer === plan.answer ? `Both ${full.answer === null ? "give no answer that could be read" : `answer ${full.answer}`}.` : `Full depth ${said(full)}, the plan ${said(plan)}.`;
-  return `${same} The plan decoded in ${plan.decoding.toFixed(2)} s where full depth took ${full.decoding.toFixed(2)} s: ${ratio.toFixed(2)} times as fast. Prompts are left out of that, because what the first has read the second finds in the cache.`;
+  const both = full.answer === null ? "Neither gives an answer that could be read." : plan && `Both answer ${full.answer}.`;
+  if (!plan) return [`Full depth ${said(full)}.`, ""];
+  const ratio = (full.decoding / plan.decoding).toFixed(2);
+  return [
+    `${full.answer === plan.answer ? both : `Full depth ${said(full)}, the plan ${said(plan)}.`} The plan decoded ${ratio} times as fast.`,
+    `Decoding took ${full.decoding.toFixed(2)} s at full depth and ${plan.decoding.toFixed(2)} s with the plan. Prompts are left out of this comparison: what the first answer read, the second finds in the cache. The times above have all.`,
+  ];
 }
+const say = ([first, more]) => { $("verdict").textContent = first; $("more").textContent = more; };
 
 async function ask() {
   const asked = { question: $("question").value.trim(), choices: choices().filter(Boolean), votes: Number($("votes").value) };
@@ -254,13 +265,13 @@ async function ask() {
   if (plan !== "none") sides.push(new Side("plan", `${state.task}:${plan}`, `Plan ${plan}`, asked));
   state.sides = sides;
   $("sides").replaceChildren(...sides.map((side) => side.box));
-  $("verdict").textContent = "";
+  say(["", ""]);
   $("legend").hidden = false;
   state.running = new AbortController();
   busy(true);
   try {
     for (const side of sides) await side.ask(state.running.signal);
-    $("verdict").textContent = verdict(...sides);
+    say(verdict(...sides));
     document.documentElement.dataset.done = "yes";
   } catch (error) {
     if (error.name !== "AbortError") fail(error.message);
