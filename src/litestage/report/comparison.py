@@ -514,15 +514,6 @@ def systems(comparison: Comparison) -> Table:
     def unless_full(method: MethodResult, said: str) -> str:
         return "" if method.kind == "full" else said
 
-    def price_error(method: MethodResult) -> str:
-        error, alike = method.performance.price_error, method.priced_when_timed
-        there = f"{words.times(alike)}, " if alike else ""
-        return f"{there}{words.signed(100 * error.total, 0)} %" if error else words.NOTHING
-
-    def turns(method: MethodResult) -> str:
-        seen = method.wall.turns if method.wall and method.kind != "full" else ()
-        return ", ".join(map(words.times, seen)) or words.NOTHING
-
     split = f"{comparison.tested_on.used} {comparison.tested_on.name} questions"
     return Table(
         title=f"{comparison.model.id} on {split}",
@@ -558,8 +549,8 @@ def systems(comparison: Comparison) -> Table:
                 under="speedup, 95 % interval",
                 short=_clock,
             ),
-            Column("Turns", turns, under="each by itself", page_only=True),
-            Column("Price", price_error, under="on the timed, error", page_only=True),
+            Column("Turns", _turns, under="each by itself", page_only=True),
+            Column("Price", _price_error, under="on the timed, error", page_only=True),
         ),
         note="Blocks are those that decode steps really skip, two sub-layers a block: the mean over stages, as the "
         "paper counts, and over all decode steps. Change and McNemar's test are against full depth on the same "
@@ -570,6 +561,18 @@ def systems(comparison: Comparison) -> Table:
         narrow=True,
         short_note="Bold: on the frontier. Pale: a loss beyond chance. results.json has the intervals.",
     )
+
+
+def _price_error(method: MethodResult) -> str:
+    """The price on the questions that were timed, and how far it lies from the clock."""
+    error, alike = method.performance.price_error, method.priced_when_timed
+    there = f"{words.times(alike)}, " if alike else ""
+    return f"{there}{words.signed(100 * error.total, 0)} %" if error else words.NOTHING
+
+
+def _turns(method: MethodResult) -> str:
+    seen = method.wall.turns if method.wall and method.kind != "full" else ()
+    return ", ".join(map(words.times, seen)) or words.NOTHING
 
 
 def _clock_note(comparison: Comparison) -> str:
