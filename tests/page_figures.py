@@ -85,6 +85,7 @@ def _comparison(found: Comparison) -> dict[str, Any]:
             },
         )
     answer, _ = most_common(found.gold)
+    methods["provenance"] = found.provenance
     methods["constant"] = Answers({q: answer == g for q, g in zip(found.question_ids, found.gold, strict=True)}, {})
     return methods
 
@@ -154,7 +155,10 @@ def file(name: str) -> Any:
 
 
 def value(content: Any, path: str) -> Any:
-    """What a path leads to; ``A <- B`` pairs the answers of A with those of B."""
+    """What a path leads to; ``A <- B`` pairs the answers of A with those of B, ``A per B`` divides."""
+    if " per " in path:
+        over, under = (value(content, part) for part in path.split(" per "))
+        return over / under
     if " <- " in path:
         system, baseline = (value(content, part) for part in path.split(" <- "))
         if isinstance(system, Answers):
@@ -204,6 +208,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "step ms": lambda ms: f"{ms:.1f} ms" if ms < 99.95 else f"{ms:.0f} ms",
     "about": lambda number: f"{number:#.3g}".removesuffix("."),
     "%": lambda share: f"{100 * share:.0f}",
+    "% .1": lambda share: f"{100 * share:.1f} %",
     "text": str,
 }
 """Any other is Python's, for numbers."""
