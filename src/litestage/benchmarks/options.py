@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from litestage.core.plan import check_compensation
-from litestage.jobs.options import WHAT, Options, numbers, option
+from litestage.jobs.options import WHAT, DraftOptions, Options, numbers, option
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -54,6 +54,14 @@ class PipelineBenchOptions(Options):
     peer_batch_size: int | None = option(
         None, "N", "Rows that transformers decodes together. Default: as many as we.", least=1
     )
+
+
+@dataclass(frozen=True)
+class DraftBenchOptions(DraftOptions):
+    """From what is drafted, how questions are answered, and how many of them fill the memory first."""
+
+    votes: int | None = option(None, "N", "Sampled runs of each question; greedy without.", least=1)
+    warm: int = option(20, "N", "First questions, which are not counted: they fill the memory.", least=0)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import typer
 
 from litestage.benchmarks.options import (
     DecodeBenchOptions,
+    DraftBenchOptions,
     DropInBenchOptions,
     MemoryBenchOptions,
     PipelineBenchOptions,
@@ -118,6 +119,30 @@ def drop_in(
     with Bars() as bars:
         result = bench_drop_in(model.name, options, bars)
     _show(result.model_dump_json(indent=2), [report.drop_in(result)], output, "drop-in")
+
+
+@_command("drafts")
+def drafts(
+    model: ModelOptions,
+    data: DataOptions = DataOptions(split="test", limit=60),
+    *,
+    options: DraftBenchOptions,
+    decoding: Annotated[DecodingOptions, BATCHED] = DecodingOptions(workers=1),
+    output: OutputOptions,
+) -> None:
+    """Time whole questions one at a time, without drafts and with them in turn.
+
+    Example: [bold]litestage bench drafts --quantise int8[/]
+    """
+    from litestage.benchmarks.drafts import bench_drafts
+    from litestage.report import benchmarks as report
+
+    if output.out is not None:
+        o.check_out(output.out)
+    with Bars() as bars:
+        session = o.open_session(model, data, decoding, None, bars, options)
+        result = bench_drafts(session, session.questions(), options.votes, options.warm)
+    _show(result.model_dump_json(indent=2), [report.drafts(result)], output, "drafts")
 
 
 @_command("accuracy")

@@ -21,18 +21,19 @@ SOURCES: tuple[DraftSource, ...] = ("none", "prompt", "request", "stage")
 votes of its request, what its stage wrote before."""
 MATCH = 6
 """Last tokens of a text that are looked for, at most."""
-LONGEST = 8
+LONGEST = 16
 """Tokens of a draft, at most."""
 MEMORY_TOKENS = 4096
 """That a stage memory holds, at most."""
 GAP = "\U0010ffff"
 """Between texts; no token."""
-NEAR, REMEMBERED = 0, 1
-"""Where a guess is from: prompt, own text or siblings; or the stage memory."""
-CHANCES = ((0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.6, 0.7, 0.8, 0.85, 0.9, 0.9))
+NEAR, DIVIDED, REMEMBERED = 0, 1, 2
+"""Where a guess is from: prompt, own text or siblings; the stage memory, where texts went on in several ways; or where
+they nearly always went on in this one."""
+NEARLY_ALWAYS = 0.7
+"""Share of the places."""
+CHANCES = ((0.1, 0.3, 0.45, 0.6, 0.7, 0.8), (0.2, 0.3, 0.35, 0.4, 0.45, 0.5), (0.5, 0.6, 0.65, 0.7, 0.8, 0.9))
 """That a token follows, before any was tried: by where it is from, and how many tokens before it match, one to `MATCH`.
-
-What a memory holds several times counts by the share of those places that the token follows, too.
 """
 TRUST = 8.0
 """Guesses that count as tried before any was."""
@@ -214,7 +215,8 @@ def guess(text: str, siblings: Sequence[str], memory: StageMemory, most: int, li
     tail, tokens, chances, grounds, chance = text[-MATCH:], "", [], [], 1.0
     while len(tokens) < most:
         token, remembered, share = memory.follow(tail)
-        likely, ground = memory.chance(REMEMBERED, remembered) * share if token else 0.0, (REMEMBERED, remembered)
+        ground = REMEMBERED if share > NEARLY_ALWAYS else DIVIDED, remembered
+        likely = memory.chance(*ground) if token else 0.0
         if matched and at < len(near) and near[at] != GAP:
             here = min(MATCH, matched)
             if (other := memory.chance(NEAR, here)) > likely:

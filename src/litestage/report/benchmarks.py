@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from statistics import fmean, median
 
 from litestage.core import Machine
 from litestage.report import words
@@ -12,6 +13,7 @@ from litestage.report.page import Figure, Panel
 from litestage.report.table import Column, Table, each, name
 from litestage.results import (
     DecodeBench,
+    DraftBench,
     DropInBench,
     DropInMemory,
     MemoryBench,
@@ -111,6 +113,30 @@ def pipeline(bench: PipelineBench) -> Table:
         ),
         note="Rows: how many decode together. Ratio: the first line's time over this one's on the same questions, the "
         f"median of groups answered in turn.{'' if greedy else by_token}{_where(bench.conditions)}",
+    )
+
+
+def drafts(bench: DraftBench) -> Table:
+    """Seconds, forwards and tokens of a question, without drafts and with them."""
+    how = "greedy" if bench.votes is None else f"{bench.votes} votes"
+    kinds = {"none": [one.without for one in bench.counted], bench.source: [one.drafted for one in bench.counted]}
+    ratios = dict(zip(kinds, (1.0, bench.ratio), strict=True))
+    same = sum(one.same_texts for one in bench.counted)
+    sums = bench.speedup
+    return Table(
+        title=f"Drafts, a question at a time: {bench.model} on {bench.task}, {bench.precision}, "
+        f"{bench.shots} examples, {how}",
+        records=list(kinds),
+        columns=(
+            name("Drafts", lambda one: one),
+            Column("Median question", lambda one: words.seconds(median(run.seconds for run in kinds[one]))),
+            Column("Forwards", lambda one: f"{fmean(run.forwards for run in kinds[one]):.1f}"),
+            Column("Their tokens", lambda one: f"{fmean(run.tokens for run in kinds[one]):.1f}"),
+            Column("Ratio", lambda one: words.times(ratios[one])),
+        ),
+        note=f"{len(bench.counted)} questions after {bench.warm}; {same} have the same tokens and confidences. "
+        f"Ratio: of medians; all seconds together {sums.speedup:.2f} times ({sums.low:.2f} to {sums.high:.2f})."
+        f"{_where(bench.conditions)}",
     )
 
 

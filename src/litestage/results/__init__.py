@@ -3,6 +3,9 @@
 from litestage.core import RankedLayer
 from litestage.results.benchmarks import (
     DecodeBench,
+    DraftBench,
+    DraftRun,
+    DraftTurn,
     DropInBench,
     DropInMemory,
     MemoryBench,
@@ -74,6 +77,9 @@ __all__ = [
     "ConfidenceCurve",
     "DecodeBench",
     "Diagnosis",
+    "DraftBench",
+    "DraftRun",
+    "DraftTurn",
     "DropInBench",
     "DropInMemory",
     "Duel",

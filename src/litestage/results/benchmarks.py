@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from litestage.core import Conditions, Machine
+from litestage.core.drafts import DraftSource, Prices
 from litestage.core.layers import Record
-from litestage.evaluation import Accuracy, Paired
+from litestage.evaluation import Accuracy, Paired, Speedup, speedup
 
 OURS = "litestage"
 """Our engine's name."""
@@ -128,6 +131,56 @@ class PipelineBench(Precision):
     """Questions of a group."""
     systems: tuple[PipelineTime, ...]
     conditions: Conditions
+
+
+class DraftRun(Record):
+    """One question answered: its seconds, the forwards that decoded, and the tokens that those ran."""
+
+    seconds: float
+    forwards: int
+    tokens: int
+
+
+class DraftTurn(Record):
+    """One question, answered without drafts and with them."""
+
+    question_id: str
+    without: DraftRun
+    drafted: DraftRun
+    same_texts: bool
+    """Tokens, and confidences to the last bit."""
+
+
+class DraftBench(Precision):
+    """Questions one at a time, each without drafts and with them in turn; no texts."""
+
+    model: str
+    task: str
+    shots: int
+    votes: int | None
+    source: DraftSource
+    prices: Prices
+    warm: int
+    """First questions, which only fill the memory."""
+    turns: tuple[DraftTurn, ...]
+    conditions: Conditions
+
+    @property
+    def counted(self) -> tuple[DraftTurn, ...]:
+        return self.turns[self.warm :]
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians of the questions' seconds."""
+        return median(one.without.seconds for one in self.counted) / median(one.drafted.seconds for one in self.counted)
+
+    @property
+    def speedup(self) -> Speedup:
+        """Of the sums, with its interval over questions."""
+        before = {one.question_id: one.without.seconds for one in self.counted}
+        return speedup(
+            before, {one.question_id: one.drafted.seconds for one in self.counted}, baseline_name="no drafts"
+        )
 
 
 class PrecisionAccuracy(Precision):

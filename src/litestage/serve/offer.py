@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from litestage.core import LitestageError, Plan, StagePlan, TokenIds, names
+from litestage.core.drafts import SOURCES, DraftSource
 from litestage.core.wording import did_you_mean
 from litestage.engine import TorchEngine
 from litestage.jobs.session import Session
@@ -40,6 +41,12 @@ class Offer:
     @property
     def task(self) -> Task:
         return self.session.task
+
+    @property
+    def drafts(self) -> tuple[DraftSource, ...]:
+        """From what a request may be drafted; the last is what it gets if it says nothing."""
+        drafter = self.session.drafter
+        return SOURCES[: 1 + SOURCES.index("none" if drafter is None else drafter.source)]
 
     @property
     def engine(self) -> TorchEngine:

@@ -9,10 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from litestage.core import ExitRule, SkipSchedule
+from litestage.core.drafts import DraftSource
 from litestage.core.layers import Record, SkipSetField
 
-DRAFTS = ("none",)
-"""Where drafts may come from."""
 MOST_CHOICES = 128
 MOST_LIKELIEST = 20
 TokenList = Annotated[list[int], Field(min_length=1)]
@@ -42,7 +41,7 @@ class StagedSettings(Record):
     stages: dict[str, ByHand] = Field(default_factory=dict)
     """Put over the plan, where the server allows it."""
     votes: int | None = Field(default=None, ge=1, le=MOST_CHOICES)
-    drafts: Literal["none", "prompt", "request", "stage"] | None = None
+    drafts: DraftSource | None = None
     """Where drafts may come from; at most what the server allows."""
     trace: bool = False
     """Tell every stage's prompts, texts and counts, in a stream also every piece with its branch."""

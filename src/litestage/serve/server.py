@@ -18,7 +18,7 @@ import uvicorn
 
 from litestage.core import OptionError, Plan
 from litestage.engine import TorchEngine
-from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, ServeOptions
+from litestage.jobs.options import DataOptions, DecodingOptions, DraftOptions, ModelOptions, ServeOptions
 from litestage.jobs.session import Session
 from litestage.serve.app import Counter, build_app
 from litestage.serve.desk import Desk
@@ -69,11 +69,12 @@ class Backend:
         """The engine, loaded if it is not."""
         if self._engine is None:
             asked = self._asked
-            session = Session(asked.model, asked.data, asked.decoding)
+            session = Session(asked.model, asked.data, asked.decoding, drafts=DraftOptions(asked.options.drafts))
             plans = {name: session.load_plan(folder) for name, folder in asked.plans.items()}
             self.counter.offer = Offer(session, plans, asked.options.allow_skips)
             self._engine = session.engine
             self._engine.chunk = asked.options.chunk or None
+            self._engine.drafter = session.drafter
         return self._engine
 
     def _start(self) -> None:

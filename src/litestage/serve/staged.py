@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from litestage.core import DataError, StageTrace, Trace, names
+from litestage.core.drafts import Drafts, DraftSource
 from litestage.evaluation import majority
 from litestage.jobs.answer import read_question
 from litestage.pipeline import Spine, Votes
 from litestage.serve.desk import Order
 from litestage.serve.errors import ApiError
 from litestage.serve.offer import Offer
-from litestage.serve.protocol import DRAFTS, ChatBody, DecisionBody, StagedSettings, StreamOptions
+from litestage.serve.protocol import ChatBody, DecisionBody, StagedSettings, StreamOptions
 from litestage.serve.text import Json, usage
 from litestage.serve.work import LineDone, Message, StageBegun, StageDone, VoteLine, Written
 from litestage.tasks import LETTERS, Question, check_text
@@ -38,6 +39,8 @@ class StagedRequest:
     seed: int | None
     """What votes are drawn by; None where texts are greedy."""
     trace: bool
+    drafts: DraftSource
+    """From what it is drafted, at most."""
     options: StreamOptions
     order: Order
     ignored: tuple[str, ...] = ()
@@ -113,15 +116,17 @@ def _request(
             param="model",
         )
     name, plan = offer.plan(model, settings)
-    if settings.drafts not in (None, *DRAFTS):
+    if settings.drafts is not None and settings.drafts not in offer.drafts:
         raise ApiError(
             400,
-            f"litestage.drafts is {settings.drafts!r}; this server drafts from {', '.join(DRAFTS)}.",
+            f"litestage.drafts is {settings.drafts!r}; this server drafts from {', '.join(offer.drafts)}.",
             param="litestage.drafts",
         )
+    drafts = settings.drafts or offer.drafts[-1]
     votes = how["votes"]
     seed = None if votes == 1 else secrets.randbits(53) if how["seed"] is None else how["seed"]
-    spine = Spine(offer.engine, offer.task, plan, Votes(None if votes == 1 else votes, seed or 0))
+    own = Drafts(source=drafts, family=secrets.token_hex(8))
+    spine = Spine(offer.engine, offer.task, plan, Votes(None if votes == 1 else votes, seed or 0), own)
     stream = how["stream"]
     lines = [VoteLine(spine.start(question, vote), stream) for question in questions for vote in range(votes)]
     tokens = votes * sum(_most_tokens(offer, question) for question in questions)
@@ -134,6 +139,7 @@ def _request(
         choices=how["choices"],
         seed=seed,
         trace=settings.trace,
+        drafts=drafts,
         options=how["options"],
         order=Order(lines, model, tokens),
         ignored=how["ignored"],
@@ -229,7 +235,7 @@ def summary(asked: StagedRequest, question: Question, traces: Sequence[Trace]) -
         "answer": None if answer is None else LETTERS[answer],
         "votes": [None if trace.answer is None else LETTERS[trace.answer] for trace in traces],
         "probabilities": dict(zip(LETTERS, shares(question, traces), strict=False)),
-        "drafts": "none",
+        "drafts": asked.drafts,
         "seed": asked.seed,
         "seconds": round(time.perf_counter() - asked.begun, 6),
     }
