@@ -39,8 +39,8 @@ RECORDS = {
     "PriceOptions": "batch_size",
     "QuickstartOptions": "search_limit certify wall",
     "RankOptions": "ranking compensation step answers",
-    "SearchSettings": "max_drop latency_target certify step exhaustive preset levers ranking compensation exit no_exit "
-    "search_exit latency",
+    "SearchSettings": "max_drop latency_target certify step exhaustive preset plans levers ranking compensation exit "
+    "no_exit search_exit latency",
     "TrainingOptions": "model adapter plan skip recipe init task data limit epochs order validation checkpoint_every "
     "threads seed device",
 }

@@ -1,11 +1,12 @@
 """How often a search breaks its word: resampled from what plans really answer.
 
-    python results/search/coverage.py results/search/outcomes.json > results/search/coverage.json
+    python results/search/coverage.py results/obqa/all-questions 3 > results/search/coverage-obqa.json
 
-The outcomes of all questions say what each plan truly loses. A search is played again and again: questions are drawn
-for it, the path is put together from what is seen on them, and tested in order on other questions that are drawn. It
-breaks its word where a plan that was granted truly loses more than was asked for, or more than its bound. Beside it the
-old way: the fastest plan that keeps the points on the questions of the search itself.
+A comparison keeps what each of its methods answered, so what each truly loses on its questions is known. A search is
+played again and again: questions are drawn for it, the path is put together from what is seen on them, and tested in
+order on other questions that are drawn. It breaks its word where a plan that was granted truly loses more than was
+asked for, or more than its bound. Beside it the old way: the fastest plan that keeps the points on the questions of the
+search itself.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from litestage.evaluation import Outcomes, look_early
+from litestage.results import Comparison
 from litestage.search.path import BEYOND
 from litestage.search.standing import Flips, path_of
 
 SEARCHES = 2_000
 SEARCHED, CERTIFIED = 100, 1_000
-POINTS = (1.0, 2.0, 3.0, 5.0)
 SEED = 0
 
 
@@ -98,20 +99,29 @@ def played(world: World, points: float) -> dict[str, float]:
     }
 
 
-def main(path: Path) -> None:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    plans = document["plans"]
-    world = World(
-        list(plans),
-        [one["seconds"] for one in plans.values()],
-        [[c == "1" for c in p["right"]] for p in plans.values()],
-    )
+def world_of(folder: Path) -> World:
+    """What the methods of a comparison really answer."""
+    found = Comparison.load(folder)
+    methods = [found.full, *(one for one in found.results if one.name != found.full.name)]
+    right = [[a == g for a, g in zip(one.answers, found.gold, strict=True)] for one in methods]
+    return World([one.name for one in methods], [1 / one.speedup for one in methods], right)
+
+
+def main(folder: Path, points: list[float]) -> None:
+    world = world_of(folder)
     truth = {
         name: {"pace": round(world.pace(i), 4), "loss": round(world.loss(i), 2)} for i, name in enumerate(world.names)
     }
-    found = {"searches": SEARCHES, "searched": SEARCHED, "certified": CERTIFIED, "truth": truth}
-    print(json.dumps(found | {"played": [played(world, points) for points in POINTS]}, indent=1))
+    found = {
+        "comparison": folder.as_posix(),
+        "questions": len(world.right[0]),
+        "searches": SEARCHES,
+        "searched": SEARCHED,
+        "certified": CERTIFIED,
+        "truth": truth,
+    }
+    print(json.dumps(found | {"played": [played(world, asked) for asked in points]}, indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), [float(points) for points in sys.argv[2:]] or [3.0])

@@ -26,7 +26,7 @@ def command(
     model: ModelOptions,
     data: Annotated[DataOptions, TESTED] = DataOptions(limit=300),
     *,
-    settings: Annotated[SearchSettings, SEARCHED],
+    settings: Annotated[SearchSettings, SEARCHED] = SearchSettings(plans=3),
     sizes: QuickstartOptions,
     decoding: DecodingOptions = DecodingOptions(batch_size=64),
     output: Annotated[OutputOptions, o.Taken(help={"out": "Where results go."})] = OutputOptions(Path("quickstart")),

@@ -434,6 +434,7 @@ class SearchSettings(Options):
         "A path of plans that is certified; the paper's greedy; or that with several rankings and stand-ins. "
         "The last two promise nothing.",
     )
+    plans: int = option(6, "N", "Plans on the path at most; each is answered by certify questions.", least=2)
     levers: tuple[str, ...] = option(
         ("exit", "stage"),
         "NAME,...",
@@ -489,6 +490,7 @@ class SearchSettings(Options):
             max_drop=self.max_drop,
             latency=self.latency_target,
             promised_on=promised_on,
+            plans=self.plans,
             step=self.step,
             exits="exit" in self.levers and not self.no_exit,
             left_out=tuple(stages[:-1]) if "stage" in self.levers else (),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from litestage.core import Certificate, OptionError, Plan, Trace
 from litestage.core.files import write_text
+from litestage.core.shown import Shown
 from litestage.evaluation import CostModel, questions_hash
 from litestage.jobs.ahead import measured
 from litestage.jobs.certify import certify_plan
@@ -83,7 +84,7 @@ def _count(certify: float, of: int) -> int:
 
 
 @dataclass(frozen=True)
-class FoundPath:
+class FoundPath(Shown):
     """A finished search: the plan that may be used, and the path that it lies on."""
 
     plan: Plan

@@ -33,7 +33,7 @@ BASELINE = "full depth, same engine"
 
 def quickstart(
     session: Session,
-    settings: SearchSettings = SearchSettings(),
+    settings: SearchSettings = SearchSettings(plans=3),
     sizes: QuickstartOptions = QuickstartOptions(),
     *,
     limit: int | None = 300,

@@ -265,6 +265,7 @@ def settings_of(
             "preset": settings.preset,
             "latency_target": settings.latency_target,
             "levers": list(settings.levers),
+            "plans": settings.plans,
             "certify": content_hash([question.id for question in certify]),
         }
     return given

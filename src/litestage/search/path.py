@@ -17,7 +17,7 @@ from pydantic import Field
 from litestage.core.layers import Record
 from litestage.search.asked import Search, Strategy
 from litestage.search.profile import budgets
-from litestage.search.standing import Flips, Place, Standing, flips, pace, path_of, spread, undominated
+from litestage.search.standing import PATH, Flips, Place, Standing, flips, pace, path_of, spread, undominated
 from litestage.search.trial import Candidate, Purpose, Screen, ScreenedPolicy, StageCandidate, Trial
 
 LOOKS = (4, 2, 1)
@@ -45,6 +45,8 @@ class PathOptions(Record):
     """Seconds a question that the plan may take: then the safest within it is looked for, whatever it loses."""
     promised_on: int = 1000
     """Questions that the path will be tested on: risks are reckoned for so many."""
+    plans: int = PATH
+    """On the path, at most."""
     step: int = 2
     exits: bool = True
     """Whether texts may end early."""
@@ -303,7 +305,7 @@ class _Run:
         whole = {
             one: self._seen(one)[0] for one in self.known if self.known[one].n == self.looks[-1] and self._belongs(one)
         }
-        path = path_of(whole)
+        path = path_of(whole, self.options.plans)
         full = self.known[self.full]
         tried = [self._tried(one, one in path) for one in self.known if one != self.full]
         return PathFound(

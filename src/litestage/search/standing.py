@@ -101,14 +101,14 @@ def undominated(places: Mapping[K, Place]) -> list[K]:
     return kept[::-1]
 
 
-def path_of(places: Mapping[K, Place]) -> list[K]:
+def path_of(places: Mapping[K, Place], most: int = PATH) -> list[K]:
     """The path: of the undominated plans a few that are worth telling apart, each faster than the one before."""
     path: list[K] = []
     for plan in reversed(undominated(places)):  # the fastest is on it in any case
         pace = places[plan][0]
         if pace <= 1 - FASTER and (not path or places[path[-1]][0] <= (1 - FASTER) * pace):
             path.append(plan)
-    return spread(path[::-1], PATH)
+    return spread(path[::-1], most)
 
 
 def spread(path: Sequence[K], most: int) -> list[K]:
