@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from litestage.core import LitestageError, OptionError
+from litestage.models.adapters import with_adapter
 from litestage.models.catalog import EMBEDDED, embedded_adapters, embedded_folder
 from litestage.models.prompts import prompt_encoder
 from litestage.training import Progress, Training, TrainingRecipe, TrainingReport, finetune
@@ -159,6 +160,21 @@ def test_an_adapter_learns_and_its_base_does_not(fresh, tokenizer, task, questio
     adapter = {name: w for name, w in loaded.state_dict().items() if "lora_B" in name}
     assert adapter
     assert all(weight.abs().sum() > 0 for weight in adapter.values())
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens", "lm_head"]])
+def test_an_adapter_that_learns_on_keeps_the_tokens_it_brought(
+    targets, fresh, tokenizer, task, questions, tmp_path
+) -> None:
+    grown = fresh()
+    grown.resize_token_embeddings(len(tokenizer) + 5)
+    started = get_peft_model(grown, LoraConfig(r=4, target_modules=targets))
+    started.save_pretrained(str(tmp_path / "first"), save_embedding_layers=True)
+    model = with_adapter(fresh(), str(tmp_path / "first"), learning=True)
+    finetune(Training(model, tokenizer, task, questions, RECIPE), tmp_path / "second")
+    again = with_adapter(fresh(), str(tmp_path / "second")).get_base_model()
+    for end in ("get_input_embeddings", "get_output_embeddings"):
+        assert torch.equal(getattr(again, end)().weight, getattr(grown, end)().weight)
 
 
 def test_what_was_trained_is_written_beside_the_weights(fresh, tokenizer, task, questions, tmp_path) -> None:

@@ -178,16 +178,21 @@ def stored_in(place: Path) -> dict[str, Stored]:
     return dict(tensors_in(next(place / name for name in WEIGHTS if (place / name).is_file())))
 
 
+_ENDS = [
+    (f"base_model.model.{end}.weight", f"base_model.model.{end}.base_layer.weight")
+    for end in ("model.embed_tokens", "lm_head")
+]
+"""Names of the embedding and of the head where an adapter's file holds them whole."""
+
+
 def vocabulary(stored: Mapping[str, Stored], config: PretrainedConfig) -> int:
     """How many tokens the model has under an adapter: the model's own, unless the adapter's file holds embedding and
     head whole."""
-    embedding, head = "base_model.model.model.embed_tokens", "base_model.model.lm_head"
-    shared = [f"{embedding}.base_layer.weight"] * bool(config.tie_word_embeddings)
-    rows = [
-        next((stored[name].shape[0] for name in names if name in stored), None)
-        for names in ([f"{end}.weight", f"{end}.base_layer.weight", *shared] for end in (embedding, head))
-    ]
-    return config.vocab_size if rows[0] is None or rows[0] != rows[1] else rows[0]
+    shared = _ENDS[0][1:] if config.tie_word_embeddings else ()
+    embedding, head = (
+        next((stored[name].shape[0] for name in (*names, *shared) if name in stored), None) for names in _ENDS
+    )
+    return config.vocab_size if embedding is None or embedding != head else embedding
 
 
 def _grown(config: PretrainedConfig, count: int) -> PretrainedConfig:
@@ -261,16 +266,25 @@ def _sentence(name: str) -> Iterator[None]:
 
 
 def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -> Any:
-    """The model under an adapter, which is ``learning`` or not; raises `ModelError` when the two do not fit."""
+    """The model under an adapter, which is ``learning`` or not; raises `ModelError` when the two do not fit.
+
+    It ``keeps_embedding`` where the adapter brings the model's own embedding and head, and must do so when saved again.
+    """
     from peft import PeftModel
+    from peft.utils.other import ModulesToSaveWrapper
 
     place = adapter_folder(adapter)
     adapter_ledger(adapter, place, model.config).check()
-    if (count := vocabulary(stored_in(place), model.config)) != model.config.vocab_size:
+    stored = stored_in(place)
+    if (count := vocabulary(stored, model.config)) != model.config.vocab_size:
         model.resize_token_embeddings(count, mean_resizing=False)  # its rows come from the adapter
     with _sentence(adapter), warnings.catch_warnings():  # peft asks transformers under an old name
         warnings.simplefilter("ignore", FutureWarning)
-        return PeftModel.from_pretrained(model, str(place), is_trainable=learning)
+        adapted: Any = PeftModel.from_pretrained(model, str(place), is_trainable=learning)
+    adapted.keeps_embedding = any(name in stored for names in _ENDS for name in names) and not any(
+        isinstance(layer, ModulesToSaveWrapper) for layer in (model.get_input_embeddings(), model.lm_head)
+    )
+    return adapted
 
 
 def merge(adapted: Any) -> PreTrainedModel:

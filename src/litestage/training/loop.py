@@ -399,7 +399,8 @@ def _save_whole(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     saving = out / ".saving"
     try:
         if isinstance(model, PeftModel):
-            model.save_pretrained(saving, save_embedding_layers=False)  # else peft asks the hub about the vocabulary
+            # Left to itself, peft asks the hub about the vocabulary.
+            model.save_pretrained(saving, save_embedding_layers=getattr(model, "keeps_embedding", False))
             GenerationConfig(eos_token_id=end).save_pretrained(saving)
         else:
             model.save_pretrained(saving)
