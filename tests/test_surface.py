@@ -49,8 +49,9 @@ NOUNS = (
     *("SettledAnswer", "Session", "SkipSchedule", "StagePlan", "SubLayer", "Task", "Trace", "UserError"),
 )
 SESSION = (
-    *("answer", "at", "capacity", "chosen_plan", "conditions", "conditions_at", "dev_and_test", "full_plan", "inside"),
-    *("load_plan", "may_show_texts", "narrow", "plan", "questions", "settle", "stored", "timed", "workers"),
+    *("answer", "at", "capacity", "chosen_plan", "conditions", "conditions_at", "dev_and_test", "drafter", "drafting"),
+    *("full_plan", "inside", "load_plan", "may_show_texts", "narrow", "plan", "questions", "settle", "stored", "timed"),
+    "workers",
 )
 
 
