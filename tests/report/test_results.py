@@ -189,13 +189,12 @@ def test_provenance_takes_its_part_of_the_conditions(results: PlanResult) -> Non
 
 
 RESULTS = Path(__file__).parents[2] / "results"
-COMMITTED = sorted(RESULTS.glob("**/results.json"))
+COMMITTED = [path for path in sorted(RESULTS.glob("*/*/results.json")) if '"schema_version": 1' in path.read_text()]
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: "-".join(path.parts[-3:-1]))
 def test_comparisons_of_version_1_are_read_with_what_their_names_meant(path: Path, tmp_path: Path) -> None:
     before = json.loads(path.read_text())
-    assert before["schema_version"] == 1
     found = Comparison.load(path)
     assert [method.name for method in found.results] == [system["name"] for system in before["systems"]]
     for method, system in zip(found.results, before["systems"], strict=True):
