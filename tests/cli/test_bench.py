@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +18,8 @@ from typer.testing import CliRunner
 from litestage.benchmarks import peers
 from litestage.benchmarks.decode import STEPS, Subject, _ours, _records, _times, forms_on, prompts_of, skip_sets
 from litestage.benchmarks.decode import _warm_up as warm_up_steps
+from litestage.benchmarks.options import DecodeBenchOptions
+from litestage.benchmarks.peers import of_transformers
 from litestage.benchmarks.pipeline import System, _systems
 from litestage.benchmarks.pipeline import _warm_up as warm_up_systems
 from litestage.cli.main import app
@@ -129,7 +130,7 @@ def test_what_works_behind_is_waited_for_at_both_ends(monkeypatch: pytest.Monkey
 def test_no_step_is_left_to_be_made_while_others_are_timed() -> None:
     """Of fixed shapes, as on a GPU, which captures each; a larger cache would take the place of those made before."""
     engine = TorchEngine(replace(tiny.loaded("llama"), eos_ids=(-1,)), batch_size=4, fixed_steps=True)
-    subjects = list(_ours("fp32", "none", engine, (1, 4), 8, ()))
+    subjects = list(_ours("fp32", "none", engine, DecodeBenchOptions(rows=(1, 4), context=8, compensation=())))
     warm_up_steps(subjects, STEPS, SILENT)
     assert engine.steps is not None
     made = dict(engine.steps.made)
@@ -172,7 +173,8 @@ def test_half_of_the_blocks_is_half_of_their_bytes() -> None:
     head = model.lm_head.weight.nbytes
     engine = TorchEngine(tiny.loaded("llama"), batch_size=2)
     decoder, seen = engine.model.decoder, 9
-    subjects = {one.skipped: one for one in _ours("fp32", "none", engine, (2,), seen - 1, ())}
+    asked = DecodeBenchOptions(rows=(2,), context=seen - 1, compensation=())
+    subjects = {one.skipped: one for one in _ours("fp32", "none", engine, asked)}
     all_of_it = sum(blocks) + head
     assert subjects["nothing"].share_skipped == 0
     half = subjects[f"{len(blocks) // 2} blocks"]
@@ -201,8 +203,8 @@ def test_records_say_what_times_mean() -> None:
 
 def test_transformers_draws_as_it_is_asked_to() -> None:
     drawn = Request(prompt_ids=(1,), sampling=Sampling(temperature=0.7, top_k=5, top_p=0.9))
-    assert peers._sampling(drawn) == {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}
-    assert peers._sampling(Request(prompt_ids=(1,))) == {"do_sample": False}
+    assert of_transformers._sampling(drawn) == {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}
+    assert of_transformers._sampling(Request(prompt_ids=(1,))) == {"do_sample": False}
 
 
 def test_questions_of_a_group_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,56 +333,6 @@ def test_a_plan_in_transformers_is_timed_beside_the_engine() -> None:
         for skipped in ("nothing", "half of the blocks")
     ]
     assert all(100 < one["loaded_mb"] <= one["peak_mb"] for one in found["memory"])
-
-
-def test_peers_that_cannot_run_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        OptionError, match=r"--peers exl is not known\. Choose from transformers, llama\.cpp, vllm; all; or none"
-    ):
-        peers.usable_peers("exl", "everyday", CPU)
-    assert peers.usable_peers("none", "everyday", CPU) == []
-    monkeypatch.setattr(peers, "find_spec", lambda name: object())
-    with pytest.raises(OptionError, match="it reads GGUF files, and everyday is none"):
-        peers.usable_peers("llama.cpp", "everyday", CPU)
-    with pytest.raises(OptionError, match="--peers vllm cannot run: it is timed on CUDA alone, and the device is cpu"):
-        peers.usable_peers("vllm", "everyday", CPU)
-    assert peers.usable_peers("transformers,vllm", "everyday", GPU) == ["transformers", "vllm"]
-    assert peers.usable_peers("all", "everyday", GPU) == ["transformers"]
-    monkeypatch.setattr(peers.catalog, "resolve", lambda name: Path("model.gguf"))
-    assert peers.usable_peers("all", "model.gguf", CPU) == ["transformers", "llama.cpp"]
-    assert peers.usable_peers("all", "model.gguf", GPU) == ["transformers"]
-    with pytest.raises(OptionError, match=r"--peers llama\.cpp cannot run: it is timed on the CPU alone"):
-        peers.usable_peers("llama.cpp", "model.gguf", GPU)
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
-    with pytest.raises(OptionError, match="llama-cpp-python is not installed"):
-        peers.usable_peers("llama.cpp", "everyday", CPU)
-    with pytest.raises(OptionError, match="--peers vllm cannot run: vllm is not installed"):
-        peers.usable_peers("vllm", "everyday", GPU)
-    assert peers.usable_peers("all", "everyday", CPU) == ["transformers"]
-
-
-def test_vllm_is_timed_by_the_difference_of_two_generations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in of its interface: prefill takes 5 seconds and a token 2."""
-    seconds = iter([0.0, 5.0 + 4 * 2, 20.0, 25.0 + 2])
-    vllm = ModuleType("vllm")
-    asked: list[tuple[Any, dict[str, Any]]] = []
-
-    class LLM:
-        def __init__(self, model: str, **_: Any) -> None:
-            assert (Path(model) / "config.json").is_file()
-            assert any(Path(model).glob("tokenizer*"))
-
-        def generate(self, prompts: Any, sampling: dict[str, Any], use_tqdm: bool) -> None:
-            asked.append((prompts, sampling))
-
-    monkeypatch.setattr(vllm, "LLM", LLM, raising=False)
-    monkeypatch.setattr(vllm, "SamplingParams", dict, raising=False)
-    monkeypatch.setitem(sys.modules, "vllm", vllm)
-    steps = peers.Vllm(*load_transformers("everyday"), rows=2, context=16).steps([(5, 6), (7, 8)])
-    monkeypatch.setattr(peers.time, "perf_counter", lambda: next(seconds))
-    assert steps(3) == 2.0
-    assert [sampling["max_tokens"] for _, sampling in asked] == [4, 1]
-    assert all(prompts == [{"prompt_token_ids": [5, 6]}, {"prompt_token_ids": [7, 8]}] for prompts, _ in asked)
 
 
 def test_a_table_says_where_it_was_measured() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +14,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from litestage.benchmarks.options import DecodeBenchOptions
-from litestage.benchmarks.peers import LLAMA_CPP, TRANSFORMERS, VLLM, LlamaCpp, Steps, Vllm, transformers_steps
+from litestage.benchmarks.peers import LLAMA_CPP, TRANSFORMERS, LlamaCpp, Process, Steps, apart, transformers_steps
+from litestage.benchmarks.peers.elsewhere import model_folder
 from litestage.core import (
     Compensation,
     Decode,
@@ -27,7 +30,7 @@ from litestage.core import (
     TokenIds,
 )
 from litestage.engine import TorchEngine
-from litestage.engine.step_times import StepTimes, now, works_behind
+from litestage.engine.step_times import StepTimes, Timer, now, works_behind
 from litestage.evaluation import skip_efficiency
 from litestage.jobs.progress import Progress
 from litestage.jobs.session import hardware, versions
@@ -35,7 +38,7 @@ from litestage.models import LoadedModel
 from litestage.models.decoder import Affine, CompensationWeights, Decoder, Linear
 from litestage.models.load import DTYPES, from_transformers, load_transformers
 from litestage.models.packed import choose_packing
-from litestage.results import DecodeBench, StepTime
+from litestage.results import DecodeBench, PrefillTime, StepTime
 from litestage.results.benchmarks import OURS
 
 FORMS = (("fp32", "none"), ("bf16", "none"), ("bf16", "int8"), ("bf16", "int4"))
@@ -46,6 +49,9 @@ GPU_STEPS = 64
 """The same on a GPU, where a step may take a tenth of the time, and is known by the mean of all."""
 SLOW = 3
 """Samples, at most, of a peer's batches of many rows on a CPU: each prefills them again."""
+TIMERS: Mapping[str, Timer | None] = {"wall": None, "processor": time.process_time}
+SLOW_PEER = 5
+"""The same of one that runs elsewhere."""
 READ_BYTES = 1 << 28
 COPY_BYTES = 1 << 30
 """On a GPU, which would hold the smaller number in its caches in part."""
@@ -102,25 +108,36 @@ def bench_decode(
 ) -> DecodeBench:
     """Time decode steps of every subject in turn, beside so many peers, ``repeats`` times over."""
     rows, context, repeats = options.rows, options.context, options.repeats
-    forms = forms_on(device, progress)
+    if options.clock == "processor":
+        _check_alone(peers, device)
+        torch.set_num_threads(1)
+    forms = [form for form in forms_on(device, progress) if name_of(*form) in options.precisions]
     progress.start("loading engines")
     source, tokenizer = load_transformers(model)
     steps = GPU_STEPS if works_behind(device) else STEPS
-    engines = {form: endless(in_form(source, tokenizer, *form, device), max(rows), context + steps) for form in forms}
-    subjects = [
-        *(one for form, engine in engines.items() for one in _ours(*form, engine, rows, context, options.compensation)),
-        *_peers(peers, model, source, tokenizer, rows, context, device),
-    ]
-    gigabytes = bandwidth(device)
-    if works_behind(device):
-        _warm_up(subjects, steps, progress)
-    times = _times(subjects, steps, repeats, progress)
+    longest = max(context + steps, options.prefill + 1)
+    engines = {form: endless(in_form(source, tokenizer, *form, device), max(rows), longest) for form in forms}
+    with ExitStack() as running:
+        processes = list(_start_apart(peers, source, tokenizer, options, progress, running))
+        subjects = [
+            *(one for form, engine in engines.items() for one in _ours(*form, engine, options)),
+            *_peers(peers, model, source, options, device),
+            *(_apart(one, count, options, source) for one in processes for count in rows),
+        ]
+        fresh = list(_prefills(engines, peers, source, processes, options, device)) if options.prefill else []
+        gigabytes = bandwidth(device)
+        if works_behind(device):
+            _warm_up(subjects, steps, progress)
+        times = _times(subjects, steps, repeats, progress)
+        prefills = _times(fresh, 1, repeats, progress) if fresh else []
     return DecodeBench(
         model=model,
         context=context,
         repeats=repeats,
         bandwidth=gigabytes,
         steps=tuple(_records(subjects, times, gigabytes)),
+        clock="processor" if options.clock == "processor" else "wall",
+        prefills=tuple(_prefill_record(*one, options.prefill) for one in zip(fresh, prefills, strict=True)),
         conditions=Machine(
             hardware=hardware(device),
             device=device.type,
@@ -129,6 +146,20 @@ def bench_decode(
             kernels="litestage" if any(one.model.decoder.kernels for one in engines.values()) else "torch",
         ),
     )
+
+
+def _check_alone(peers: Sequence[str], device: torch.device) -> None:
+    """Processor time is told of ourselves, and of peers that run apart."""
+    if device.type != "cpu" or len(apart(peers)) < len(peers):
+        raise OptionError(
+            "--clock processor is for the CPU, beside engines that run in environments of their own alone. "
+            "Add --device cpu and --peers none, or openvino, vllm or onnxruntime."
+        )
+
+
+def name_of(dtype: str, quantisation: str) -> str:
+    """A form as an option names it."""
+    return dtype if quantisation == "none" else quantisation
 
 
 def forms_on(device: torch.device, progress: Progress) -> list[tuple[str, str]]:
@@ -196,15 +227,16 @@ def _ours(
     dtype: str,
     quantisation: str,
     engine: TorchEngine,
-    rows: Sequence[int],
-    context: int,
-    compensations: Sequence[str],
+    options: DecodeBenchOptions,
 ) -> Iterator[Subject]:
-    loaded = engine.model
+    loaded, rows, context = engine.model, options.rows, options.context
+    compensations = options.compensation
     prompts = prompts_of(max(rows), context, loaded.decoder.head.shape[0])
     engine.stands = {kind: stand_of(loaded.decoder, kind) for kind in compensations}
     for count in rows:
         for name, skipped, kind in left_out(loaded.identity.num_blocks, compensations):
+            if skipped and options.full_depth:
+                continue
             yield Subject(
                 engine=OURS,
                 rows=count,
@@ -212,7 +244,7 @@ def _ours(
                 quantisation=quantisation,
                 skipped=name,
                 compensation=kind,
-                steps=our_steps(engine, prompts[:count], skipped, kind),
+                steps=our_steps(engine, prompts[:count], skipped, kind, TIMERS[options.clock]),
                 bytes_read=_weight_bytes(loaded.decoder, skipped) + _cache_bytes(loaded, skipped, count, context),
                 share_skipped=1 - _weight_bytes(loaded.decoder, skipped) / _weight_bytes(loaded.decoder),
             )
@@ -233,13 +265,19 @@ def stand_of(decoder: Decoder, kind: str) -> CompensationWeights:
     return dict.fromkeys(decoder.layers, one)
 
 
-def our_steps(engine: TorchEngine, prompts: Sequence[TokenIds], skipped: SkipSet, kind: str = "none") -> Steps:
+def our_steps(
+    engine: TorchEngine,
+    prompts: Sequence[TokenIds],
+    skipped: SkipSet,
+    kind: str = "none",
+    timer: Timer | None = None,
+) -> Steps:
     """Of our engine behind these prompts, with a skip set and what stands in for it."""
     compensation = Compensation(kind=kind, content=None if kind == "none" else kind)
     plan = StagePlan(schedule=SkipSchedule.fixed(skipped), compensation=compensation)
 
     def steps(count: int) -> float:
-        clock = StepTimes(engine.model.decoder.device, count)
+        clock = StepTimes(engine.model.decoder.device, count, timer)
 
         def on_pass(work: Prefill | Decode) -> None:
             if isinstance(work, Prefill):
@@ -280,11 +318,10 @@ def _peers(
     peers: Sequence[str],
     model: str,
     source: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[int],
-    context: int,
+    options: DecodeBenchOptions,
     device: torch.device,
 ) -> Iterator[Subject]:
+    rows, context = options.rows, options.context
     prompts = prompts_of(max(rows), context, source.config.vocab_size)
     if TRANSFORMERS in peers:
         for dtype in ("fp32", "bf16"):
@@ -294,15 +331,103 @@ def _peers(
                 for cache in ("dynamic", "static"):
                     name, steps = f"{TRANSFORMERS}, {cache} cache", transformers_steps(peer, cache, prompts[:count])
                     yield Subject(name, count, dtype, "none", "nothing", steps, samples=samples)
-    if VLLM in peers:
-        served = Vllm(source, tokenizer, max(rows), context + GPU_STEPS + 1)
-        for count in rows:
-            yield Subject(VLLM, count, "bf16", "none", "nothing", served.steps(prompts[:count]))
     if LLAMA_CPP in peers:
         for count in rows:
             llama = LlamaCpp(model, count, context + 2 * STEPS)
             form = "the GGUF" if llama.repacked else "the GGUF as it lies"
             yield Subject(LLAMA_CPP, count, "fp16", form, "nothing", llama.steps(prompts[:count]))
+
+
+def _start_apart(
+    peers: Sequence[str],
+    source: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    options: DecodeBenchOptions,
+    progress: Progress,
+    running: ExitStack,
+) -> Iterator[Process]:
+    """The peers that run in environments of their own, in each of their precisions, until ``running`` is closed."""
+    context = max(options.context + STEPS, options.prefill) + 2
+    for peer in apart(peers):
+        folder = model_folder(source, tokenizer)
+        for precision in set(peer.precisions) & set(options.precisions):
+            progress.start(f"starting {peer.name} in {precision}")
+            process = Process(peer, folder, precision, max(options.rows), context, torch.get_num_threads())
+            running.callback(process.close)
+            process.clock = options.clock
+            yield process
+
+
+def _apart(process: Process, rows: int, options: DecodeBenchOptions, source: PreTrainedModel) -> Subject:
+    prompts = prompts_of(rows, options.context, source.config.vocab_size)
+    dtype, quantisation = process.form
+    return Subject(process.title, rows, dtype, quantisation, "nothing", process.steps(prompts), samples=SLOW_PEER)
+
+
+def _prefills(
+    engines: Mapping[tuple[str, str], TorchEngine],
+    peers: Sequence[str],
+    source: PreTrainedModel,
+    processes: Sequence[Process],
+    options: DecodeBenchOptions,
+    device: torch.device,
+) -> Iterator[Subject]:
+    """Each takes a prompt that nobody has seen, and makes one token of it."""
+    fresh, timer = _fresh_prompts(options.prefill, source.config.vocab_size), TIMERS[options.clock]
+    for (dtype, quantisation), engine in engines.items():
+        yield Subject(OURS, 1, dtype, quantisation, "nothing", partial(_our_prefill, engine, fresh, timer))
+    if TRANSFORMERS in peers:
+        for dtype in ("fp32", "bf16"):
+            peer = deepcopy(source).to(device, DTYPES[dtype])
+            yield Subject(TRANSFORMERS, 1, dtype, "none", "nothing", partial(_their_prefill, peer, fresh))
+    for process in processes:
+        yield Subject(process.title, 1, *process.form, "nothing", partial(_prefill_apart, process, fresh))
+
+
+def _fresh_prompts(tokens: int, vocabulary: int) -> Iterator[TokenIds]:
+    generator = torch.Generator().manual_seed(1)
+    while True:
+        yield tuple(torch.randint(5, vocabulary, (tokens,), generator=generator).tolist())
+
+
+def _our_prefill(engine: TorchEngine, fresh: Iterator[TokenIds], timer: Timer | None, _: int) -> float:
+    request = Request(prompt_ids=next(fresh), max_new_tokens=1)
+    start = now(engine.model.decoder.device, timer)
+    engine.generate([request])
+    return now(engine.model.decoder.device, timer) - start
+
+
+@torch.inference_mode()
+def _their_prefill(model: PreTrainedModel, fresh: Iterator[TokenIds], _: int) -> float:
+    ids = torch.tensor([next(fresh)], device=model.device)
+    start = now(model.device)
+    model(ids, use_cache=True, logits_to_keep=1)
+    return now(model.device) - start
+
+
+def _prefill_apart(process: Process, fresh: Iterator[TokenIds], _: int) -> float:
+    return process.generate([next(fresh)], 1)[0]
+
+
+def _prefill_record(subject: Subject, taken: Sequence[float], tokens: int) -> PrefillTime:
+    seconds, low, high = _quartiles(taken)
+    return PrefillTime(
+        engine=subject.engine,
+        tokens=tokens,
+        dtype=subject.dtype,
+        quantisation=subject.quantisation,
+        ms=1e3 * seconds,
+        ms_low=1e3 * low,
+        ms_high=1e3 * high,
+        samples=len(taken),
+    )
+
+
+def _quartiles(taken: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and the quartiles below and above it."""
+    seconds = statistics.median(taken)
+    low, high = (seconds, seconds) if len(taken) < 2 else statistics.quantiles(taken, n=4)[::2]
+    return seconds, low, high
 
 
 def bandwidth(device: torch.device, repeats: int = 7) -> float:
@@ -326,8 +451,7 @@ def _timed(work: Callable[[], object], device: torch.device) -> float:
 def _records(subjects: Sequence[Subject], times: Sequence[Sequence[float]], gigabytes: float) -> Iterator[StepTime]:
     full = {one.full: taken for one, taken in zip(subjects, times, strict=True) if one.skipped == "nothing"}
     for subject, taken in zip(subjects, times, strict=True):
-        seconds = statistics.median(taken)
-        low, high = (seconds, seconds) if len(taken) < 2 else statistics.quantiles(taken, n=4)[::2]
+        seconds, low, high = _quartiles(taken)
         yield StepTime(
             engine=subject.engine,
             rows=subject.rows,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
+import torch
+
+from litestage.benchmarks.decode import name_of
 from litestage.benchmarks.options import PipelineBenchOptions
-from litestage.benchmarks.peers import TRANSFORMERS, TransformersEngine
-from litestage.core import Completion, Engine, OnEvent, Plan, Request, Trace
+from litestage.benchmarks.peers import APART, TRANSFORMERS, ElsewhereEngine, Process, TransformersEngine
+from litestage.benchmarks.peers.elsewhere import model_folder
+from litestage.core import Completion, Engine, OnEvent, OptionError, Plan, Request, Trace
 from litestage.engine import TorchEngine
 from litestage.engine.step_times import now, works_behind
 from litestage.jobs.progress import Progress
@@ -73,8 +78,35 @@ def bench_pipeline(
     ``peer_batch_size`` rows together, by default as many as we. On a GPU all answer the first group once more, before
     any is timed.
     """
+    with ExitStack() as running:
+        systems = [
+            *(
+                system
+                for system in _systems(session, plan, len(questions), options.peer_questions, options.peer_batch_size)
+                if not (options.whole and isinstance(system.engine, _Unfilled))
+            ),
+            *_systems_apart(session, options.peers, len(questions), running),
+        ]
+        turns = _turns(session, systems, questions, options)
+    votes, at_once = options.votes, options.at_once
+    return PipelineBench(
+        model=session.engine.identity.id,
+        task=session.task.name,
+        shots=len(session.task.shots),
+        votes=votes,
+        at_once=at_once,
+        dtype=session.model.dtype,
+        quantisation=session.model.quantise,
+        conditions=session.conditions,
+        systems=tuple(_record(system, turns[system.name], turns[systems[0].name]) for system in systems),
+    )
+
+
+def _turns(
+    session: Session, systems: Sequence[System], questions: Sequence[Question], options: PipelineBenchOptions
+) -> dict[str, list[Turn]]:
+    """What each system answered, group after group in turn."""
     votes, at_once, progress = options.votes, options.at_once, session.progress
-    systems = list(_systems(session, plan, len(questions), options.peer_questions, options.peer_batch_size))
     groups = [questions[i : i + at_once] for i in range(0, len(questions), at_once)]
     turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
     device = session.engine.model.decoder.device
@@ -91,17 +123,26 @@ def bench_pipeline(
             )
             turns[system.name].append(Turn(len(group), now(device) - start, traces))
             progress.advance(len(group))
-    return PipelineBench(
-        model=session.engine.identity.id,
-        task=session.task.name,
-        shots=len(session.task.shots),
-        votes=votes,
-        at_once=at_once,
-        dtype=session.model.dtype,
-        quantisation=session.model.quantise,
-        conditions=session.conditions,
-        systems=tuple(_record(system, turns[system.name], turns[systems[0].name]) for system in systems),
-    )
+    return turns
+
+
+def _systems_apart(session: Session, names: Sequence[str], questions: int, running: ExitStack) -> Iterator[System]:
+    """Peers that run in environments of their own, in our precision, until ``running`` is closed."""
+    ours = name_of(session.model.dtype, session.model.quantise)
+    for name in names:
+        peer = next((one for one in APART if one.name == name and one.batches), None)
+        if peer is None or ours not in peer.precisions:
+            able = "; ".join(f"{one.name} in {' or '.join(one.precisions)}" for one in APART if one.batches)
+            raise OptionError(f"--peers {name} does not answer whole questions in {ours}. These do: {able}.")
+        if reason := peer.why_not(session.engine.model.decoder.device.type):
+            raise OptionError(f"--peers {name} cannot run: {reason}")
+        session.progress.start(f"starting {name}")
+        folder = model_folder(*load_transformers(session.model.name, adapter=session.model.adapter))
+        context, rows = session.engine.max_context, session.decoding.batch_size
+        process = Process(peer, folder, ours, rows, context, torch.get_num_threads())
+        running.callback(process.close)
+        engine = ElsewhereEngine(process, session.engine)
+        yield System(process.title, engine, session.full_plan(), rows, questions)
 
 
 def _warm_up(

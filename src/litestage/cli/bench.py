@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litestage.benchmarks.options import (
+    AllBenchOptions,
     DecodeBenchOptions,
     DraftBenchOptions,
     DropInBenchOptions,
+    LadderOptions,
     MemoryBenchOptions,
     PipelineBenchOptions,
 )
 from litestage.cli import options as o
 from litestage.cli.command import Command, Group
 from litestage.cli.console import ERR, OUT, Bars
+from litestage.core.errors import LitestageError
 from litestage.jobs.options import (
     DataOptions,
     DecodingOptions,
@@ -143,6 +146,60 @@ def drafts(
         session = o.open_session(model, data, decoding, None, bars, options)
         result = bench_drafts(session, session.questions(), options.votes, options.warm)
     _show(result.model_dump_json(indent=2), [report.drafts(result)], output, "drafts")
+
+
+@_command("ladder")
+def ladder(
+    model: ModelOptions,
+    data: DataOptions = DataOptions(split="test", limit=30),
+    *,
+    options: LadderOptions,
+    decoding: Annotated[DecodingOptions, BATCHED] = DecodingOptions(workers=1),
+    output: OutputOptions,
+) -> None:
+    """Time one question at a time, from transformers up: what each part gains, and what it costs in points.
+
+    Example: [bold]litestage bench ladder --limit 20[/]
+    """
+    from litestage.benchmarks.ladder import bench_ladder
+    from litestage.report import benchmarks as report
+    from litestage.report.page import write_figure
+
+    if output.out is not None:
+        o.check_out(output.out)
+    with Bars() as bars:
+        session = o.open_session(model, data, decoding, None, bars)
+        result = bench_ladder(session, session.questions(), options)
+    if output.out is not None:
+        write_figure(report.ladder_figure(result), output.out)
+    _show(result.model_dump_json(indent=2), [report.ladder(result)], output, "ladder")
+
+
+@_command("all")
+def everything(
+    model: Annotated[ModelOptions, o.Taken(only=("name", "adapter", "device"))],
+    data: Annotated[DataOptions, o.Taken(only=("task", "data", "split"))] = DataOptions(split="test"),
+    *,
+    options: AllBenchOptions,
+    output: OutputOptions,
+) -> None:
+    """Check a machine's tokens, then time everything: for a GPU that is lent for ten minutes.
+
+    Example: [bold]litestage bench all --device cuda --out runs/gpu[/]
+    """
+    from litestage.benchmarks.everything import bench_all
+    from litestage.models import pick_device
+    from litestage.report import benchmarks as report
+
+    if output.out is not None:
+        o.check_out(output.out)
+    pick_device(model.device)
+    o.quiet_transformers()
+    with Bars() as bars:
+        result = bench_all(model, data, options, output.out, bars)
+    _show(result.model_dump_json(indent=2), report.everything(result), output, "all")
+    if not result.right:
+        raise LitestageError("Some tokens are not what they should be: see the first table.")
 
 
 @_command("accuracy")

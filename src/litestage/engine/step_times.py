@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 
 from litestage.engine.timing import synchronise
+
+Timer = Callable[[], float]
+"""Seconds since some time: of the wall clock, unless it says otherwise."""
 
 
 def works_behind(device: torch.device) -> bool:
@@ -16,10 +20,10 @@ def works_behind(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def now(device: torch.device) -> float:
+def now(device: torch.device, timer: Timer | None = None) -> float:
     """The time at which a device has done all that it was given."""
     synchronise(device)
-    return time.perf_counter()
+    return (timer or time.perf_counter)()
 
 
 class StepTimes:
@@ -28,18 +32,18 @@ class StepTimes:
     A device that works behind is waited for at the first and the last alone: in between, steps may well overlap.
     """
 
-    def __init__(self, device: torch.device, steps: int) -> None:
-        self.device, self.steps = device, steps
+    def __init__(self, device: torch.device, steps: int, timer: Timer | None = None) -> None:
+        self.device, self.steps, self.timer = device, steps, timer
         self.times: list[float] = []
 
     def start(self) -> None:
         """Begin, again if need be."""
-        self.times = [now(self.device)]
+        self.times = [now(self.device, self.timer)]
 
     def note(self) -> None:
         """A step has been made, or is at least on its way."""
         last = len(self.times) == self.steps
-        self.times.append(now(self.device) if last else time.perf_counter())
+        self.times.append(now(self.device, self.timer) if last else (self.timer or time.perf_counter)())
 
     @property
     def step(self) -> float:

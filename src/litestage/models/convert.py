@@ -170,7 +170,7 @@ def to_decoder(model: PreTrainedModel, device: torch.device, packing: Packing = 
     weights = Weights(
         embedding,
         blocks,
-        packing.cast(_norm(family, body.norm, device)),
+        _norm(family, body.norm, device, packing),
         embedding if tied else packing.pack(_fuse([head], device), packing.head_kind),
     )
     return Decoder(
@@ -241,7 +241,7 @@ def _block(
     layers[index] = nn.Identity()
 
     def norm(path: str | None) -> Tensor | None:
-        return None if path is None else packing.cast(_norm(family, get(path), device))
+        return None if path is None else _norm(family, get(path), device, packing)
 
     def linear(*paths: str) -> Linear:
         return packing.pack(_fuse([get(path) for path in paths], device))
@@ -269,9 +269,9 @@ def _block(
     return Block(attention, ffn)
 
 
-def _norm(family: Family, module: Any, device: torch.device) -> Tensor:
-    """A norm's weight as it is multiplied with."""
-    weight: Tensor = module.weight.detach()
+def _norm(family: Family, module: Any, device: torch.device, packing: Packing) -> Tensor:
+    """A norm's weight as it is multiplied with, in the residual stream's type."""
+    weight: Tensor = packing.cast(module.weight.detach())
     if family.norm_offset:
         weight = (weight.float() + family.norm_offset).to(weight.dtype)
     return weight.to(device)

@@ -32,10 +32,13 @@ from litestage.models.gguf import is_gguf, load_gguf
 from litestage.models.hub import NO_CODE, attempt, fetch
 from litestage.models.packed import Packing, choose_packing
 from litestage.models.prompts import PromptEncoder, eos_ids
+from litestage.models.random import PREFIX, random_model
 
 DESCRIBING = ("*.json", "*.txt", "*.jinja", "tokenizer.model")
 """Files of a hub's repository that say what the model is."""
 DEVICES = ("cpu", "cuda", "mps")
+STORED = "stored"
+"""As the weights lie in their files."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -70,7 +73,8 @@ def load_model(
     a CPU with an fp32 residual stream, on CUDA with one of ``dtype``; on a CPU they also attend in fp32.
     """
     packing = choose_packing(quantise, _dtype(dtype), pick_device(device))
-    source, tokenizer = load_transformers(name, adapter=adapter, dtype=dtype if quantise == "none" else "fp32")
+    stored = STORED if adapter is None else "fp32"
+    source, tokenizer = load_transformers(name, adapter=adapter, dtype=dtype if quantise == "none" else stored)
     label = name if adapter is None else f"{name} + {adapter}"
     tuned_for = (*catalog.tuned_for(name), *(catalog.tuned_for(adapter) if adapter else ()))
     return from_transformers(source, tokenizer, label, device=device, tuned_for=tuned_for, packing=packing)
@@ -108,8 +112,16 @@ def _check_finite(model: PreTrainedModel, label: str) -> None:
 def load_transformers(
     name: str, *, adapter: str | None = None, dtype: str = "fp32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The transformers model and tokenizer behind a name, its adapter merged; checked before weights are read."""
-    wanted, place = _dtype(dtype), catalog.resolve(name)
+    """The transformers model and tokenizer behind a name, its adapter merged; checked before weights are read.
+
+    ``stored`` is the dtype that a folder's weights are stored in: who rounds them needs no copy in fp32.
+    """
+    if name.startswith(PREFIX) and adapter is None:
+        return random_model(name, torch.bfloat16 if dtype == STORED else _dtype(dtype))
+    if dtype == STORED and not is_gguf(place := catalog.resolve(name)):
+        model, tokenizer = _load_folder(place, name, "auto")
+        return model.eval(), tokenizer
+    wanted, place = _dtype("fp32" if dtype == STORED else dtype), catalog.resolve(name)
     # An adapter is merged in fp32: rounded before and after, it would make other weights, and plans would not fit them.
     unmerged = wanted if adapter is None else torch.float32
     model, tokenizer = load_gguf(place, name, unmerged) if is_gguf(place) else _load_folder(place, name, unmerged)
@@ -121,7 +133,7 @@ def load_transformers(
     return model.eval(), tokenizer
 
 
-def _load_folder(place: Path, name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_folder(place: Path, name: str, dtype: torch.dtype | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """From a folder, or from the hub where there is none; checked before weights are read."""
     folder = open_folder(name, place)
     config = read_config(name, folder)

@@ -96,6 +96,7 @@ class Packing:
         weight, bias = projection.weight, None if projection.bias is None else self.cast(projection.bias)
         if kind == "none" or weight.shape[1] % GROUP:
             return Projection(self.cast(weight), bias)
+        weight = weight if kind == "bf16" else weight.float()  # one at a time: a model may be stored in fewer bits
         beside = projection.merged if kind == "int4" else None
         own = weight if beside is None else weight - beside.weight
         if self.kernels is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean, median
+from typing import Any
 
 from litestage.core import Machine
 from litestage.report import words
@@ -12,13 +13,16 @@ from litestage.report.chart import Axis, Key, Ranges, Style
 from litestage.report.page import Figure, Panel
 from litestage.report.table import Column, Table, each, name
 from litestage.results import (
+    AllBench,
     DecodeBench,
     DraftBench,
     DropInBench,
     DropInMemory,
+    LadderBench,
     MemoryBench,
     PipelineBench,
     PrecisionBench,
+    Rung,
     SearchBench,
     StepTime,
 )
@@ -40,7 +44,8 @@ def precisions(bench: PrecisionBench) -> Table:
     """Tokens and answers of each precision."""
     first = bench.forms[0]
     return Table(
-        title=f"Precisions of {bench.model} on {bench.task}: {first.accuracy.n} questions, {bench.shots} examples",
+        title=f"Precisions of {bench.model} on {bench.task}: {first.accuracy.n} questions, {bench.shots} examples"
+        + (", answers by choice" * (bench.conditions.answers == "choice")),
         records=bench.forms,
         columns=(
             name("Precision", lambda one: one.precision),
@@ -100,7 +105,8 @@ def pipeline(bench: PipelineBench) -> Table:
     last = Column("Same texts", lambda one: words.percent(100 * one.same_texts))
     by_token = " A token: the same of the time a token, as sampled texts differ in length."
     return Table(
-        title=f"Questions a second: {bench.model} on {bench.task}, {bench.precision}, {bench.shots} examples, {how}",
+        title=f"Questions a second: {bench.model} on {bench.task}, {bench.precision}, {bench.shots} examples, {how}"
+        + (", answers by choice" * (bench.conditions.answers == "choice")),
         records=bench.systems,
         columns=(
             name("", lambda one: one.system),
@@ -146,7 +152,12 @@ def decode(bench: DecodeBench) -> list[Table]:
     plain = [kind for kind in _kinds(bench) if kind[1] == "none"]
     costs = _saved(bench, [*plain[:1], *compensated], "What stand-ins cost: a step, and its skip efficiency")
     saves = _saved(bench, plain, "What skipping saves: a step, and its skip efficiency")
-    return [full_depth(bench), *([costs] if compensated else []), saves]
+    return [
+        full_depth(bench),
+        *([prefills(bench)] if bench.prefills else []),
+        *([costs] if compensated else []),
+        *([saves] if plain else []),
+    ]
 
 
 def full_depth(bench: DecodeBench) -> Table:
@@ -165,7 +176,7 @@ def full_depth(bench: DecodeBench) -> Table:
                 lambda step: words.NOTHING if step.bound_share is None else words.share(step.bound_share),
             ),
         ),
-        note=BOUND_NOTE.format(rate=bench.bandwidth) + _where(bench.conditions),
+        note=BOUND_NOTE.format(rate=bench.bandwidth) + _clock(bench) + _where(bench.conditions),
         tone=lambda step: "plain" if step.ours else "dim",
         sortable=True,
     )
@@ -208,6 +219,27 @@ def drop_in(bench: DropInBench) -> Table:
 def _inside(step: StepTime) -> str:
     """Whose model a step runs in: a plan's steps inside `generate` are those of `generate`'s process."""
     return step.engine if step.ours else "generate"
+
+
+def _clock(bench: DecodeBench) -> str:
+    return " Processor time of a single thread." if bench.clock == "processor" else ""
+
+
+def prefills(bench: DecodeBench) -> Table:
+    """Prefills of one fresh prompt, the fastest first."""
+    return Table(
+        title=f"Prefill of a fresh prompt of {bench.prefills[0].tokens} tokens: {bench.model}",
+        records=sorted(bench.prefills, key=lambda one: one.ms),
+        columns=(
+            name("Engine", lambda one: one.title),
+            Column("Prefill", lambda one: _ms(one.ms)),
+            Column("Quartiles", lambda one: f"{_digits(one.ms_low)}–{_digits(one.ms_high)}"),
+            Column("Tokens a second", lambda one: f"{1e3 * one.tokens / one.ms:.0f}"),
+        ),
+        note=f"With the token that it decides.{_clock(bench)}{_where(bench.conditions)}",
+        tone=lambda one: "plain" if one.ours else "dim",
+        sortable=True,
+    )
 
 
 def _rows(bench: DecodeBench) -> list[int]:
@@ -282,4 +314,97 @@ def _bars(steps: Sequence[StepTime], title: str) -> Ranges:
         step=20,
         bar=11,
         label_room=190,
+    )
+
+
+def ladder(bench: LadderBench) -> Table:
+    """Seconds a question by rung, and what each costs in points."""
+    return Table(
+        title=f"Seconds a question: {bench.model} on {bench.task}, {bench.precision}, {bench.shots} examples, greedy, "
+        f"one at a time, {bench.questions} questions",
+        records=bench.rungs,
+        columns=(
+            name("", _rung),
+            Column("Seconds", lambda one: words.seconds(one.seconds)),
+            Column("Ratio", lambda one: f"{words.times(one.ratio)} ({one.low:.2f}–{one.high:.2f})"),
+            Column("Accuracy", lambda one: words.accuracy(one.accuracy)),
+            Column("Change", lambda one: words.difference(one.paired)),
+            Column("Same texts", lambda one: words.percent(100 * one.same_texts)),
+        ),
+        note="Each line has all of the lines above it. Ratio: the first line's time over this one's, with its 95 % "
+        "interval over questions, which all lines answered in turn. Change: of accuracy, paired with the first line's. "
+        f"Each line had answered {bench.warm} other questions before, which drafts remember. "
+        f"The plan: {bench.plan}.{_where(bench.conditions)}",
+    )
+
+
+def _rung(rung: Rung) -> str:
+    return rung.name if rung.name == "transformers" else f"+ {rung.adds}"
+
+
+def ladder_figure(bench: LadderBench) -> Figure:
+    """The ladder: a bar of seconds a rung, and behind it how many times as fast and what it costs in points."""
+    slowest = max(rung.seconds for rung in bench.rungs)
+    bars = Ranges(
+        records=bench.rungs,
+        label=_rung,
+        low=lambda rung: 0.0,
+        high=lambda rung: rung.seconds,
+        style=lambda rung: OTHERS if rung.name == "transformers" else OURS,
+        across=Axis("seconds a question", (0.0, 1.45 * slowest), 5, padding=0),
+        text=_said,
+        title=f"{bench.model} on {bench.task}, {bench.precision}, one question at a time",
+        step=30,
+        bar=18,
+        label_room=240,
+    )
+    described = (
+        f"Seconds a question by rung, from transformers up to a skip plan.{_where(bench.conditions)} "
+        f"{bench.questions} questions."
+    )
+    return Figure("ladder", described, (Panel((bars,)),), (Key("litestage", OURS), Key("transformers", OTHERS)))
+
+
+def _said(rung: Rung) -> str:
+    points = "" if rung.change_points == 0 else f", {rung.change_points:+.1f} points".replace("-", "\N{MINUS SIGN}")
+    seconds = words.seconds(rung.seconds)
+    return seconds if rung.name == "transformers" else f"{seconds}, {words.times(rung.ratio)}{points}"
+
+
+def everything(bench: AllBench) -> list[Table]:
+    """Which tokens are right, what was timed, and the tables of that."""
+    drawn: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
+        "accuracy": lambda part: [precisions(PrecisionBench.model_validate(part))],
+        "decode": lambda part: decode(DecodeBench.model_validate(part)),
+        "pipeline": lambda part: [pipeline(PipelineBench.model_validate(part))],
+        "ladder": lambda part: [ladder(LadderBench.model_validate(part))],
+    }
+    tables = [table for name, part in bench.parts.items() for table in drawn[name.partition(":")[0]](part)]
+    return [_checks(bench), _parts(bench), *tables]
+
+
+def _checks(bench: AllBench) -> Table:
+    return Table(
+        title="Tokens: " + ("right" if bench.right else "NOT RIGHT"),
+        records=bench.checks,
+        columns=(
+            name("Check", lambda one: one.name),
+            Column("Precision", lambda one: one.precision),
+            Column("Same", lambda one: f"{one.same} of {one.of}"),
+            Column("", lambda one: "right" if one.right else "wrong"),
+        ),
+        note="Where a token's numbers depend on its neighbours, rounding may part rows from what they are alone.",
+    )
+
+
+def _parts(bench: AllBench) -> Table:
+    return Table(
+        title="Parts",
+        records=list(bench.seconds | dict.fromkeys(bench.failed, 0.0) | bench.seconds),
+        columns=(
+            name("", lambda part: part),
+            Column("Took", lambda part: words.seconds(bench.seconds.get(part, 0.0))),
+            Column("", lambda part: bench.failed.get(part, "done")),
+        ),
+        note="What failed or was left out is not in the tables below.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import Any, Literal
 
 from litestage.core import Conditions, Machine
 from litestage.core.drafts import DraftSource, Prices
@@ -57,6 +58,25 @@ class StepTime(Precision):
         return self.skipped == NOTHING_SKIPPED
 
 
+class PrefillTime(Precision):
+    """A prefill of one fresh prompt: median and quartiles of the samples, in milliseconds."""
+
+    engine: str
+    tokens: int
+    ms: float
+    ms_low: float
+    ms_high: float
+    samples: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.engine}, {self.precision}"
+
+    @property
+    def ours(self) -> bool:
+        return self.engine == OURS
+
+
 class DecodeBench(Record):
     """Decode steps, timed in turn on one machine."""
 
@@ -67,6 +87,9 @@ class DecodeBench(Record):
     bandwidth: float
     """Gigabytes a second read from memory; on a GPU read and written by a copy."""
     steps: tuple[StepTime, ...]
+    prefills: tuple[PrefillTime, ...] = ()
+    clock: Literal["wall", "processor"] = "wall"
+    """Whether times are of the wall clock, or processor time of a single thread."""
     conditions: Machine | None = None
 
 
@@ -183,6 +206,43 @@ class DraftBench(Precision):
         )
 
 
+class Rung(Record):
+    """One step of the ladder: all that the rungs below have, and something more."""
+
+    name: str
+    adds: str
+    """What that is, in words."""
+    seconds: float
+    """A question."""
+    ratio: float
+    """The first rung's seconds over these."""
+    low: float
+    high: float
+    """Ends of its 95 % interval over questions."""
+    change_points: float
+    """Accuracy less the first rung's, in points."""
+    paired: Paired
+    accuracy: Accuracy
+    same_texts: float
+    """Share of questions whose every text is the first rung's."""
+
+
+class LadderBench(Precision):
+    """One question at a time, from transformers up, all rungs in turn on one machine."""
+
+    model: str
+    task: str
+    shots: int
+    questions: int
+    warm: int
+    """Other questions that each rung had answered before."""
+    repeats: int
+    plan: str
+    """Where the last rung's comes from."""
+    rungs: tuple[Rung, ...]
+    conditions: Conditions
+
+
 class PrecisionAccuracy(Precision):
     """A precision of the model against fp32: answers, and tokens when fp32's own texts are teacher-forced."""
 
@@ -250,3 +310,28 @@ class MemoryBench(Precision):
     def overhead_mb(self) -> float:
         """After the last round: what is neither imports nor weights nor cache."""
         return self.after_rounds_mb[-1] - self.imported_mb - self.weights_mb - self.cache_mb
+
+
+class TokenCheck(Precision):
+    """Rows whose tokens were compared with what they should be."""
+
+    name: str
+    same: int
+    of: int
+    right: bool
+    """Whether they are the same, or need not be: rounding between rows may change some."""
+
+
+class AllBench(Record):
+    """Everything of one machine."""
+
+    checks: tuple[TokenCheck, ...]
+    parts: dict[str, dict[str, Any]]
+    """Records of other benchmarks, by name."""
+    failed: dict[str, str]
+    """What kept a part from being done."""
+    seconds: dict[str, float]
+
+    @property
+    def right(self) -> bool:
+        return bool(self.checks) and all(check.right for check in self.checks)
