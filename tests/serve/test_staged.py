@@ -163,7 +163,7 @@ def test_all_stages_plans_and_samplings_share_one_batch(server: Served, session:
         ({"n": 2, "litestage": {"votes": 3}}, 400, "votes"),
         ({"litestage": {"stages": {"rcall": {}}}}, 400, "rcall"),
         ({"litestage": {"stages": {"recall": {"skip": ["99.ffn"]}}}}, 400, "99.ffn"),
-        ({"litestage": {"drafts": "stage"}}, 400, "drafts"),
+        ({"litestage": {"drafts": "all"}}, 422, "drafts"),
         ({"content": "What is this?"}, 400, "choices"),
         ({"content": "What is this? (A) one"}, 400, "choices"),
         ({"content": "word " * 4000 + "(A) one (B) two"}, 400, "tokens"),
@@ -180,3 +180,11 @@ def test_what_a_tasks_stages_say_themselves_is_ignored_and_named(server: Served)
     answer = server.ask(temperature=0.5, max_tokens=3, favourite="blue")
     assert answer.json()["choices"][0]["message"]["content"] == "(D) a lantern"
     assert set(answer.headers["x-litestage-ignored"].split(", ")) == {"temperature", "max_tokens", "favourite"}
+
+
+def test_drafts_change_no_text(server: Served, session: Session) -> None:
+    """A client may ask for none, and the answer says what was used."""
+    (trace,) = traces(session)
+    for source in ("none", "prompt", "request"):
+        found = server.ask(litestage={"drafts": source, "trace": True}).json()["litestage"]
+        assert (found["drafts"], found["traces"]) == (source, [as_told(trace)])

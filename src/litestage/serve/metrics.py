@@ -63,6 +63,8 @@ class Metrics:
         self._step_tokens = histogram("step_tokens", "Tokens that a forward runs.", TOKENS, "kind")
         self._run = counter("sublayers_run_total", "Sub-layers that decode steps ran.", "stage")
         self._skipped = counter("sublayers_skipped_total", "Sub-layers that decode steps left out.", "stage")
+        self._drafted = counter("draft_tokens_total", "Tokens that forwards ran besides each row's own: drafts.")
+        self._accepted = counter("draft_tokens_accepted_total", "Drafts that were right; of streams.", "stage")
         self._exits = counter("exits_total", "Texts that the exit rule ended.", "reason", "stage")
         self._answers = counter("answers_total", "Votes on questions by what came of them.", "model", "outcome")
         self._dropped = counter("requests_aborted_total", "Requests that ended before their answer.", "model")
@@ -76,8 +78,10 @@ class Metrics:
         before = engine.on_pass
 
         def count(done: Prefill | Decode) -> None:
-            kind, tokens = ("prefill", done.tokens) if isinstance(done, Prefill) else ("decode", done.rows)
+            kind, tokens = ("prefill" if isinstance(done, Prefill) else "decode", done.tokens)
             self._steps.labels(kind).inc()
+            if isinstance(done, Decode):
+                self._drafted.inc(done.more)
             self._step_tokens.labels(kind).observe(tokens)
             if before is not None:
                 before(done)
@@ -100,6 +104,10 @@ class Metrics:
         self._run.labels(stage).inc(steps * 2 * self._blocks - skipped)
         if completion.finish_reason in get_args(ExitReason):
             self._exits.labels(completion.finish_reason, stage).inc()
+
+    def accepted(self, stage: str, tokens: int) -> None:
+        """Drafts were right."""
+        self._accepted.labels(stage).inc(tokens)
 
     def stage_done(self, model: str, stage: str, seconds: float) -> None:
         self._stage.labels(model, stage).observe(seconds)

@@ -391,6 +391,7 @@ def _event(message: Message) -> Json | None:
             "seconds": round(message.seconds, 6),
             "decode_seconds": round(message.decode_seconds, 6),
             "tokens": counts,
+            "accepted": message.accepted,
             "ended": ended,
             "texts": [one.text for one in stage.completions],
         }

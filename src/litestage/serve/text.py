@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litestage.core import Completion, FinishReason, Request, Sampling, TokenIds
+from litestage.core.drafts import Drafts
 from litestage.engine.scoring import TokenScore
 from litestage.serve.desk import Order
 from litestage.serve.errors import ApiError
@@ -121,6 +122,7 @@ def _request(
                 stop=body.stops,
                 sampling=sampling,
                 seed=0 if sampling.is_greedy else _seed(seed, place),
+                drafts=Drafts(source="prompt"),  # it has no stage whose memory it could be of
             )
             lines.append(TextLine(Ask(request, stream=bool(body.stream), likeliest=likeliest)))
     scored = prompts if texts and likeliest is not None else ()

@@ -65,6 +65,8 @@ class StageDone:
     """Since the stage began."""
     decode_seconds: float
     """Of them, those behind the first token; 0 where nobody listens."""
+    accepted: int
+    """Tokens that drafts had guessed; 0 where nobody listens."""
 
 
 @dataclass(frozen=True)

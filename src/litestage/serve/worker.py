@@ -41,6 +41,8 @@ class _Turn:
     begun: float = 0.0
     first: float | None = None
     """When its first token came, where somebody listens."""
+    accepted: int = 0
+    """Tokens that came with another one in a step, so far in its stage."""
 
 
 @dataclass(eq=False)
@@ -199,6 +201,7 @@ class Worker:
         try:
             while (outcome := line.outcome()) is None:
                 turn.asks, turn.done, turn.begun, turn.first = line.asks(), {}, time.perf_counter(), None
+                turn.accepted = 0
                 if turn.asks:
                     self._wait(turn)
                     return True
@@ -294,6 +297,9 @@ class Worker:
         """What is new of a generation, to whoever listens."""
         if not one.unsaid or not one.ask.stream:
             return
+        if not one.ask.request.choices and one.unsaid > 1:  # what follows from a choice was no guess
+            one.turn.accepted += one.unsaid - 1
+            self._metrics.accepted(one.ask.stage, one.unsaid - 1)
         scores = tuple(one.scores[one.said :])
         self._tell(
             one.turn.job, Written(one.turn.line, one.ask.stage, one.branch, one.text, one.tokens, one.unsaid, scores)
@@ -312,7 +318,7 @@ class Worker:
             now = time.perf_counter()
             seconds = now - turn.begun
             self._metrics.stage_done(turn.job.model, stage.name, seconds)
-            self._tell(turn.job, StageDone(turn.line, stage, seconds, now - (turn.first or now)))
+            self._tell(turn.job, StageDone(turn.line, stage, seconds, now - (turn.first or now), turn.accepted))
         turn.job.scores[turn.line] = tuple(scores)
         return True
 
