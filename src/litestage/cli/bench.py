@@ -230,7 +230,9 @@ def search(
     model: Annotated[ModelOptions, o.Taken(only=("name", "adapter"))] = ModelOptions(device="cpu"),
     data: DataOptions = DataOptions(limit=20),
     *,
-    settings: Annotated[SearchSettings, o.Taken(only=("max_drop", "step"))] = SearchSettings(step=4),
+    settings: Annotated[SearchSettings, o.Taken(only=("max_drop", "step"))] = SearchSettings(
+        preset="paper", max_drop=1, step=4
+    ),
     decoding: Annotated[DecodingOptions, BATCHED] = DecodingOptions(workers=1),
     output: OutputOptions,
 ) -> None:
