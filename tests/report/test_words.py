@@ -28,10 +28,11 @@ def test_a_faster_plan(results: PlanResult) -> None:
     assert results.speed_verdict == "faster"
     assert results.accuracy_verdict == "open"
     assert all(number in plan.headline(results) for number in ("1.34×", "−0.7"))
-    speed, accuracy, skipped, prefill = plan.summary(results)
+    speed, accuracy, promised, skipped, prefill = plan.summary(results)
     for said, parts in (
         (speed, ("1.34×", "1.31 to 1.38", "60 questions")),
         (accuracy, ("91.2 %", "90.5 %", "−0.7 points", "−2.0 to 0.7", "n = 600", "p = 0.5", "2.0 points")),
+        (promised, ("ot certified",)),
         (skipped, ("32 sub-layers", "14 in recall", "10 in analysis", "2 in summary", "5 tokens", "0.5")),
         (prefill, ("21 %", "28 %")),
     ):
