@@ -20,7 +20,7 @@ from litestage.core import Completion, Counts, FinishReason, StageTrace
 
 MakeStage = Callable[..., StageTrace]
 Run = Callable[..., tuple[int, str, str]]
-SHARING = ("test_compare", "test_quickstart", "test_diagnose", "test_ray")
+SHARING = ("test_compare", "test_quickstart", "test_diagnose", "test_ray", "test_policies", "test_embedded")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("litestage", deadline=None, print_blob=True, derandomize=True)
@@ -49,6 +49,15 @@ def one_thread() -> None:
 def shapes_are_checked(request: pytest.FixtureRequest) -> None:
     """Shapes are checked but where whole commands run, whose time it would triple."""
     jaxtyping.config.update("jaxtyping_disable", request.path.parent.name in ("tests", "cli", "jobs"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def prices_are_timed_once() -> Iterator[None]:
+    """Whole commands fit prices to one repeat: what a cost model is worth is tested where it is made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("litestage.jobs.timing.REPEATS", 1)
+        patch.setattr("litestage.jobs.timing.FITS", 1)
+        yield
 
 
 @pytest.fixture

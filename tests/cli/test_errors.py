@@ -350,7 +350,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         "litestage",
         "evaluate",
         "--limit",
-        "8",
+        "4",
         "--out",
         "out",
     ]

@@ -99,8 +99,8 @@ def killed(arguments: list[str], out: Path) -> None:
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     litestage: Run, model: Path, lora: Path, tmp_path: Path
 ) -> None:
-    options = ["--model", str(model), "--recipe", str(lora), "--limit", "64", "--validation", "8"]
-    command = ["finetune", *options, "--checkpoint-every", "7", "--out"]
+    options = ["--model", str(model), "--recipe", str(lora), "--limit", "16", "--validation", "2"]
+    command = ["finetune", *options, "--checkpoint-every", "3", "--out"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     code, out, _ = litestage(*command, str(whole))
     assert code == 0
@@ -110,13 +110,13 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert litestage(*command, str(cut))[0] == 0
     assert (cut / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
     first, second = (json.loads((out / "training.json").read_text()) for out in (whole, cut))
-    assert (first["curve"], first["steps"], first["adapter"]) == (second["curve"], 64, True)
+    assert (first["curve"], first["steps"], first["adapter"]) == (second["curve"], 16, True)
     assert not (cut / CHECKPOINT).exists()
     assert "Generated dev accuracy" in (cut / "training.svg").read_text()
 
 
 def test_two_processes_learn_what_one_does(litestage: Run, model: Path, lora: Path, tmp_path: Path) -> None:
-    options = ["--model", str(model), "--recipe", str(lora), "--limit", "12", "--validation", "4", "--device", "cpu"]
+    options = ["--model", str(model), "--recipe", str(lora), "--limit", "8", "--validation", "1", "--device", "cpu"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert litestage("finetune", *options, "--out", str(one))[0] == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
@@ -124,7 +124,7 @@ def test_two_processes_learn_what_one_does(litestage: Run, model: Path, lora: Pa
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout.count("The adapter is in") == 1, "one of them talks"
     first, second = (json.loads((out / "training.json").read_text()) for out in (one, two))
-    assert first["steps"] == second["steps"] == 12
+    assert first["steps"] == second["steps"] == 8
     assert [point["loss"] for point in second["curve"]] == pytest.approx(
         [point["loss"] for point in first["curve"]], rel=1e-3
     )
@@ -244,7 +244,7 @@ HEALING = LORA.replace("epochs = 4\nbatch_size = 4", "steps = 12\nbatch_size = 8
 def test_healing_teaches_a_model_to_live_with_its_plan(plan: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "healing.toml", tmp_path / "healed"
     recipe.write_text(HEALING)
-    options = TrainingOptions(recipe=str(recipe), model=EMBEDDED, plan=str(plan), limit=200, validation=24)
+    options = TrainingOptions(recipe=str(recipe), model=EMBEDDED, plan=str(plan), limit=96, validation=24)
     report = finetune(options, out)
     before = load(model=EMBEDDED)
     questions = before.questions("dev", 24)
@@ -270,7 +270,7 @@ def test_a_set_by_hand_is_healed_as_well(tmp_path: Path) -> None:
     recipe, out = tmp_path / "healing.toml", tmp_path / "healed"
     recipe.write_text(HEALING)
     by_hand = ("recall=3.attention,7.ffn", "summary=5.ffn")
-    finetune(TrainingOptions(recipe=str(recipe), model=EMBEDDED, skip=by_hand, limit=16, validation=0, epochs=1), out)
+    finetune(TrainingOptions(recipe=str(recipe), model=EMBEDDED, skip=by_hand, limit=4, validation=0, epochs=1), out)
     kept = load(model=EMBEDDED, adapter=str(out)).load_plan(out)
     assert {name: sorted(map(str, stage.schedule.at(0))) for name, stage in kept.stages.items()} == {
         "recall": ["3.attention", "7.ffn"],
@@ -299,7 +299,7 @@ def test_an_adapter_learns_on(plan: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "lora.toml"
     recipe.write_text(LORA)
     first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other"
-    some = TrainingOptions(recipe=str(recipe), model=EMBEDDED, limit=16, validation=0, epochs=1)
+    some = TrainingOptions(recipe=str(recipe), model=EMBEDDED, limit=8, validation=0, epochs=1)
     finetune(some, first)
     own = load_model(EMBEDDED, device="cpu").tokenizer
     own.chat_template = "{{ messages[-1].content }}"

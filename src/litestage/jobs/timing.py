@@ -30,6 +30,8 @@ TRUSTED = 0.05
 FITS = 2
 """Fits at most."""
 GREEDY = EvaluateOptions()
+REPEATS = 7
+"""Times that each forward is timed, after one that warms up."""
 
 
 def cost_model(session: Session, traces: Sequence[Trace], questions_at_once: int = 1) -> CostModel:
@@ -41,7 +43,7 @@ def cost_model(session: Session, traces: Sequence[Trace], questions_at_once: int
 
     def fitted() -> CostModel:
         session.settle()
-        session.progress.start(f"timing {session.cluster.price_on or 'this machine'}", 8)
+        session.progress.start(f"timing {session.cluster.price_on or 'this machine'}", REPEATS + 1)
         on_progress = None if session.cluster.price_on else lambda done, of: session.progress.advance()
         threads, times = session.timed(partial(time_forwards, rows, contexts, prefills, on_progress))
         return fit(times, session.conditions_at(threads))
@@ -88,7 +90,7 @@ def time_forwards(
     """Forwards of these sizes timed where the engine is, and with how many threads: the best for decoding."""
     threads = fewest_threads(rows[-1], contexts[-1], engine)
     with torch_threads(threads):
-        return threads, time_passes(engine, rows, contexts, prefills, on_progress=on_progress)
+        return threads, time_passes(engine, rows, contexts, prefills, REPEATS, on_progress=on_progress)
 
 
 def best_threads(session: Session, rows: int, context: int) -> int:

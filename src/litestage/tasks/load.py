@@ -111,7 +111,7 @@ def _frozen(content: object) -> object:
 def _with_examples(task: Task, examples: object, path: Path) -> Task:
     """The task with worked examples written like questions in a JSONL file, or with those of the embedded set."""
     if examples == "embedded:everyday":
-        rows: list[Any] = EMBEDDED["everyday"]("train")[EXAMPLES_OF_EVERYDAY]
+        rows: list[Any] = EMBEDDED["everyday"]("train", EXAMPLES_OF_EVERYDAY.stop)[EXAMPLES_OF_EVERYDAY]
     elif isinstance(examples, list):
         rows = examples
     else:

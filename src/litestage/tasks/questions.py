@@ -20,7 +20,7 @@ T = TypeVar("T")
 Split = Literal["train", "dev", "test", "certify"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 REQUIRED = ("id", "question", "choices", "answer")
-EMBEDDED: Mapping[str, Callable[[Split], list[dict[str, Any]]]] = {"everyday": everyday.questions}
+EMBEDDED: Mapping[str, Callable[[Split, int | None], list[dict[str, Any]]]] = {"everyday": everyday.questions}
 
 Entry = tuple[str, object]
 """Where a question stands, as a message names it, and what stands there."""
@@ -31,7 +31,7 @@ def load_questions(task: Task, split: str, data: str | Path | None = None, limit
 
     ``data`` is a folder with ``{split}.jsonl``, one ``.jsonl`` file, ``hub:NAME`` or ``embedded:NAME``; None takes the
     task's own source. A field that is called like a stage holds that stage's training target; further scalar fields go
-    to ``extra``. The whole split is checked, whatever the limit. Raises `OptionError` for a split, limit or source that
+    to ``extra``. A file is checked whole, whatever the limit. Raises `OptionError` for a split, limit or source that
     cannot be, and `DataError` that names file, line and field.
     """
     split = _split(split)
@@ -40,7 +40,7 @@ def load_questions(task: Task, split: str, data: str | Path | None = None, limit
     source = data if data is not None else task.questions
     if source is None:
         raise OptionError(f"Task {task.name} has no questions of its own. Give some with --data DIR.")
-    questions = _questions(_entries(str(source), split), task)
+    questions = _questions(_entries(str(source), split, limit), task)
     if not questions:
         raise DataError(f"{source} has no {split} questions: it is empty. Put one JSON object on each line.")
     return questions[:limit]
@@ -81,10 +81,11 @@ def _split(split: str) -> Split:
     raise OptionError(f"--split {split} is not known.{did_you_mean(split, SPLITS)} Choose {', '.join(SPLITS)}.")
 
 
-def _entries(source: str, split: Split) -> Iterable[Entry]:
+def _entries(source: str, split: Split, limit: int | None) -> Iterable[Entry]:
+    """All of a split; of what is written as it is asked for, so many."""
     kind, _, name = source.partition(":")
     if kind == "embedded":
-        rows = _named(EMBEDDED, source, name)(split)
+        rows = _named(EMBEDDED, source, name)(split, limit)
     elif kind == "hub":
         hub_set = _named(HUB, source, name)
         if split not in hub_set.splits:
