@@ -92,18 +92,16 @@ def test_whatever_the_schema_allows_is_answered_as_it_says(server: Served) -> No
 
 def test_the_dashboard_reads_metrics_that_there_are(server: Served) -> None:
     """Each query of the Grafana file names series and labels of this server, and the file has what Grafana imports."""
-    server.ask(model="everyday:fast")
     dashboard = json.loads((Path(__file__).parents[2] / "docs" / "examples" / "grafana.json").read_text())
-    names = {line.split("{")[0].split(" ")[0] for line in server.http.get("/metrics").text.splitlines()}
     kinds = set(re.findall(r"# TYPE (\w+)", server.http.get("/metrics").text))
     assert dashboard["schemaVersion"] >= 39
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == 10
     for panel in dashboard["panels"]:
         assert panel["datasource"]["uid"] == "${datasource}"
         for target in panel["targets"]:
-            asked = set(re.findall(r"litestage_\w+", target["expr"]))
+            asked = {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"litestage_\w+", target["expr"])}
             assert asked
-            assert asked <= names | kinds, asked - names - kinds
+            assert asked <= kinds
             assert target["expr"].count("(") == target["expr"].count(")")
 
 
