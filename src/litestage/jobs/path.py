@@ -44,11 +44,11 @@ class Questions:
 
         Without ``given`` questions the search takes as many as the session was asked for.
         """
+        if split == "certify":
+            raise OptionError("--split certify: these questions are for certificates alone. Search on dev.")
         every = session.questions(split) if given is None else list(given)
         limit = session.data.limit if given is None else None
         own = has_certify_questions(session.task, session.data.data)
-        if split == "certify":
-            raise OptionError("--split certify: these questions are for certificates alone. Search on dev.")
         pool = session.questions("certify") if own else every
         count = len(pool) if own and certify is None else _count(0.5 if certify is None else certify, len(pool))
         held = pool[:count] if own else pool[-count:]

@@ -1,0 +1,102 @@
+"""A search for a path on the embedded model, small: what is granted, refused, kept and priced again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from litestage.core import DataError, OptionError, Plan
+from litestage.engine import TorchEngine
+from litestage.evaluation import questions_hash
+from litestage.jobs.options import PriceOptions, SearchSettings
+from litestage.jobs.path import FoundPath, Questions, find_path
+from litestage.jobs.price import price_search
+from litestage.jobs.session import Session
+
+SETTINGS = SearchSettings(max_drop=25, step=6, certify=60, compensation=("none",), levers=("exit",))
+
+
+def questions_of(session: Session, certify: float = 60) -> Questions:
+    return Questions.of(session, "dev", certify).first(24, None)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("path")
+
+
+@pytest.fixture(scope="module")
+def found(session: Session, out: Path) -> FoundPath:
+    return find_path(session.at(out), SETTINGS, questions_of(session))
+
+
+def test_the_plan_is_the_last_one_granted_and_keeps_its_certificate(found: FoundPath, out: Path) -> None:
+    told = found.plan.certificate
+    assert told is not None
+    assert told.granted
+    assert told.epsilon == 25
+    assert found.search.chosen is not None
+    granted = [plan.certificate is not None and plan.certificate.granted for plan in found.search.plans]
+    assert granted[: found.search.chosen + 1] == [True] * (found.search.chosen + 1)
+    assert not any(granted[found.search.chosen + 1 :])
+    assert Plan.from_pretrained(out) == found.plan
+    assert found.search.plan is not None
+    assert found.plan.stages["analysis"].schedule.num_skipped == found.search.plan.skipped["analysis"]
+
+
+def test_no_question_of_the_certificate_was_searched_on(session: Session, found: FoundPath) -> None:
+    questions = questions_of(session)
+    assert not {one.id for one in questions.search} & {one.id for one in questions.certify}
+    assert found.plan.certificate is not None
+    if found.plan.certificate.n == len(questions.certify):
+        assert found.plan.certificate.questions == questions_hash(one.id for one in questions.certify)
+    assert found.plan.evidence["questions"] == questions_hash(one.id for one in questions.search)
+
+
+def test_the_same_search_goes_on_where_it_was_and_finds_the_same(
+    session: Session, found: FoundPath, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = session.at(out)
+
+    def no_more(*_: object, **__: object) -> int:
+        raise AssertionError("something was decoded again")
+
+    monkeypatch.setattr(TorchEngine, "add", no_more)
+    assert find_path(again, SETTINGS, questions_of(session)).search == found.search
+    with pytest.raises(OptionError, match="its levers is"):
+        find_path(again, SearchSettings(max_drop=25, step=6, certify=60, compensation=("none",)), questions_of(session))
+
+
+def test_a_finished_search_is_priced_again_without_decoding(
+    session: Session, found: FoundPath, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TorchEngine, "add", None)
+    prices = price_search(session.at(None), out)
+    assert [plan.name for plan in prices.plans] == ["full", *(str(i + 1) for i in range(len(found.search.plans)))]
+    assert [plan.chosen for plan in prices.plans].index(True) == (found.search.chosen or 0) + 1
+    assert prices.plans[0].speedup == 1
+    together = price_search(session.at(None), out, PriceOptions(batch_size=4))
+    assert together.questions_at_once == 4
+    assert len(together.plans) == len(prices.plans)
+    work = json.loads((out / "work.json").read_text())
+    assert not any(text in (out / "work.json").read_text() for text in ("prompt_ids", "token_ids"))
+    assert len(work["full"]["questions"]) == 24
+    with pytest.raises(DataError, match="No counted work"):
+        price_search(session.at(None), found.plan.save_pretrained(out / "bare").parent)
+
+
+def test_questions_for_the_certificate_are_the_end_of_dev_where_there_is_no_split_for_them(session: Session) -> None:
+    given = session.questions("dev", 10)
+    own = Questions.of(session, "dev", 100, given)
+    assert (own.certified.name, len(own.certify), len(own.search)) == ("certify", 100, 10)
+    session = session.at(None)
+    session.data = session.data.__class__(data="somewhere")
+    shared = Questions.of(session, "dev", 0.4, given)
+    assert [one.id for one in shared.search] == [one.id for one in given[:6]]
+    assert [one.id for one in shared.certify] == [one.id for one in given[6:]]
+    with pytest.raises(OptionError, match="none are left to search on"):
+        Questions.of(session, "dev", 10, given)
+    with pytest.raises(OptionError, match="for certificates alone"):
+        Questions.of(session, "certify", None)
