@@ -39,7 +39,7 @@ def test_each_rung_has_all_below_it_and_texts_stay_the_same_up_to_the_plan(tmp_p
         assert rung["low"] <= rung["ratio"] <= rung["high"]
         assert rung["paired"]["n"] == found["questions"] == 1
     drawn = (tmp_path / "ladder.svg").read_text()
-    assert all(f"{rung['adds']}" in drawn for rung in rungs[1:])
+    assert all(f"+ {rung['name']}" in drawn for rung in rungs[1:])
     assert json.loads((tmp_path / "ladder.json").read_text()) == found
 
 
