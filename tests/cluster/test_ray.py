@@ -97,7 +97,7 @@ def test_a_worker_killed_and_a_node_removed_in_mid_search_change_no_byte_of_the_
     ray_cluster: Any, alone: Session, tmp_path: Path
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    settings = SearchSettings(max_drop=20, step=8)
+    settings = SearchSettings(preset="paper", max_drop=20, step=8)
     search(alone.at(whole), settings)
     broken.mkdir()
     (broken / LATENCY_FILE).write_bytes((whole / LATENCY_FILE).read_bytes())  # two fits of one machine differ
