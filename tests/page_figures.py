@@ -248,8 +248,8 @@ def faults(page: Mapping[str, Any]) -> Iterator[str]:
 def rows(text: str) -> Iterator[tuple[str, str]]:
     """The rows of a page's tables, with the heading that they stand under; without their own headings."""
     heading = ""
-    below = [*text.splitlines()[1:], ""]
-    for line, next_ in zip(text.splitlines(), below, strict=True):
+    shown_lines = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE).splitlines()
+    for line, next_ in zip(shown_lines, [*shown_lines[1:], ""], strict=True):
         if line.startswith("#"):
             heading = line.lstrip("# ").strip()
         elif line.startswith("|") and not next_.startswith("| --"):
