@@ -35,6 +35,7 @@ OWN_DEFAULTS = {
     "bench decode": {"--model": "smollm2-135m"},
     "bench drop-in": {"--model": "smollm2-135m"},
     "bench pipeline": {"--split": "test", "--limit": 16},
+    "bench drafts": {"--split": "test", "--limit": 60},
     "bench accuracy": {"--split": "test"},
     "bench search": {"--limit": 20, "--step": 4},
     "bench memory": {"--split": "test", "--limit": 100},
