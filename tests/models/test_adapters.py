@@ -301,9 +301,13 @@ def test_tensors_that_do_not_fit_are_refused_by_name(models: Any, tmp_path: Path
 
 MORE: list[tuple[str, Any, bool]] = [
     ("llama", lora(modules_to_save=["embed_tokens", "lm_head"]), False),
+    ("llama", lora(modules_to_save=["embed_tokens", "lm_head"]), True),
     ("llama", lora(), True),
     ("llama", lora("embed_tokens", "lm_head"), True),
     ("llama-tied", lora(modules_to_save=["embed_tokens", "lm_head"]), False),
+    ("llama-tied", lora(modules_to_save=["embed_tokens", "lm_head"]), True),
+    ("llama-tied", lora(modules_to_save=["embed_tokens"]), True),
+    ("llama-tied", lora(modules_to_save=["embed_tokens"], ensure_weight_tying=True), True),
     ("llama-tied", lora(), True),
     ("llama-tied", lora("embed_tokens"), True),
 ]
@@ -328,6 +332,17 @@ def test_an_adapter_that_brings_its_embedding_and_head_brings_its_tokens(
     got = tiny.logits_of(model, [one % 300 for one in IDS], AT)
     assert got.shape[-1] == count
     torch.testing.assert_close(got, expected, atol=5e-4, rtol=1e-3)
+
+
+def test_an_embedding_that_is_stored_twice_is_stored_alike(models: Any, tmp_path: Path) -> None:
+    grown = tiny.transformers_model("llama")
+    grown.resize_token_embeddings(330)
+    adapted = get_peft_model(grown, lora(modules_to_save=["embed_tokens", "lm_head"]))
+    adapted.save_pretrained(str(tmp_path), save_embedding_layers=True)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    weights["base_model.model.lm_head.modules_to_save.weight"][3, 2] += 1
+    save_file(weights, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    refused(models("llama"), tmp_path, r"lm_head.modules_to_save.weight: it differs from .*lm_head.weight")
 
 
 def test_the_tokenizer_of_an_adapter_is_the_one_it_learnt_with(models: Any, tmp_path: Path) -> None:

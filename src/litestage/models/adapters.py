@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from litestage.models.folder import (
     read_json,
     size,
     tensors_in,
+    values_in,
 )
 from litestage.models.hub import NO_CODE, fetch, first_line
 from litestage.models.ledger import Ledger
@@ -167,6 +169,9 @@ def _enter_tensors(ledger: Ledger, place: Path, config: PretrainedConfig) -> Non
     stored = stored_in(place)
     expected, own = _expected(ledger.source, place, _grown(config, vocabulary(stored, config)))
     for name, tensor in stored.items():
+        if (twin := _TWIN.fullmatch(name)) and f"{twin['layer']}.weight" in stored.keys() & expected.keys():
+            ledger.add("tensor", name, *_of_twin(place, twin))
+            continue
         should = expected.get(name) or own.get(name.replace(".base_layer.", "."))
         ledger.add("tensor", name, *_of_tensor(name, tensor, should))
     for name in expected:
@@ -175,7 +180,27 @@ def _enter_tensors(ledger: Ledger, place: Path, config: PretrainedConfig) -> Non
 
 
 def stored_in(place: Path) -> dict[str, Stored]:
-    return dict(tensors_in(next(place / name for name in WEIGHTS if (place / name).is_file())))
+    return dict(tensors_in(_weights_file(place)))
+
+
+def _weights_file(place: Path) -> Path:
+    return next(place / name for name in WEIGHTS if (place / name).is_file())
+
+
+_TWIN = re.compile(
+    r"(?P<layer>base_model\.model\.(model\.embed_tokens|lm_head))\.(?P<which>modules_to_save|original_module)\.weight"
+)
+"""Further names that peft writes beside ``layer.weight`` where it saves an embedding or a head that was resized and
+then trained whole (``modules_to_save``)."""
+
+
+def _of_twin(place: Path, twin: re.Match[str]) -> tuple[Any, str]:
+    if twin["which"] == "original_module":
+        return "harmless", "it is the model's own weight, which the trained one replaces"
+    trained, again = values_in(_weights_file(place), (f"{twin['layer']}.weight", twin.string))
+    if torch.equal(trained, again):
+        return "harmless", f"it is {twin['layer']}.weight once more"
+    return "refused", f"it differs from {twin['layer']}.weight, which ought to be the same weight. Save it again."
 
 
 _ENDS = [
@@ -281,8 +306,9 @@ def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -
     with _sentence(adapter), warnings.catch_warnings():  # peft asks transformers under an old name
         warnings.simplefilter("ignore", FutureWarning)
         adapted: Any = PeftModel.from_pretrained(model, str(place), is_trainable=learning)
-    adapted.keeps_embedding = any(name in stored for names in _ENDS for name in names) and not any(
-        isinstance(layer, ModulesToSaveWrapper) for layer in (model.get_input_embeddings(), model.lm_head)
+    adapted.keeps_embedding = any(
+        any(name in stored for name in names) and not isinstance(layer, ModulesToSaveWrapper)
+        for names, layer in zip(_ENDS, (model.get_input_embeddings(), model.lm_head), strict=True)
     )
     return adapted
 

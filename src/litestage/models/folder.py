@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -280,6 +280,15 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
             if not file.is_file():
                 raise ModelError(f"{file} is named by {place.name}, but is not there. Copy or fetch it.")
     return dict(entry for file in files for entry in tensors_in(file))
+
+
+def values_in(file: Path, names: Iterable[str]) -> list[torch.Tensor]:
+    """Some tensors of one file."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as content:
+            return [content.get_tensor(name) for name in names]
+    whole = torch.load(file, map_location="cpu", weights_only=True)
+    return [whole[name] for name in names]
 
 
 def tensors_in(file: Path) -> Iterator[tuple[str, Stored]]:
