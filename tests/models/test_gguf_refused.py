@@ -113,6 +113,8 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "no heads": ("llama", key("attention.head_count", 0), r"llama.attention.head_count: it is no size"),
     "more blocks": ("llama", key("block_count", 1_000_000), r"block_count: it is 1000000, and the file holds 4"),
     "a base that is a word": ("llama", key("rope.freq_base", "high"), r"rope.freq_base: it is high, and a number"),
+    "no scale of scores": ("granite", key("attention.scale", None), r"lacks the key granite.attention.scale"),
+    "scores of nothing": ("granite", key("attention.scale", 0.0), r"granite.attention.scale: it is 0"),
     "no logit scale": ("granite", key("logit_scale", None), r"lacks the key granite.logit_scale"),
     "sizes of no model": ("llama", key("attention.head_count", 5), r"sizes that .* names make no llama model: .*heads"),
     "sizes of another": ("llama", key("feed_forward_length", 64), r"blk.0.ffn_gate.weight: has the shape \[48, 32\]"),
@@ -266,6 +268,34 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
     path = contents(source("llama")).write(tmp_path / "model.gguf")
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ModelError, match=r"model.gguf is no GGUF file, or is cut short or damaged"):
+        load_model(str(path), device="cpu")
+
+
+def moved(content: bytes) -> bytes:
+    """A tensor where the first one lies."""
+    at = content.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 2 * 8 + 4
+    return content[:at] + bytes(8) + content[at + 8 :]
+
+
+def fewer(content: bytes) -> bytes:
+    """One tensor less is told than there is."""
+    return content[:8] + (int.from_bytes(content[8:16], "little") - 1).to_bytes(8, "little") + content[16:]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (moved, r"holds the tensor blk.0.attn_q.weight at byte \d+, and it belongs at \d+"),
+        (fewer, r"goes on for \d+ bytes behind its last tensor"),
+        (lambda content: content + bytes(100), r"goes on for \d+ bytes behind its last tensor"),
+    ],
+)
+def test_tensors_that_do_not_lie_one_behind_the_other_are_refused(
+    tmp_path: Path, change: Callable[[bytes], bytes], sentence: str
+) -> None:
+    path = contents(source("llama")).write(tmp_path / "model.gguf")
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ModelError, match=sentence):
         load_model(str(path), device="cpu")
 
 

@@ -24,7 +24,7 @@ class Architecture:
     assumed: Mapping[str, Any] = field(default_factory=dict)
     """Of the config, where the file does not say otherwise."""
     required: tuple[str, ...] = ()
-    """Constants that must be in the file."""
+    """Constants that must be in the file: programs disagree on what stands in for them."""
     window_type: str | None = None
     """The ``model_type`` of a file with ``attention.sliding_window``; None refuses such a file."""
     window_pattern: int | None = None
@@ -59,7 +59,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "attention.scale": "attention_multiplier",
             "logit_scale": "logits_scaling",
         },
-        required=("logit_scale",),
+        required=("attention.scale", "logit_scale"),
         rope_factors=(FREQUENCIES, SHORT, LONG),
     ),
     "phi3": Architecture(

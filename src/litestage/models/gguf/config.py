@@ -72,7 +72,7 @@ def read_config(account: Account, architecture: Architecture, tokens: dict[str, 
             "tie_word_embeddings": "output.weight" not in account.file.tensors,
         }
     )
-    settings |= _constants(account, architecture, head_size)
+    settings |= _constants(account, architecture)
     if architecture.scales_scores:
         wide = sizes["num_hidden_layers"] == architecture.wide_at
         settings["query_pre_attn_scalar"] = width // heads if wide else head_size
@@ -140,16 +140,16 @@ def embedding_rows(account: Account) -> int:
     return embedding.shape[0]
 
 
-def _constants(account: Account, architecture: Architecture, head_size: int) -> dict[str, float | None]:
+def _constants(account: Account, architecture: Architecture) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for key, name in architecture.constants.items():
         value = account.use(account.file.own(key), name, "a number")
         if value or (value is not None and key.endswith("softcapping")):
             found[name] = float(value) or None
+        elif key in architecture.required and value is None:
+            account.lack("key", account.file.own(key), "it scales what this family makes. Fetch a newer conversion.")
         elif key in architecture.required:
-            account.lack("key", account.file.own(key), "it scales what this family makes.")
-    if "attention.scale" in architecture.constants:
-        found.setdefault(architecture.constants["attention.scale"], head_size**-0.5)
+            account.stop(account.file.own(key), "it is 0, and it scales what this family makes.")
     turns = account.use(account.file.own("rope.scaling.finetuned"), "Granite's switch of rotation", "yes or no")
     if architecture.model_type == "granite" and turns is not None and not turns:
         account.refuse(account.file.own("rope.scaling.finetuned"), "it turns no positions, which Granite's models do.")

@@ -230,7 +230,28 @@ def _reader(path: Path) -> Any:
         raise ModelError(f"{path} is no GGUF file, or is cut short or damaged{said}. Fetch it again.") from None
     if reader.endianess == GGUFEndian.BIG:
         raise ModelError(f"{path} has its bytes in big-endian order; litestage reads little-endian files.")
+    _check_places(path, reader)
     return reader
+
+
+def _check_places(path: Path, reader: Any) -> None:
+    """Each tensor begins where the one before it ends, and the file ends with the last, up to padding."""
+    if not reader.tensors:
+        return
+    end = begin = int(reader.data_offset)
+    for one in reader.tensors:
+        if one.data_offset != begin:
+            raise ModelError(
+                f"{path} holds the tensor {one.name} at byte {one.data_offset}, and it belongs at {begin}, behind the "
+                "one before it: the file is damaged. Fetch it again."
+            )
+        end = begin + int(one.n_bytes)
+        begin = end + -end % int(reader.alignment)
+    if (left := path.stat().st_size - end) > int(reader.alignment):
+        raise ModelError(
+            f"{path} goes on for {left} bytes behind its last tensor, {reader.tensors[-1].name}: it holds more than it "
+            "says, so it is damaged. Fetch it again."
+        )
 
 
 def can_unpack(kind: GGMLQuantizationType) -> bool:
