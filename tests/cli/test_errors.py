@@ -271,7 +271,7 @@ def test_ctrl_c_is_130(litestage: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("litestage.cli.options.open_session", interrupted)
+    monkeypatch.setattr("litestage.cli.spelling.open_session", interrupted)
     code, _, err = litestage("evaluate", "--limit", "2")
     assert code == 130
     assert err == "What was done is kept: run the same command again to go on. litestage: stopped."

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from litestage.benchmarks import options as of_benchmarks
 from litestage.cli import app
-from litestage.cli.options import Taken, as_typed, spelled_out
+from litestage.cli.spelling import Taken, as_typed, spelled_out
 from litestage.core import MeanConfidence, OptionError
 from litestage.jobs import options as of_jobs
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, Options, flag_of, hint_of

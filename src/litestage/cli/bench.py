@@ -15,7 +15,7 @@ from litestage.benchmarks.options import (
     MemoryBenchOptions,
     PipelineBenchOptions,
 )
-from litestage.cli import options as o
+from litestage.cli import spelling as o
 from litestage.cli.command import Command, Group
 from litestage.cli.console import ERR, OUT, Bars
 from litestage.core.errors import LitestageError

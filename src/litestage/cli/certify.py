@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from litestage.cli import options as o
+from litestage.cli import spelling as o
 from litestage.cli.console import ERR, OUT, Bars
 from litestage.core.errors import OptionError
 from litestage.jobs.options import (

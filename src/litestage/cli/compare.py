@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from litestage.cli import options as o
+from litestage.cli import spelling as o
 from litestage.cli.console import ERR, OUT, Bars
 from litestage.jobs.options import ClusterOptions, CompareOptions, DataOptions, ModelOptions, OutputOptions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from litestage.cli import options as o
+from litestage.cli import spelling as o
 from litestage.cli.console import ERR, OUT, Bars
 from litestage.jobs.options import (
     ClusterOptions,

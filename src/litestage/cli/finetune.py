@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from litestage.cli import options as o
+from litestage.cli import spelling as o
 from litestage.cli.console import OUT, Bars
 from litestage.jobs.options import OutputOptions, TrainingOptions
 

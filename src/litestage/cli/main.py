@@ -29,7 +29,7 @@ from litestage.cli import (
 )
 from litestage.cli.command import Command, Group, where_help_is
 from litestage.cli.console import ERR
-from litestage.cli.options import spelled_out
+from litestage.cli.spelling import spelled_out
 from litestage.core.errors import LitestageError
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

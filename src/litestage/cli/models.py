@@ -68,7 +68,7 @@ def check(
 
     Example: [bold]litestage models check ./my-model --adapter ./my-adapter[/]
     """
-    from litestage.cli.options import quiet_transformers
+    from litestage.cli.spelling import quiet_transformers
     from litestage.models.check import check_adapter, check_model
 
     quiet_transformers()

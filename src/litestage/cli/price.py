@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from litestage.cli import options as o
+from litestage.cli import spelling as o
 from litestage.cli.console import OUT, Bars
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, PriceOptions
 

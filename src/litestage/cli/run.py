@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from litestage.cli import options as o
+from litestage.cli import spelling as o
 from litestage.cli.console import ERR, OUT
 from litestage.core.errors import OptionError
 from litestage.jobs.options import (

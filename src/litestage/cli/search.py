@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from litestage.cli import options as o
+from litestage.cli import spelling as o
 from litestage.cli.console import ERR, OUT, Bars
 from litestage.jobs.options import ClusterOptions, DataOptions, ModelOptions, OutputOptions, SearchSettings
 
