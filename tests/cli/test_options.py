@@ -37,7 +37,9 @@ OWN_DEFAULTS = {
     "bench pipeline": {"--split": "test", "--limit": 16},
     "bench drafts": {"--split": "test", "--limit": 60},
     "bench accuracy": {"--split": "test"},
-    "bench search": {"--limit": 20, "--step": 4},
+    "bench ladder": {"--split": "test", "--limit": 30},
+    "bench all": {"--split": "test"},
+    "bench search": {"--limit": 20, "--step": 4, "--max-drop": 1},
     "bench memory": {"--split": "test", "--limit": 100},
 }
 """Where a command's default is not the record's."""

@@ -143,7 +143,7 @@ class AllBenchOptions(Options):
         "Models whose steps and prefills are timed.",
         WHAT,
         read=names,
-        typed="random:smollm2-135m,random:tinyllama-1.1b",
+        typed="random:smollm2-135m, random:tinyllama-1.1b",
     )
     rows: tuple[int, ...] = option(
         (1, 8, 32), "N,...", "Rows that decode together.", WHAT, read=numbers(int), typed="1,8,32"

@@ -183,7 +183,7 @@ def everything(
     options: AllBenchOptions,
     output: OutputOptions,
 ) -> None:
-    """Check a machine's tokens, then time everything: for a GPU that is lent for ten minutes.
+    """Check a machine's tokens, then time everything in under ten minutes: one command settles a GPU.
 
     Example: [bold]litestage bench all --device cuda --out runs/gpu[/]
     """
