@@ -101,6 +101,14 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "yarn by DeepSeek": ("llama", yarn(("rope.scaling.yarn_log_multiplier", 0.1)), r"yarn_log_multiplier: "),
     "yarn of Phi-3": ("phi3", yarn(), r"phi3.rope.scaling.type: this family is not scaled by yarn"),
     "yarn with factors": ("llama, scaled as llama3", yarn(), r"rope_freqs.weight: scales frequencies"),
+    "longrope of another family": (
+        "qwen2",
+        lambda file: [
+            file.set("rope.scaling.type", "longrope"),
+            *(file.put_tensor(f"rope_factors_{name}.weight", np.ones(4)) for name in ("short", "long")),
+        ],
+        r"qwen2.rope.scaling.type: models of this family are not scaled by longrope",
+    ),
     "longrope without factors": ("llama", key("rope.scaling.type", "longrope"), r"scaling.type: longrope divides"),
     "a long Phi-3 without factors": (
         "phi3",
@@ -109,7 +117,12 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     ),
     "another packing": ("llama", general("general.quantization_version", 1), r"quantization_version: its numbers"),
     "no sizes": ("llama", key("embedding_length", None), r"lacks the key llama.embedding_length"),
-    "a size that is a word": ("llama", key("block_count", "four"), r"llama.block_count: it is four, and a number"),
+    "a size that is a word": (
+        "llama",
+        key("block_count", "four"),
+        r"llama.block_count: it is four, and a whole number",
+    ),
+    "heads with a point": ("llama", key("attention.head_count", 4.0), r"head_count: it is 4.0, and a whole number"),
     "no heads": ("llama", key("attention.head_count", 0), r"llama.attention.head_count: it is no size"),
     "more blocks": ("llama", key("block_count", 1_000_000), r"block_count: it is 1000000, and the file holds 4"),
     "a base that is a word": ("llama", key("rope.freq_base", "high"), r"rope.freq_base: it is high, and a number"),
@@ -318,6 +331,7 @@ def test_parts_that_do_not_make_a_whole_are_refused(tmp_path: Path) -> None:
 def test_a_vocabulary_without_an_end_is_refused(tmp_path: Path) -> None:
     file = contents(tiny.transformers_model("llama"))
     file.keys["tokenizer.ggml.token_type"][tiny.tokenizer().eos_token_id] = 1
-    file.put("tokenizer.ggml.eos_token_id", None)
+    for name in ("bos", "eos", "padding"):
+        file.put(f"tokenizer.ggml.{name}_token_id", None)
     with pytest.raises(ModelError, match="names no end-of-sequence token"):
         load_model(str(file.write(tmp_path / "model.gguf")), device="cpu")

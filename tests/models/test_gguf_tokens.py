@@ -33,9 +33,11 @@ TEXTS = [
 texts = st.text(st.sampled_from("abcXYZ 123\n\t'sé\u0301.,/!🦙京ß"), max_size=40)
 
 
-def write(tmp_path: Path, **keys: Any) -> Path:
-    """A file of the tiny model with other ``tokenizer.ggml`` keys."""
+def write(tmp_path: Path, special: int | None = None, **keys: Any) -> Path:
+    """A file of the tiny model with other ``tokenizer.ggml`` keys, and one more ``special`` token."""
     file = contents(tiny.transformers_model("llama"))
+    if special is not None:
+        file.keys["tokenizer.ggml.token_type"][special] = int(TokenType.CONTROL)
     for key, value in keys.items():
         file.put(f"tokenizer.ggml.{key}", value)
     return file.write(tmp_path / "model.gguf")
@@ -59,7 +61,7 @@ BEGINS = [
 def test_a_text_begins_with_bos_where_the_vocabulary_has_it_so(
     tmp_path: Path, keys: dict[str, Any], begins: bool
 ) -> None:
-    engine = TorchEngine(load(write(tmp_path, bos_token_id=7, **keys)))
+    engine = TorchEngine(load(write(tmp_path, special=7, bos_token_id=7, **keys)))
     plain = tuple(tiny.tokenizer()("A stone")["input_ids"])
     assert engine.encode("A stone") == ((7, *plain) if begins else plain)
 
@@ -74,7 +76,7 @@ def test_ends_of_turns_and_messages_end_texts(tmp_path: Path) -> None:
     prompt = tiny.prompt(21)
     whole = tiny.generate_by_transformers("llama", prompt, 12)
     for key in ("eot_token_id", "eom_token_id"):
-        model = load(write(tmp_path, **{key: whole[1]}))
+        model = load(write(tmp_path, whole[1], **{key: whole[1]}))
         assert model.eos_ids == (tiny.tokenizer().eos_token_id, whole[1])
         (got,) = TorchEngine(model).generate(tiny.requests([prompt], max_new_tokens=12))
         assert got.token_ids == whole[: whole.index(whole[1]) + 1]
@@ -316,8 +318,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an id beyond": ({"eot_token_id": 999}, r"tokenizer.ggml.eot_token_id: there is no token 999"),
     "a pad beyond": ({"padding_token_id": 999}, r"tokenizer.ggml.padding_token_id: there is no token 999"),
     "bos without one": ({"bos_token_id": None, "add_bos_token": True}, r"lacks the key tokenizer.ggml.bos_token_id"),
+    "an ordinary end": ({"eos_token_id": 40}, r"tokenizer.ggml.eos_token_id: it is 40, .* an ordinary one"),
+    "an ordinary end of turn": ({"eot_token_id": 40}, r"tokenizer.ggml.eot_token_id: it is 40, .* an ordinary one"),
+    "a type of the future": ({"token_type": [1] * 319 + [9]}, r"tokenizer.ggml.token_type: 9, the type of the token"),
     "numbers for texts": ({"tokens": [1, 2, 3]}, r"tokenizer.ggml.tokens: it is \[1, 2, 3\], and a list of texts"),
-    "a text for a number": ({"eos_token_id": "end"}, r"eos_token_id: it is end, and a number"),
+    "a text for a number": ({"eos_token_id": "end"}, r"eos_token_id: it is end, and a whole number"),
     "a list for a text": ({"pre": ["gpt-2"]}, r"tokenizer.ggml.pre: it is \['gpt-2'\], and a text"),
     "a space": ({"add_space_prefix": True}, r"tokenizer.ggml.add_space_prefix: "),
     "squeezed spaces": ({"remove_extra_whitespaces": True}, r"remove_extra_whitespaces: spaces"),

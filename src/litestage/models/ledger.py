@@ -46,7 +46,8 @@ class Ledger:
         first, others = wrong[0], len(wrong) - 1
         verb = "lacks" if first.verdict == "missing" else "holds"
         raise ModelError(
-            f"{self.source} {verb} the {first.kind} {first.name}: {first.why} So another model would run. "
+            f"{self.source} {verb} the {first.kind} {first.name}: {first.why} "
+            + ("" if first.verdict == "missing" else "So another model would run. ")
             + (f"There {'is 1' if others == 1 else f'are {others}'} more of this kind. " if others else "")
             + f"`litestage models check {self.source}` lists all that was read."
         )

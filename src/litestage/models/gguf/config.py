@@ -107,7 +107,8 @@ def _built(account: Account, kind: str, settings: dict[str, Any]) -> PretrainedC
 
 def _scalar(account: Account, key: str, why: str) -> Any:
     """A number; one for each block where all are the same."""
-    value = account.use(key, why, "a number, or one for each block")
+    number = "a number" if key.endswith("epsilon") else "a whole number"
+    value = account.use(key, why, f"{number}, or one for each block")
     if isinstance(value, list):
         if len(set(value)) != 1:
             account.refuse(key, "it differs from block to block, and all blocks of the families here are of one size.")

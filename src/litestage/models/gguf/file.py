@@ -99,6 +99,7 @@ FORMS: dict[str, Callable[[Any], bool]] = {
     "a list of texts": lambda value: _is_list(value, lambda one: isinstance(one, str)),
     "a list of numbers": lambda value: _is_list(value, _is_number),
     "a number, or one for each block": lambda value: _is_number(value) or _is_list(value, _is_number),
+    "a whole number, or one for each block": lambda value: _counts(value) or _is_list(value, _counts),
     "a number, or yes or no for each block": lambda value: (
         _is_number(value) or _is_list(value, lambda one: isinstance(one, bool | int))
     ),
@@ -203,10 +204,12 @@ def _parts(path: Path, source: str) -> list[Path]:
 def _check_count(file: GgufFile) -> None:
     """A renamed part would otherwise be half a model."""
     expected = file.value("split.tensors.count")
+    count = file.value("split.count")
+    parts = "1 part" if count == 1 else f"{count} parts"
     if expected is not None and expected != len(file.tensors):
         raise ModelError(
-            f"Model {file.source!r} was split into {file.value('split.count')} parts with {expected} tensors in all, "
-            f"and {len(file.tensors)} are here. Give the parts the names they had, which end in -00001-of-0000N.gguf."
+            f"Model {file.source!r} was split into {parts} with {expected} tensors in all, and "
+            f"{len(file.tensors)} are here. Give the parts the names they had, which end in -00001-of-0000N.gguf."
         )
 
 

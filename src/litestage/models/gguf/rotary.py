@@ -95,7 +95,11 @@ class Rotary:
 
     def _check_complete(self, kind: str, original: int) -> None:
         """Files of long contexts were once written without the factors that their models have."""
-        if kind == "longrope":
+        if kind == "longrope" and SHORT not in self.architecture.rope_factors:
+            self.account.refuse(
+                self.account.file.own("rope.scaling.type"), "models of this family are not scaled by longrope here."
+            )
+        elif kind == "longrope":
             why = f"longrope divides frequencies by {SHORT} and {LONG}, and they are not there."
             self.account.refuse(self.account.file.own("rope.scaling.type"), why)
         elif self.architecture.model_type == "phi3" and original < self.context:

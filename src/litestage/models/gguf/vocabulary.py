@@ -81,6 +81,8 @@ ENDS = {
     "eot_token_id": "ends a text (end of turn)",
     "eom_token_id": "ends a text (end of message)",
 }
+ORDINARY = (TokenType.NORMAL, TokenType.BYTE)
+"""Types of tokens that any text is made of: none of them is special."""
 ENDING_TEXTS = frozenset(
     {
         *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>"),
@@ -197,7 +199,8 @@ def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabula
     pre = _pre(account, byte_level)
     merges = _merges(account, tokens, types, byte_level)
     _note_unused(account)
-    ids = _special_ids(account, len(tokens))
+    named = {name: _token(account, key, f"the {name.upper()} token", tokens, types) for name, key in SPECIAL.items()}
+    ids = {name: number for name, number in named.items() if number is not None}
     begins = account.use(f"{PREFIX}add_bos_token", "whether a text begins with the BOS token", "yes or no")
     begins = (pre.begins if pre is not None else True) if begins is None else bool(begins)
     if begins and "bos" not in ids:
@@ -240,6 +243,8 @@ def _tokens(account: Account, rows: int) -> tuple[list[str], list[int]]:
     if len(set(tokens)) != len(tokens):
         twice = next(token for i, token in enumerate(tokens) if token in tokens[:i])
         account.refuse(f"{PREFIX}tokens", f"the token {twice!r} is there twice.")
+    if odd := next((one for one in zip(tokens, types, strict=False) if one[1] not in list(TokenType)), None):
+        account.refuse(f"{PREFIX}token_type", f"{odd[1]}, the type of the token {odd[0]!r}, is not known here.")
     return tokens, [*types, *[int(TokenType.NORMAL)] * len(tokens)][: len(tokens)]
 
 
@@ -316,28 +321,26 @@ def _chat_template(account: Account) -> str | dict[str, str] | None:
     return named | ({"default": default} if default else {}) if named else default
 
 
-def _special_ids(account: Account, count: int) -> dict[str, int]:
-    ids = {}
-    for name, key in SPECIAL.items():
-        value = account.use(f"{PREFIX}{key}", f"the {name.upper()} token", "a number")
-        if name == "pad" and value == NO_TOKEN:
-            continue
-        if value is not None and not 0 <= value < count:
-            account.refuse(f"{PREFIX}{key}", f"there is no token {value}: the file has {count}.")
-        elif value is not None:
-            ids[name] = int(value)
-    return ids
+def _token(account: Account, key: str, why: str, tokens: Sequence[str], types: Sequence[int]) -> int | None:
+    """The number of a token that has a task of its own, which must not be one that any text is made of."""
+    number: int | None = account.use(f"{PREFIX}{key}", why, "a whole number")
+    if number is None or (key == SPECIAL["pad"] and number == NO_TOKEN):
+        return None
+    if number >= len(tokens):
+        account.refuse(f"{PREFIX}{key}", f"there is no token {number}: the file has {len(tokens)}.")
+        return None
+    if types[number] in ORDINARY:
+        why = f"it is {number}, and by token_type that token, {tokens[number]!r}, is an ordinary one."
+        account.refuse(f"{PREFIX}{key}", why)
+    return number
 
 
 def _ends(account: Account, tokens: list[str], types: list[int], ids: Mapping[str, int]) -> tuple[int, ...]:
     """Those that keys name, and special tokens whose text says it, but for one that stands for unknown text."""
-    ends = [account.use(f"{PREFIX}{key}", why, "a number") for key, why in ENDS.items()]
-    for key, end in zip(ENDS, ends, strict=True):
-        if end is not None and not 0 <= end < len(tokens):
-            account.refuse(f"{PREFIX}{key}", f"there is no token {end}: the file has {len(tokens)}.")
+    ends = [_token(account, key, why, tokens, types) for key, why in ENDS.items()]
     by_text = [
         i
         for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) and token in ENDING_TEXTS and i != ids.get("unk")
     ]
-    return tuple(dict.fromkeys(int(i) for i in [*ends, *by_text] if i is not None))
+    return tuple(dict.fromkeys(i for i in [*ends, *by_text] if i is not None))
