@@ -248,6 +248,12 @@ def refused(model: Path, adapter: Path, sentence: str) -> None:
         ({"task_type": "SEQ_CLS"}, "task_type: it was trained for SEQ_CLS"),
         ({"peft_type": "FUTURE"}, "peft_type: adapters of the kind FUTURE are not supported. These are: ADALORA"),
         ({"lora_gain": 3}, "lora_gain: peft knows no such setting of LORA"),
+        ({"r": "4"}, "r: it is '4', and a whole number"),
+        ({"lora_alpha": None}, "lora_alpha: it is None, and a number"),
+        ({"bias": True}, "bias: it is True, and a text"),
+        ({"rank_pattern": None}, "rank_pattern: it is None, and names with a rank for each"),
+        ({"rank_pattern": {"q_proj": "x"}}, "rank_pattern: it is .*'q_proj': 'x'"),
+        ({"alpha_pattern": [1]}, r"alpha_pattern: it is \[1\], and names with a number for each"),
         ({"target_modules": ["nowhere"]}, "could not be put on this model: .*nowhere"),
     ],
 )

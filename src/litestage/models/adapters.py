@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,20 @@ REFUSED = {
     "lora_ga_config": "it belongs to weights that were changed by a gradient (LoRA-GA).",
 }
 """Keys of ``adapter_config.json`` that cannot be followed when they are set, and what they do."""
+
+
+def _is_pattern(value: Any, of: type | tuple[type, ...]) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, of) and not isinstance(one, bool) for one in value.values())
+
+
+FORMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "r": ("a whole number", lambda value: type(value) is int),
+    "lora_alpha": ("a number", lambda value: type(value) in (int, float)),
+    "bias": ("a text", lambda value: isinstance(value, str)),
+    "rank_pattern": ("names with a rank for each", lambda value: _is_pattern(value, (int, list))),
+    "alpha_pattern": ("names with a number for each", lambda value: _is_pattern(value, (int, float))),
+}
+"""What the values of some keys must be, where peft would go wrong on others without naming the key."""
 STARTS = (True, False, None, "gaussian", "eva", "olora", "pissa", "orthogonal", "mica")
 """Ways in which LoRA begins that leave the model's weights alone, or change them in a way that can be repeated."""
 
@@ -143,11 +157,18 @@ def _enter_keys(ledger: Ledger, content: Mapping[str, Any]) -> None:
         elif key in HARMLESS or key.endswith("dropout"):
             ledger.add("key", key, "harmless", HARMLESS.get(key, _TRAINING))
         elif key in known:
-            ledger.add("key", key, "used", f"read by peft, which merges {kind}")
+            ledger.add("key", key, *_of_form(key, value, kind))
         elif value is None:
             ledger.add("key", key, "harmless", "it has no value")
         else:
             ledger.add("key", key, "refused", f"peft knows no such setting of {kind}, and what it would do is unknown.")
+
+
+def _of_form(key: str, value: Any, kind: str) -> tuple[Any, str]:
+    form, fits = FORMS.get(key, ("", lambda value: True))
+    if fits(value) or (value is None and (kind, key) == ("ADALORA", "rank_pattern")):
+        return "used", f"read by peft, which merges {kind}"
+    return "refused", f"it is {value!r}, and {form} belongs there."
 
 
 def _of_kind(kind: str) -> tuple[Any, str]:
