@@ -21,6 +21,7 @@ from litestage.core import (
     NewToken,
     Prefill,
     Request,
+    Segment,
     SkipSchedule,
     StagePlan,
     SubLayer,
@@ -128,8 +129,9 @@ def test_what_full_depth_wrote_is_a_beginning_like_any_other(kind: str) -> None:
         assert used.generate(later) == TorchEngine(tiny.packed(kind)).generate(later)
         assert sum(work) == wanted
 
+    growing = SkipSchedule(segments=(Segment(), Segment(first_step=3, skipped={"1.ffn", "2.attention"})))
     continued(StagePlan(), 3)
-    continued(StagePlan(schedule=GROWING), 9 - 3 + 2)
+    continued(StagePlan(schedule=growing), 9 - 3 + 2)
     continued(StagePlan(schedule=SkipSchedule.fixed(["1.ffn"])), 9 + 2)
     continued(StagePlan(exit=MeanConfidence(window=200)), 3)
 

@@ -117,7 +117,9 @@ def test_a_changed_plan_has_no_certificate(session: Session, plan: Path) -> None
     promised = session.load_plan(plan).model_copy(update={"certificate": certify(Outcomes(0, 0, 400), 3)})
     assert plan_by_hand(promised, session.task, PlanOptions()).certificate == promised.certificate
     assert plan_by_hand(promised, session.task, PlanOptions(skip=("recall=1.ffn",))).certificate is None
-    assert plan_by_hand(promised, session.task, PlanOptions(exit=MeanConfidence())).certificate is None
+    rule = MeanConfidence(window=3, threshold=0.9)
+    rules = dict.fromkeys(session.task.stage_names, rule)
+    assert plan_by_hand(promised, session.task, PlanOptions(exit=rule), rules).certificate is None
 
 
 def test_questions_that_chose_the_plan_promise_nothing(litestage: Run, plan: Path) -> None:

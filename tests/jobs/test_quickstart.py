@@ -74,7 +74,7 @@ def test_the_plan_runs_where_it_belongs_alone(session: Session, out: Path) -> No
 
 
 def test_a_folder_with_another_search_is_refused(session: Session, out: Path) -> None:
-    with pytest.raises(OptionError, match=r"holds another search \(its max_drop is 10.0, now 3.0\)"):
+    with pytest.raises(OptionError, match=r"holds another search \(its max_drop is 10.0, now 3.0"):
         search(session.at(out), SearchSettings(max_drop=3, step=6, certify=60), session.questions("dev", 16))
 
 

@@ -98,7 +98,11 @@ def test_a_search_of_the_version_before_is_gone_on_with_or_refused(tmp_path: Pat
 
 def test_conditions_are_those_of_old_files() -> None:
     """Folders of the version before are found again by a hash over these."""
-    assert set(Conditions.model_fields) == {
+    old = {
         *("model", "fingerprint", "tokenizer", "task", "shots", "hardware", "device", "threads", "dtype", "quantise"),
         *("kernels", "batch_size", "seed", "versions"),
     }
+    assert set(Conditions.model_fields) == {*old, "answers"}
+    session = load("everyday", "everyday")
+    assert set(session.conditions.stamped) == old
+    assert session.conditions.model_copy(update={"answers": "choice"}).stamped["answers"] == "choice"

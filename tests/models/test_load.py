@@ -148,7 +148,7 @@ def test_an_adapter_folder_that_lacks_a_file_is_refused_without_asking_the_hub(
 ) -> None:
     place, _ = adapter(tmp_path / "adapter")
     (place / missing).unlink()
-    with pytest.raises(ModelError, match=rf"has no {missing}.*Give the folder that"):
+    with pytest.raises(ModelError, match=rf"has no {missing}.*Give a folder"):
         load_model(str(folder), adapter=str(place), device="cpu")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from litestage.core.layers import Record
 
@@ -30,6 +30,11 @@ class RunConditions(Machine):
     """Worked examples in every prompt."""
     answers: Literal["free", "choice"] = "free"
     """Whether the model writes its answer as it likes, or picks one of the texts that stand for the choices."""
+
+    @property
+    def stamped(self) -> dict[str, Any]:
+        """What folders are hashed by. Answers written freely go unsaid, as before there was a choice."""
+        return self.model_dump(exclude={"answers"} if self.answers == "free" else None)
 
     @property
     def how_asked(self) -> str:

@@ -117,7 +117,7 @@ class Session:
         shots = data.shots if data.shots is not None else 0 if tuned else min(DEFAULT_SHOTS, len(task.examples))
         self.task: Task = task.with_shots(shots)
         self._pool = self._start_pool() if self.cluster.cluster else None
-        self.folder = RunFolder(out, self.conditions.model_dump())
+        self.folder = RunFolder(out, self.conditions.stamped)
 
     def at(self, out: str | Path | None) -> Session:
         """The same model and task, with another folder to keep work in."""
@@ -133,7 +133,7 @@ class Session:
     def _in(self, path: Path | None) -> Session:
         assert self._answering is not None  # made once, for both
         other = copy(self)
-        other.folder = RunFolder(path, self.conditions.model_dump())
+        other.folder = RunFolder(path, self.conditions.stamped)
         return other
 
     def questions(self, split: str | None = None, limit: int | None = None) -> list[Question]:
