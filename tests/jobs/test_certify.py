@@ -10,7 +10,6 @@ import pytest
 
 from litestage.core import MeanConfidence, Plan, StagePlan
 from litestage.evaluation import Outcomes, bound, questions_hash
-from litestage.jobs.options import PlanOptions
 from litestage.jobs.session import Session, load, plan_by_hand
 
 Run = Callable[..., tuple[int, str, str]]
@@ -22,7 +21,7 @@ SKIPS = "recall=2.attention,3.attention,4.attention,5.attention,6.attention,7.at
 @pytest.fixture
 def plan(litestage: Run, session: Session, tmp_path: Path) -> Path:
     """A plan that skips much, written by hand."""
-    made = plan_by_hand(session.full_plan(), session.task, PlanOptions(skip=(SKIPS,)))
+    made = plan_by_hand(session.full_plan(), session.task, (SKIPS,))
     return made.save_pretrained(tmp_path / "plan").parent
 
 
@@ -115,11 +114,11 @@ def test_a_changed_plan_has_no_certificate(session: Session, plan: Path) -> None
     from litestage.evaluation import certify
 
     promised = session.load_plan(plan).model_copy(update={"certificate": certify(Outcomes(0, 0, 400), 3)})
-    assert plan_by_hand(promised, session.task, PlanOptions()).certificate == promised.certificate
-    assert plan_by_hand(promised, session.task, PlanOptions(skip=("recall=1.ffn",))).certificate is None
+    assert plan_by_hand(promised, session.task, ()).certificate == promised.certificate
+    assert plan_by_hand(promised, session.task, ("recall=1.ffn",)).certificate is None
     rule = MeanConfidence(window=3, threshold=0.9)
     rules = dict.fromkeys(session.task.stage_names, rule)
-    assert plan_by_hand(promised, session.task, PlanOptions(exit=rule), rules).certificate is None
+    assert plan_by_hand(promised, session.task, (), rules).certificate is None
 
 
 def test_questions_that_chose_the_plan_promise_nothing(litestage: Run, plan: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +30,7 @@ from litestage.jobs.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from litestage.report.table import Table
 
@@ -64,12 +65,9 @@ def decode(
     from litestage.report import benchmarks as report
     from litestage.report.page import write_figure
 
-    if output.out is not None:
-        o.check_out(output.out)
     place = pick_device(model.device)
     wanted = usable_peers(options.peers, model.name, place)
-    o.quiet_transformers()
-    with Bars() as bars:
+    with _bench(output) as bars:
         result = bench_decode(model.name, options, wanted, place, bars)
     if output.out is not None:
         write_figure(report.decode_figure(result), output.out)
@@ -93,9 +91,7 @@ def pipeline(
     from litestage.benchmarks.pipeline import bench_pipeline
     from litestage.report import benchmarks as report
 
-    if output.out is not None:
-        o.check_out(output.out)
-    with Bars() as bars:
+    with _bench(output) as bars:
         session = o.open_session(model, data, decoding, None, bars)
         used = session.load_plan(plan.plan) if plan.plan else None
         result = bench_pipeline(session, session.questions(), used, options)
@@ -116,10 +112,7 @@ def drop_in(
     from litestage.benchmarks.drop_in import bench_drop_in
     from litestage.report import benchmarks as report
 
-    if output.out is not None:
-        o.check_out(output.out)
-    o.quiet_transformers()
-    with Bars() as bars:
+    with _bench(output) as bars:
         result = bench_drop_in(model.name, options, bars)
     _show(result.model_dump_json(indent=2), [report.drop_in(result)], output, "drop-in")
 
@@ -140,9 +133,7 @@ def drafts(
     from litestage.benchmarks.drafts import bench_drafts
     from litestage.report import benchmarks as report
 
-    if output.out is not None:
-        o.check_out(output.out)
-    with Bars() as bars:
+    with _bench(output) as bars:
         session = o.open_session(model, data, decoding, None, bars, options)
         result = bench_drafts(session, session.questions(), options.votes, options.warm)
     _show(result.model_dump_json(indent=2), [report.drafts(result)], output, "drafts")
@@ -165,9 +156,7 @@ def ladder(
     from litestage.report import benchmarks as report
     from litestage.report.page import write_figure
 
-    if output.out is not None:
-        o.check_out(output.out)
-    with Bars() as bars:
+    with _bench(output) as bars:
         session = o.open_session(model, data, decoding, None, bars)
         result = bench_ladder(session, session.questions(), options)
     if output.out is not None:
@@ -191,11 +180,8 @@ def everything(
     from litestage.models import pick_device
     from litestage.report import benchmarks as report
 
-    if output.out is not None:
-        o.check_out(output.out)
     pick_device(model.device)
-    o.quiet_transformers()
-    with Bars() as bars:
+    with _bench(output) as bars:
         result = bench_all(model, data, options, output.out, bars)
     _show(result.model_dump_json(indent=2), report.everything(result), output, "all")
     if not result.right:
@@ -217,9 +203,7 @@ def accuracy(
     from litestage.benchmarks.precision import bench_accuracy
     from litestage.report import benchmarks as report
 
-    if output.out is not None:
-        o.check_out(output.out)
-    with Bars() as bars:
+    with _bench(output) as bars:
         session = o.open_session(model, data, decoding, None, bars)
         result = bench_accuracy(session, session.questions())
     _show(result.model_dump_json(indent=2), [report.precisions(result)], output, "accuracy")
@@ -243,10 +227,7 @@ def search(
     from litestage.benchmarks.search import bench_search
     from litestage.report import benchmarks as report
 
-    if output.out is not None:
-        o.check_out(output.out)
-    o.quiet_transformers()
-    with Bars() as bars:
+    with _bench(output) as bars:
         result = bench_search(model, data, decoding, settings, bars)
     _show(result.model_dump_json(indent=2), [report.searches(result)], output, "search")
 
@@ -267,12 +248,19 @@ def memory(
     from litestage.benchmarks.memory import bench_memory
     from litestage.report import benchmarks as report
 
+    with _bench(output) as bars:
+        result = bench_memory(model, data, decoding, options, bars)
+    _show(result.model_dump_json(indent=2), [report.memory(result)], output, "memory")
+
+
+@contextmanager
+def _bench(output: OutputOptions) -> Iterator[Bars]:
+    """What a bench tells its progress to; a folder that cannot be written to is refused before anything is timed."""
     if output.out is not None:
         o.check_out(output.out)
     o.quiet_transformers()
     with Bars() as bars:
-        result = bench_memory(model, data, decoding, options, bars)
-    _show(result.model_dump_json(indent=2), [report.memory(result)], output, "memory")
+        yield bars
 
 
 def _show(text: str, tables: Sequence[Table], output: OutputOptions, name: str) -> None:

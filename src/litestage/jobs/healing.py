@@ -9,7 +9,7 @@ from pathlib import Path
 from litestage.core import ModelIdentity, OptionError, Plan
 from litestage.core.plan import content_hash
 from litestage.engine import TorchEngine
-from litestage.jobs.options import PlanOptions, TrainingOptions
+from litestage.jobs.options import TrainingOptions
 from litestage.jobs.session import load_plan, plan_by_hand
 from litestage.models import Skips
 from litestage.models.decoder import CompensationWeights
@@ -36,7 +36,7 @@ class Healed:
         """
         full, folder = Plan.full_depth(engine.identity, task.name, task.fingerprint), options.plan
         base = _read(folder, engine, task) if folder else full
-        plan = plan_by_hand(base, task, PlanOptions(skip=options.skip))
+        plan = plan_by_hand(base, task, options.skip)
         if any(len(stage.schedule.segments) > 1 for stage in plan.stages.values()):
             raise OptionError(
                 f"--plan {folder} skips other sub-layers as a text grows. Give a plan of `litestage search`."

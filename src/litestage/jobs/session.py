@@ -178,8 +178,8 @@ class Session:
     def chosen_plan(self, options: PlanOptions) -> Plan:
         """The plan that the options name, or full depth, with what they put over it by hand."""
         base = self.load_plan(options.plan) if options.plan else self.full_plan()
-        exits = fitted_exits(self, options.exit) if options.exit else {}
-        return plan_by_hand(base, self.task, options, exits)
+        exits = fitted_exits(self, options.exit) if options.exit else {} if options.no_exit else None
+        return plan_by_hand(base, self.task, options.skip, exits)
 
     def answer(
         self,
@@ -348,19 +348,18 @@ def load_plan(folder: str | Path, engine: TorchEngine, task: Task) -> Plan:
     return plan
 
 
-def plan_by_hand(base: Plan, task: Task, options: PlanOptions, exits: Mapping[str, ExitRule] | None = None) -> Plan:
-    """A plan with ``--skip STAGE=7.attention,9.ffn`` sets and exit rules put over it; ``exits`` are of each stage."""
+def plan_by_hand(base: Plan, task: Task, skip: Sequence[str], exits: Mapping[str, ExitRule] | None = None) -> Plan:
+    """A plan with ``--skip STAGE=7.attention,9.ffn`` sets put over it; ``exits``, by stage, replace all its rules."""
     stages = {name: base.stage(name) for name in task.stage_names}
     by_hand: set[str] = set()
-    for text in options.skip:
+    for text in skip:
         name, schedule = _skip(text, task, base.model.num_blocks)
         if name in by_hand:
             raise OptionError(f"--skip {text}: {name} is given twice; put its sub-layers in one --skip.")
         by_hand.add(name)
         stages[name] = stages[name].model_copy(update={"schedule": schedule})
-    if options.no_exit or options.exit:
-        rules = exits or {}
-        stages = {name: stage.model_copy(update={"exit": rules.get(name)}) for name, stage in stages.items()}
+    if exits is not None:
+        stages = {name: stage.model_copy(update={"exit": exits.get(name)}) for name, stage in stages.items()}
     certificate = base.certificate if stages == base.stages else None  # it is of the plan as it was
     return base.model_copy(update={"stages": stages, "certificate": certificate})
 
