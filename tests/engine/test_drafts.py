@@ -11,7 +11,7 @@ from mixed import GUESSES, PLANS, REQUESTS, Guess, alone, drafting, engine, righ
 
 from litestage.core import Completion, Decode, Finished, Prefill, Request, Sampling
 from litestage.core.drafts import SOURCES, Drafter, Drafts, DraftSource, Prices
-from litestage.engine.drafts import time_forwards
+from litestage.engine.draft_prices import time_forwards
 from litestage.evaluation.forwards import Recorded, forwards
 from litestage.kernels import find_kernels
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import product
 from math import comb, sqrt
 from pathlib import Path
@@ -247,24 +248,19 @@ def answers(n: int, lost: int = 0, gained: int = 0) -> dict[str, bool]:
 
 
 def test_a_path_is_tested_in_order_until_the_first_is_refused() -> None:
-    baseline = answers(600)
     asked: list[str] = []
 
-    def path() -> object:
-        for name, lost in {"safe": 0, "faster": 4, "fast": 30, "never": 0}.items():
+    def tests(**lost: int) -> Iterator[tuple[str, Callable[[], Certificate]]]:
+        for name, questions in lost.items():
             asked.append(name)
-            yield name, answers(600, lost)
+            yield name, partial(certify, Outcomes(questions, 0, 600), 3)
 
-    verdict = down_path(baseline, path(), 3)  # type: ignore[arg-type]
-    assert (verdict.granted, list(verdict.tested), asked) == ("faster", ["safe", "faster", "fast"], asked[:3])
-    assert verdict.refused == verdict.tested["fast"]
-    assert verdict.tested["fast"].lost == 30
-    assert verdict.tested["fast"].questions == questions_hash(reversed(list(baseline)))
-    nothing = down_path(baseline, [("fast", answers(600, 30))], 3)
-    assert (nothing.granted, list(nothing.tested)) == (None, ["fast"])
-    everything = down_path(baseline, [("safe", answers(600))], 3)
-    assert (everything.granted, everything.refused) == ("safe", None)
-    assert down_path(baseline, [], 3).granted is None
+    tested = down_path(tests(safe=0, faster=4, fast=30, never=0))
+    assert list(tested) == asked == ["safe", "faster", "fast"]
+    assert [one.granted for one in tested.values()] == [True, True, False]
+    assert list(down_path(tests(fast=30))) == ["fast"]
+    assert list(down_path(tests(safe=0))) == ["safe"]
+    assert down_path([]) == {}
 
 
 def test_a_path_grants_a_plan_that_loses_too_much_one_time_in_twenty() -> None:
@@ -274,11 +270,10 @@ def test_a_path_grants_a_plan_that_loses_too_much_one_time_in_twenty() -> None:
     for _ in range(runs):
         draws, gains = rng.random(250), rng.random(250) < 0.02
         baseline = {f"q{i}": not gains[i] for i in range(250)}
-        plans = [
-            (str(k), {f"q{i}": bool(gains[i] or draws[i] > 0.02 * k + 0.02) for i in range(250)}) for k in range(8)
-        ]
-        verdict = down_path(baseline, plans, 6)
-        broken += verdict.granted is not None and int(verdict.granted) >= 3
+        plans = [{f"q{i}": bool(gains[i] or draws[i] > 0.02 * k + 0.02) for i in range(250)} for k in range(8)]
+        seen = [outcomes(baseline, plan) for plan in plans]
+        tested = down_path((k, partial(certify, one, 6)) for k, one in enumerate(seen))
+        broken += any(k >= 3 and one.granted for k, one in tested.items())
     assert broken <= binom.isf(0.001, runs, 0.05)
 
 

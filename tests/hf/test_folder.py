@@ -14,7 +14,7 @@ import tiny
 import torch
 from planned import PROMPTS, by_engine, folder_of, generated, written_by
 
-from litestage.core import Compensation, MeanConfidence, PlanError, SkipSchedule, StagePlan
+from litestage.core import Certificate, Compensation, MeanConfidence, PlanError, SkipSchedule, StagePlan
 from litestage.hf import PlanDecoding, PlanFolder, load_plan
 from litestage.models.convert import fingerprint
 from litestage.skipping import fit_norm_ratio, save_stand
@@ -68,6 +68,17 @@ def test_a_card_says_what_a_plan_costs_and_whether_that_is_promised(tmp_path: Pa
     for part in ("43.3 %", "43.0 %", "96 ms", "91 ms", "300", "not certified", '"someone/plan"', "| s | 2 of 8 |"):
         assert part in text
     assert text.startswith("---\nlibrary_name: litestage\n")
+
+
+def test_a_card_of_a_path_says_what_was_lost_and_a_bound_no_smaller_than_was_shown(tmp_path: Path) -> None:
+    evidence = {"split": "dev", "n": 150, "plan": {"questions": 120, "lost": 2, "gained": 5, "pace": 0.8}}
+    certificate = Certificate(epsilon=3, lost=2, gained=4, n=266, bound=1.64)
+    folder = folder_of(PLAN)
+    changed = {"evidence": evidence, "certificate": certificate}
+    folder = PlanFolder(folder.plan.model_copy(update=changed), folder.folder)
+    text = (folder.save(tmp_path, "someone/plan") / "README.md").read_text()
+    for part in ("120 questions", "lost 2", "gained 5", "1.25 times", "less than 1.64 points", "266", "95%"):
+        assert part in text
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -11,12 +11,12 @@ from litestage.benchmarks.peers import TRANSFORMERS, TransformersEngine
 from litestage.core import Engine, Plan, Trace
 from litestage.core.drafts import Drafter
 from litestage.engine import TorchEngine
-from litestage.engine.drafts import time_forwards
+from litestage.engine.draft_prices import time_forwards
 from litestage.engine.step_times import now
 from litestage.evaluation import score
 from litestage.evaluation.accuracy import question_scores
 from litestage.evaluation.paired import compare
-from litestage.evaluation.timing import Sample, medians, speedup
+from litestage.evaluation.speedup import Sample, medians, speedup
 from litestage.jobs.options import SearchSettings
 from litestage.jobs.search import search_greedily
 from litestage.jobs.session import Session

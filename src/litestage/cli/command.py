@@ -9,8 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from litestage.core.complaints import expectation
 from litestage.core.errors import OptionError
-from litestage.core.wording import expectation
 
 
 class Group(TyperGroup):

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from litestage.core.certificate import Certificate
+from litestage.core.complaints import RepeatedError, once, problem, shown
 from litestage.core.errors import OptionError, PlanError
 from litestage.core.exits import EXIT_FIELDS, ExitRule
 from litestage.core.files import write_text
 from litestage.core.layers import Record, Segment, SkipSchedule, SkipSet, num_runs
 from litestage.core.shown import Shown
-from litestage.core.wording import RepeatedError, once, problem, shown
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"

@@ -10,10 +10,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from litestage.core import Completion, Engine, Event, Failed, Finished, LitestageError, NewText, NewToken, Request
+from litestage.core.complaints import problem
 from litestage.core.engine import EngineAround
 from litestage.core.exits import Value
 from litestage.core.plan import content_hash
-from litestage.core.wording import problem
 
 TOGETHER = 64
 """Completions that are written to the file at once."""

@@ -13,7 +13,6 @@ from litestage.evaluation.accuracy import (
 )
 from litestage.evaluation.certificate import (
     Outcomes,
-    PathVerdict,
     bound,
     certify,
     down_path,
@@ -28,7 +27,7 @@ from litestage.evaluation.cost_model import CostModel, FitError, Timing, fit
 from litestage.evaluation.frontier import FrontierPoint, as_fast, frontier
 from litestage.evaluation.paired import Paired, compare, holm, worse
 from litestage.evaluation.pricing import Price, StagePrice, price
-from litestage.evaluation.timing import (
+from litestage.evaluation.speedup import (
     PriceError,
     Sample,
     Speedup,
@@ -49,7 +48,6 @@ __all__ = [
     "FrontierPoint",
     "Outcomes",
     "Paired",
-    "PathVerdict",
     "Price",
     "PriceError",
     "Sample",

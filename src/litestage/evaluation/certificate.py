@@ -8,20 +8,21 @@ that the flips seen speak against are left out at a price of `BETA` (Berger and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import lru_cache
 from math import ceil, log, log1p, sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy.special import bdtr, gammaln, xlog1py, xlogy
 from scipy.stats import beta, binom, norm
 
 from litestage.core.certificate import DELTA, Certificate
-from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.evaluation.paired import check_paired
 from litestage.evaluation.tango import Floats, interval, restricted_gain, score
+
+Place = TypeVar("Place", bound=Hashable)
 
 BETA = 1e-4
 """Share of p that pays for leaving unlikely flip rates out."""
@@ -171,43 +172,19 @@ def look_early(first: Callable[[int], Outcomes], n: int, epsilon: float, *, delt
     return certificate
 
 
-class PathVerdict(Record):
-    """What became of a path of plans, each tested only where the one before it was granted."""
+def down_path(path: Iterable[tuple[Place, Callable[[], Certificate]]]) -> dict[Place, Certificate]:
+    """Test plans in a fixed order, from safest to fastest, until one is refused: what it was is the last.
 
-    granted: str | None
-    """The last plan granted: the fastest that keeps the promise; None where the first was refused."""
-    tested: dict[str, Certificate]
-    """In the path's order, up to the first refused."""
-
-    @property
-    def refused(self) -> Certificate | None:
-        """The certificate that ended the path; None where every plan was granted."""
-        last = list(self.tested.values())[-1:]
-        return last[0] if last and not last[0].granted else None
-
-
-def down_path(
-    baseline: Mapping[str, bool],
-    path: Iterable[tuple[str, Mapping[str, bool]]],
-    epsilon: float,
-    *,
-    delta: float = DELTA,
-) -> PathVerdict:
-    """Test plans in a fixed order, from safest to fastest, each at ``delta``, until one is refused.
-
-    The order must not depend on these questions. Then the chance of granting any plan that loses ``epsilon`` points or
-    more is ``delta`` at most: only the first such plan can be granted by mistake, and what follows needs that mistake.
-    Plans behind a refused one are never asked for.
+    The order must not depend on the questions of the tests. Then the chance of granting any plan that loses what is
+    asked, or more, is ``delta`` at most: only the first such plan can be granted by mistake, and what follows needs
+    that mistake. Plans behind a refused one are never asked for.
     """
-    tested: dict[str, Certificate] = {}
-    granted = None
-    for name, system in path:
-        seen = outcomes(baseline, system)
-        tested[name] = certify(seen, epsilon, delta=delta, questions=questions_hash(baseline))
-        if not tested[name].granted:
+    tested: dict[Place, Certificate] = {}
+    for place, test in path:
+        tested[place] = test()
+        if not tested[place].granted:
             break
-        granted = name
-    return PathVerdict(granted=granted, tested=tested)
+    return tested
 
 
 def _likely_rates(seen: Outcomes) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The cost model: work is counted exactly and priced in seconds fitted to one machine (DESIGN, "Latency").
+"""The cost model: work is counted exactly and priced in seconds fitted to one machine (docs/how-it-works.md).
 
 Decode step of B rows  = step(B) + attentions * (attention(B) + per_context(B) * context) + ffns * ffn(B)
                          + compensated * compensation(B), with kept attentions and FFNs, and operations that

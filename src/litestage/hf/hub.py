@@ -87,14 +87,20 @@ def _exit(rule: ExitRule | None) -> str:
 def _what_it_costs(evidence: Mapping[str, Any]) -> Iterator[str]:
     """What the search measured, on the questions that it chose the plan by."""
     full, chosen = evidence.get("full"), evidence.get("plan")
-    if not isinstance(full, Mapping) or not isinstance(chosen, Mapping):
+    if not isinstance(chosen, Mapping):
         yield "The plan carries no measurement."
-        return
-    yield (
-        f"On the {evidence.get('n')} questions that chose it ({evidence.get('split')}), the model answered "
-        f"{full['accuracy']:.1f} % at full depth and {chosen['accuracy']:.1f} % with the plan. A question took "
-        f"{full['seconds'] * 1000:.0f} ms at full depth and {chosen['seconds'] * 1000:.0f} ms with the plan."
-    )
+    elif not isinstance(full, Mapping):  # of a path: the plan beside full depth, on the questions that both answered
+        yield (
+            f"On {chosen['questions']} questions of the search ({evidence.get('split')}) the plan lost "
+            f"{chosen['lost']} answers that full depth has right, and gained {chosen['gained']}. By price it was "
+            f"{1 / chosen['pace']:.2f} times as fast."
+        )
+    else:
+        yield (
+            f"On the {evidence.get('n')} questions that chose it ({evidence.get('split')}), the model answered "
+            f"{full['accuracy']:.1f} % at full depth and {chosen['accuracy']:.1f} % with the plan. A question took "
+            f"{full['seconds'] * 1000:.0f} ms at full depth and {chosen['seconds'] * 1000:.0f} ms with the plan."
+        )
 
 
 def _promise(plan: Plan) -> str:
@@ -103,6 +109,6 @@ def _promise(plan: Plan) -> str:
         return "The plan is not certified: no bound on its loss was shown on questions that the search never saw."
     return (
         f"The plan is certified. On {certificate.n} questions that nothing had seen it lost {certificate.lost} and "
-        f"gained {certificate.gained} answers: its loss is at most {certificate.bound:.1f} points, with a "
+        f"gained {certificate.gained} answers: it loses less than {certificate.bound:.2f} points, with a "
         f"confidence of {1 - certificate.delta:.0%}."
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from litestage.core import DataError, Event, NewText, OptionError, Plan, StageTrace, Trace
-from litestage.core.wording import listed
+from litestage.core.complaints import listed
 from litestage.jobs.session import Session
 from litestage.models.catalog import EMBEDDED, PULLABLE
 from litestage.pipeline import Listener, run

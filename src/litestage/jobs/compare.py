@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from litestage.core import Compensation, CompensationKind, OptionError, Plan, SkipSchedule, Trace
-from litestage.core.wording import did_you_mean, listed
+from litestage.core.complaints import did_you_mean, listed
 from litestage.evaluation import (
     Speedup,
     as_fast,

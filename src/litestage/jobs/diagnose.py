@@ -22,8 +22,8 @@ from litestage.core import (
     StageTrace,
     Trace,
 )
+from litestage.core.complaints import listed
 from litestage.core.layers import Record
-from litestage.core.wording import listed
 from litestage.evaluation import CostModel, compare, price, question_scores, score, usage_of
 from litestage.evaluation.entropy import confidence_by_place, token_entropy
 from litestage.jobs.evaluate import NO_ROOM_NOTE, none_right

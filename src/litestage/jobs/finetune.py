@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from litestage import training
 from litestage.core import DataError, OptionError, Plan
+from litestage.core.complaints import problem
 from litestage.core.files import write_text
 from litestage.core.plan import content_hash
-from litestage.core.wording import problem
 from litestage.engine import TorchEngine
 from litestage.evaluation import score
 from litestage.jobs.healing import Healed

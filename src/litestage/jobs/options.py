@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from litestage.core import ExitRule, MeanConfidence, OptionError, parse_exit
-from litestage.core.wording import did_you_mean
+from litestage.core.complaints import did_you_mean
 from litestage.search import PathOptions, SearchOptions
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from litestage.core import Certificate, OptionError, Plan, Trace
 from litestage.core.files import write_text
 from litestage.core.shown import Shown
-from litestage.evaluation import CostModel, questions_hash
+from litestage.evaluation import CostModel, down_path, questions_hash
 from litestage.jobs.ahead import measured
 from litestage.jobs.certify import certify_plan
 from litestage.jobs.options import SearchSettings
@@ -148,17 +149,12 @@ def _down(
 ) -> dict[int, Certificate]:
     """Certificates by place on the path, up to the first refused; within a latency, of the safest plan alone."""
     shuffled = random.Random(session.decoding.seed).sample(list(questions), len(questions))
-    certificates: dict[int, Certificate] = {}
+    places: Sequence[int] = range(len(plans))
     if found.options.latency is not None:
-        within = [i for i, one in enumerate(found.path) if one.seconds <= found.options.latency]
+        within = [place for place in places if found.path[place].seconds <= found.options.latency]
         places = within[:1]
-    else:
-        places = list(range(len(plans)))
-    for place in places:
-        certificates[place] = certify_plan(session, plans[place], shuffled, found.options.max_drop)
-        if not certificates[place].granted:
-            break
-    return certificates
+    tests = (partial(certify_plan, session, plans[place], shuffled, found.options.max_drop) for place in places)
+    return down_path(zip(places, tests, strict=True))
 
 
 def _chosen(certificates: dict[int, Certificate], found: PathFound) -> int | None:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from litestage.core import Conditions, ExitRule, OptionError, Plan, SkipSchedule, StagePlan, SubLayer, Trace
+from litestage.core.complaints import did_you_mean
 from litestage.core.drafts import SOURCES, Drafter, DraftSource
 from litestage.core.plan import content_hash
-from litestage.core.wording import did_you_mean
 from litestage.engine import CachedEngine, TorchEngine
-from litestage.engine.drafts import time_forwards
+from litestage.engine.draft_prices import time_forwards
 from litestage.engine.processes import ParallelEngine, torch_threads
 from litestage.evaluation import CostModel, VoteStop
 from litestage.jobs.exits import fitted_exits

@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from litestage.core import Completion, Counts, DataError, Plan, StageTrace, Trace
+from litestage.core.complaints import problem
 from litestage.core.files import write_text
 from litestage.core.layers import Record
-from litestage.core.wording import problem
 
 WORK_FILE = "work.json"
 

@@ -214,7 +214,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A stand-in for skipped sub-layers: x becomes ``scale * x + up(down x) + shift`` (DESIGN, compensation).
+    """A stand-in for skipped sub-layers: x becomes ``scale * x + up(down x) + shift``.
 
     What is None costs nothing. ``down`` and ``up`` are the two sides of a map of low rank R.
     """

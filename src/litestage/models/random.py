@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from litestage.core import ModelError
-from litestage.core.wording import did_you_mean
+from litestage.core.complaints import did_you_mean
 from litestage.models import catalog
 
 PREFIX = "random:"

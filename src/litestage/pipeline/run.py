@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from litestage.core import Engine, LitestageError, OnEvent, Plan, StageTrace, Trace, UnansweredError
-from litestage.core.memory import give_memory_back
+from litestage.core.allocator import give_memory_back
 from litestage.evaluation.votes import VoteStop
 from litestage.pipeline.spine import ONCE, Answering, Spine, Votes
 from litestage.tasks.question import Question

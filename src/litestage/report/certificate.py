@@ -6,6 +6,10 @@ from litestage.core import Certificate
 from litestage.evaluation import would_do
 from litestage.report.words import signed
 
+NOT_CERTIFIED = (
+    "The plan is not certified: it was chosen by how it did on the questions of its own search, which promises nothing."
+)
+
 
 def points(value: float) -> str:
     """Points of accuracy, as many digits as they need."""

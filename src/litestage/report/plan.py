@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from litestage.evaluation import Paired
 from litestage.report import path, words
+from litestage.report.certificate import NOT_CERTIFIED
 from litestage.report.chart import Axis, Key, Lines, Ranges, Rule, Style, in_unit, padded
 from litestage.report.examples import twice
 from litestage.report.page import Card, Figure, Page, Panel, Section
@@ -46,9 +47,6 @@ MARKS = {
     "slower than the best, ended early": Style("muted", "triangle-down"),
 }
 """Of a profile's points, by what became of them."""
-NOT_CERTIFIED = (
-    "The plan is not certified: it was chosen by how it did on the questions of its own search, which promises nothing."
-)
 PROFILE = (
     Key("keeps the target", MARKS["keeps the target"]),
     Key("chosen", Style("plan", "ring")),

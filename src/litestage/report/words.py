@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from litestage.core import ExitRule
-from litestage.core.wording import listed
+from litestage.core.complaints import listed
 from litestage.evaluation import Accuracy, Paired, Speedup
 
 MINUS = "\N{MINUS SIGN}"

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from litestage.core.complaints import did_you_mean, problem
 from litestage.core.errors import DataError
 from litestage.core.layers import Record
-from litestage.core.wording import did_you_mean, problem
 from litestage.results.comparison import Comparison
 from litestage.results.kept import RESULTS_FILE
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self
 from pydantic import ValidationError
 
 from litestage.core import DataError
+from litestage.core.complaints import problem
 from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.core.shown import Shown
-from litestage.core.wording import problem
 
 RESULTS_FILE = "results.json"
 SCHEMA_VERSION = 2

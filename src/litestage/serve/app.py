@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from litestage import __version__
+from litestage.core.complaints import problem
 from litestage.core.layers import Record
-from litestage.core.wording import problem
 from litestage.serve import staged, text
 from litestage.serve.desk import Desk, Order
 from litestage.serve.errors import ApiError

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from litestage.core import LitestageError, Plan, StagePlan, TokenIds, names
+from litestage.core.complaints import did_you_mean
 from litestage.core.drafts import SOURCES, DraftSource
-from litestage.core.wording import did_you_mean
 from litestage.engine import TorchEngine
 from litestage.jobs.session import Session
 from litestage.serve.errors import ApiError

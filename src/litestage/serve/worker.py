@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from litestage.core import Completion, Event, Finished, LitestageError, NewText, NewToken
-from litestage.core.memory import give_memory_back
+from litestage.core.allocator import give_memory_back
 from litestage.engine import TorchEngine
 from litestage.engine.scoring import Scoring, TokenScore, score_tokens
 from litestage.serve.metrics import Metrics

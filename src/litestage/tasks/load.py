@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from litestage.core.complaints import did_you_mean, problem, shown, toml_problem
 from litestage.core.errors import TaskError
 from litestage.core.request import Sampling
-from litestage.core.wording import did_you_mean, problem, shown, toml_problem
 from litestage.tasks.question import Question
 from litestage.tasks.questions import EMBEDDED, question_from
 from litestage.tasks.task import Stage, TargetRule, Task

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from litestage.core.complaints import RepeatedError, did_you_mean, once, problem, shown
 from litestage.core.errors import DataError, OptionError
-from litestage.core.wording import RepeatedError, did_you_mean, once, problem, shown
 from litestage.tasks import everyday
 from litestage.tasks.hub import HUB, hub_rows
 from litestage.tasks.question import LETTERS, Question, check_text

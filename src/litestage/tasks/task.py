@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from litestage.core.complaints import did_you_mean, problem
 from litestage.core.errors import OptionError
 from litestage.core.layers import Record
 from litestage.core.plan import content_hash
 from litestage.core.request import GREEDY, Chat, Sampling
-from litestage.core.wording import did_you_mean, problem
 from litestage.tasks import answers
 from litestage.tasks.answers import Answers
 from litestage.tasks.question import LETTERS, Question

@@ -20,11 +20,11 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers import __version__ as transformers_version
 
 from litestage import __version__
+from litestage.core.complaints import problem
 from litestage.core.errors import LitestageError, OptionError
 from litestage.core.files import write_text
 from litestage.core.layers import Record
 from litestage.core.plan import content_hash
-from litestage.core.wording import problem
 from litestage.models.convert import fingerprint, longest_seen_whole
 from litestage.models.prompts import prompt_encoder
 from litestage.tasks.question import Question

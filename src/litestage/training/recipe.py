@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from litestage.core.complaints import problem, toml_problem
 from litestage.core.errors import OptionError
 from litestage.core.layers import Record
-from litestage.core.wording import problem, toml_problem
 
 RECIPES = resources.files("litestage.training") / "recipes"
 

@@ -1,4 +1,4 @@
-"""What a decode forward of several tokens costs on this machine: drafts are as long as pays."""
+"""Times decode forwards of several tokens on this machine. How long a draft is, `core.drafts` says by these prices."""
 
 from __future__ import annotations
 

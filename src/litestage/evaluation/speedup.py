@@ -1,4 +1,4 @@
-"""Wall-clock samples: medians of turns taken, speedup with its interval, and how far a price lies from the clock."""
+"""How much faster one of two was on the same questions: by the clock, or by their prices."""
 
 from __future__ import annotations
 
