@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,11 +37,16 @@ class Served:
         lines = self.http.get("/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"litestage_{name}"))
 
-    def settled(self) -> None:
-        """Wait until nothing runs; fails where something never ends."""
+    def settled(self, aborted: float = 0) -> None:
+        """Wait until nothing runs, and as many requests were ``aborted``; fails where something never ends."""
+        self.wait_for(lambda: self.metric("requests_aborted_total") >= aborted)
+        for name in ("num_requests_running", "num_requests_waiting", "reserved_tokens"):
+            self.wait_for(lambda name=name: not self.metric(name))
+
+    def wait_for(self, what: Callable[[], bool]) -> None:
         until = time.monotonic() + 30
-        while self.metric("num_requests_running") or self.metric("num_requests_waiting"):
-            assert time.monotonic() < until, "something still runs"
+        while not what():
+            assert time.monotonic() < until, "what was to be is not"
             time.sleep(0.02)
 
 

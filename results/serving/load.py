@@ -1,30 +1,45 @@
-"""Staged questions from several clients at once; each asks its next when the last is answered. One JSON line a setting.
+"""Staged questions from several clients at once: questions a second and what each waits, ours beside other servers.
 
-    python results/serving/load.py --url URL --model obqa --task obqa --data DIR --clients 1,8,32 --seconds 30
-    python results/serving/load.py --url URL --model NAME --tokenizer DIR ...   # where the client runs the stages
+    python results/serving/load.py --data ../shared/data [--systems ours-int8,openvino-int8,ours-bf16,vllm-bf16]
 
-Both send the same prompts. Questions are the first of the split, in order, from the beginning for every setting.
+Each server is started, asked and ended before the next begins. To ours a client sends a question; of the others it runs
+the stages itself, by `/v1/completions`, with the same prompts. Each asks its next question when its last is answered.
+All systems are asked the same questions, none twice. A JSON line a setting goes to ``load.jsonl`` beside this file;
+settings that are there are not measured again. The others' environments: `litestage bench decode --peers` names them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from litestage.benchmarks.peers.elsewhere import OPENVINO, VLLM, model_folder
 from litestage.core import Completion, Counts, ModelIdentity, Plan, Request, TokenIds
+from litestage.models.load import load_transformers
 from litestage.models.prompts import PromptEncoder
 from litestage.pipeline import Spine
-from litestage.tasks import Question, Task, list_choices, load_questions, load_task
+from litestage.tasks import LETTERS, Question, Task, list_choices, load_questions, load_task
 
 Ask = Callable[[httpx2.AsyncClient, Question], Awaitable[int | None]]
-CONTEXT = 2048
+MODEL, TASK = "smollm2-135m", "obqa"
+CONTEXT, ROWS, THREADS = 2048, 128, 2
+QUESTIONS = {1: 40, 8: 120, 32: 240}
+"""By clients."""
+WARM = 6
+PORT = 8177
+URL = f"http://127.0.0.1:{PORT}"
+RESULTS = Path(__file__).with_name("load.jsonl")
 
 
 class Prompts:
@@ -32,31 +47,29 @@ class Prompts:
 
     max_context, keeps_written = CONTEXT, False
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.identity = ModelIdentity(id=folder, fingerprint="", num_blocks=1)
-        self._encoder = PromptEncoder(tokenizer, folder, len(tokenizer), (tokenizer.eos_token_id,))
+        self.identity = ModelIdentity(id=str(folder), fingerprint="", num_blocks=1)
+        self._encoder = PromptEncoder(tokenizer, str(folder), len(tokenizer), (tokenizer.eos_token_id,))
 
     def encode(self, text: str, chat: Any = None) -> TokenIds:
         return self._encoder.encode([text], chat)[0]
 
 
-def by_stages_of_the_client(url: str, model: str, task: Task, folder: str) -> Ask:
+def by_stages_of_the_client(task: Task, folder: Path) -> Ask:
     prompts = Prompts(folder)
-    plan = Plan.full_depth(prompts.identity, task.name, task.fingerprint)
-    spine = Spine(prompts, task, plan)  # type: ignore[arg-type]
+    spine = Spine(prompts, task, Plan.full_depth(prompts.identity, task.name, task.fingerprint))  # type: ignore[arg-type]
 
     async def write(client: httpx2.AsyncClient, request: Request) -> Completion:
         body = {
-            "model": model,
+            "model": str(folder),
             "prompt": list(request.prompt_ids),
             "max_tokens": min(request.max_new_tokens, CONTEXT - len(request.prompt_ids)),
             "temperature": 0,
-            "stop": list(request.stop) or None,
         }
-        answer = (await client.post(f"{url}/v1/completions", json=body)).raise_for_status().json()
+        answer = (await client.post(f"{URL}/v1/completions", json=body)).raise_for_status().json()
         choice = answer["choices"][0]
         reason = "length" if choice["finish_reason"] == "length" else "eos"
         return Completion(token_ids=(), text=choice["text"], confidences=(), finish_reason=reason, counts=Counts())
@@ -70,65 +83,110 @@ def by_stages_of_the_client(url: str, model: str, task: Task, folder: str) -> As
     return ask
 
 
-def by_stages_of_the_server(url: str, model: str) -> Ask:
-    async def ask(client: httpx2.AsyncClient, question: Question) -> int | None:
-        content = f"{question.question} {list_choices(question.choices)}"
-        body = {"model": model, "messages": [{"role": "user", "content": content}]}
-        answer = (await client.post(f"{url}/v1/chat/completions", json=body)).raise_for_status().json()
-        letter = answer["litestage"]["answer"]
-        return None if letter is None else "ABCDEFGH".index(letter)
-
-    return ask
+async def by_stages_of_the_server(client: httpx2.AsyncClient, question: Question) -> int | None:
+    content = f"{question.question} {list_choices(question.choices)}"
+    body = {"model": TASK, "messages": [{"role": "user", "content": content}]}
+    answer = (await client.post(f"{URL}/v1/chat/completions", json=body)).raise_for_status().json()
+    letter = answer["litestage"]["answer"]
+    return None if letter is None else LETTERS.index(letter)
 
 
-async def load(ask: Ask, questions: Sequence[Question], clients: int, seconds: float) -> dict[str, Any]:
-    """Questions that were answered within ``seconds``; those under way then are let finish and do not count."""
+async def load(ask: Ask, questions: Sequence[Question], clients: int) -> dict[str, Any]:
     took: list[float] = []
-    right = 0
-    end = time.perf_counter() + seconds
-    following: Iterator[Question] = itertools.cycle(questions)
+    answers: dict[str, int | None] = {}
+    following = iter(questions)
 
     async def client_asks(client: httpx2.AsyncClient) -> None:
-        nonlocal right
-        while (begun := time.perf_counter()) < end:
-            question = next(following)
-            answer = await ask(client, question)
-            if (now := time.perf_counter()) <= end:
-                took.append(now - begun)
-                right += answer == question.answer
+        for question in following:
+            begun = time.perf_counter()
+            answers[question.id] = await ask(client, question)
+            took.append(time.perf_counter() - begun)
 
     async with httpx2.AsyncClient(timeout=300, limits=httpx2.Limits(max_connections=None)) as client:
+        begun = time.perf_counter()
         await asyncio.gather(*(client_asks(client) for _ in range(clients)))
+        seconds = time.perf_counter() - begun
     took.sort()
-    at = lambda share: round(took[min(len(took) - 1, int(share * len(took)))], 3) if took else None  # noqa: E731
+    at = {f"p{share}": round(took[min(len(took) - 1, share * len(took) // 100)], 3) for share in (50, 90, 99)}
+    right = sum(answers[question.id] == question.answer for question in questions)
     return {
         "clients": clients,
-        "seconds": seconds,
-        "answered": len(took),
+        "questions": len(questions),
+        "seconds": round(seconds, 2),
+        "questions_a_second": round(len(questions) / seconds, 3),
+        **at,
         "right": right,
-        "questions_a_second": round(len(took) / seconds, 3),
-        "p50": at(0.5),
-        "p99": at(0.99),
     }
+
+
+def command(system: str, folder: Path) -> list[str]:
+    name, precision = system.split("-")
+    if name == "vllm":
+        more = ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", "256"]
+        serve = [str(VLLM.python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+        return [*serve, *more, "--port", str(PORT), "--enable-prefix-caching", "--disable-log-requests"]
+    if name == "openvino":
+        server = [str(OPENVINO.python), str(Path(__file__).with_name("openvino_server.py"))]
+        return [*server, str(folder), precision, str(PORT), str(ROWS), str(THREADS)]
+    form = ["--dtype", "bf16"] if precision == "bf16" else ["--quantise", precision]
+    serve = [sys.executable, "-m", "litestage", "serve", "--model", MODEL, "--adapter", TASK, "--task", TASK]
+    return [*serve, *form, "--batch-size", str(ROWS), "--port", str(PORT), "--no-page"]
+
+
+@contextmanager
+def started(system: str, folder: Path) -> Iterator[None]:
+    """A server, once it answers."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", "OMP_NUM_THREADS": str(THREADS)}
+    if not system.startswith("ours"):
+        environment.pop("PYTHONPATH", None)
+    with folder.with_name(f"load-{system}.log").open("w") as log:
+        process = subprocess.Popen(command(system, folder), stdout=log, stderr=log, env=environment)
+    try:
+        until = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < until:
+            try:
+                if httpx2.get(f"{URL}/health", timeout=5).status_code == 200:
+                    break
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.2)
+        else:
+            raise SystemExit(f"{system} did not start: {log.name} says why")
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("url", "model", "task", "data", "tokenizer", "label"):
-        parser.add_argument(f"--{name}")
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--systems", default="ours-int8,openvino-int8,ours-bf16,vllm-bf16")
     parser.add_argument("--clients", default="1,8,32")
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--share", type=float, default=1.0, help="of the questions, to try it")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    task = load_task(given.task)
-    questions = load_questions(task, "test", data=given.data)
-    if given.tokenizer:
-        ask = by_stages_of_the_client(given.url, given.model, task, given.tokenizer)
-    else:
-        ask = by_stages_of_the_server(given.url, given.model)
-    asyncio.run(load(ask, questions[-4:], 2, 3))  # warm
-    for clients in map(int, given.clients.split(",")):
-        found = asyncio.run(load(ask, questions, clients, given.seconds))
-        print(json.dumps({"label": given.label or given.model} | found), flush=True)
+    folder, task = model_folder(*load_transformers(MODEL, adapter=TASK)), load_task(TASK)
+    pool = [one for split in ("test", "dev") for one in load_questions(task, split, data=f"{given.data}/{TASK}")]
+    lines = given.out.read_text().splitlines() if given.out.is_file() else []
+    there = {(one["system"], one["clients"]) for one in map(json.loads, lines)}
+    for system in given.systems.split(","):
+        wanted = [clients for clients in map(int, given.clients.split(",")) if (system, clients) not in there]
+        if not wanted:
+            continue
+        ask = by_stages_of_the_server if system.startswith("ours") else by_stages_of_the_client(task, folder)
+        with started(system, folder):
+            asyncio.run(load(ask, pool[-WARM:], 2))
+            for clients in wanted:
+                first = sum(count for fewer, count in QUESTIONS.items() if fewer < clients)
+                asked = pool[first : first + round(QUESTIONS[clients] * given.share)]
+                line = json.dumps({"system": system} | asyncio.run(load(ask, asked, clients)))
+                print(line, flush=True)
+                with given.out.open("a") as out:
+                    out.write(f"{line}\n")
 
 
 if __name__ == "__main__":

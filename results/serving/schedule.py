@@ -1,69 +1,113 @@
-"""What an answer waits for under load, by who gets the next row: in forwards of the engine, so no clock has a part.
+"""What staged answers wait for under load, by who gets the next row and how long prompts enter: ``schedule.jsonl``.
 
-python results/serving/schedule.py [CLIENTS] [QUESTIONS EACH] [ROWS]
+    python results/serving/schedule.py [--data ../shared/data]
+
+Clients ask OpenBookQA's questions, each its next when its last is answered; one more sends long bare prompts. Settings
+take turns, so that a drift of the machine is everybody's.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import sys
+import time
+from pathlib import Path
 
-from litestage.core import Decode, Prefill
+from litestage.core import Decode, Prefill, Request
 from litestage.jobs.session import Session, load
 from litestage.pipeline import Spine
 from litestage.serve.desk import Desk, Order
 from litestage.serve.metrics import Metrics
-from litestage.serve.work import VoteLine
+from litestage.serve.work import Ask, TextLine, VoteLine
 from litestage.serve.worker import Worker
 from litestage.tasks import Question
 
+RESULTS = Path(__file__).with_name("schedule.jsonl")
+CLIENTS, EACH, ROWS, ROUNDS = 12, 3, 16, 2
+LONG = 1500
+"""Tokens of a bare prompt."""
+SETTINGS = (("fcfs", 0), ("fcfs", 256), ("stages", 0), ("stages", 64), ("stages", 256), ("stages", 512))
+"""Who gets the next row, and the tokens of a chunk; 0 takes prompts whole."""
 
-async def measure(session: Session, scheduling: str, clients: int, each: int) -> dict[str, object]:
-    """Each client asks its next question when its last one is answered."""
-    forwards = 0
 
-    def count(_: Prefill | Decode) -> None:
-        nonlocal forwards
-        forwards += 1
+class Load:
+    """One setting's clients and what they waited."""
 
-    session.engine.on_pass = count
-    session.engine.forget()
-    metrics = Metrics()
-    worker = Worker(lambda: session.engine, scheduling, metrics)
-    worker.start(asyncio.get_running_loop())
-    desk = Desk(worker, metrics, most_requests=clients, most_tokens=1 << 30, timeout=3600)
-    spine = Spine(session.engine, session.task, session.full_plan())
-    questions = session.questions("test", clients * each)
-    took: list[int] = []
+    def __init__(self, session: Session, scheduling: str, chunk: int) -> None:
+        self.session, self.forwards = session, 0
+        self.waited: dict[str, list[float]] = {"staged": [], "long": []}
+        session.engine.on_pass = self._count
+        session.engine.chunk = chunk or None
+        session.engine.forget()
+        metrics = Metrics()
+        self._worker = Worker(lambda: session.engine, scheduling, metrics)
+        self._desk = Desk(self._worker, metrics, most_requests=1000, most_tokens=1 << 30, timeout=3600)
+        self._spine = Spine(session.engine, session.task, session.full_plan())
 
-    async def client(mine: list[Question]) -> None:
-        for question in mine:
-            begun = forwards
-            order = Order([VoteLine(spine.start(question), stream=False)], "everyday", 1)
-            async for _ in desk.messages(order, desk.deadline()):
-                pass
-            took.append(forwards - begun)
+    def _count(self, _: Prefill | Decode) -> None:
+        self.forwards += 1
 
-    await asyncio.gather(*(client(questions[at::clients]) for at in range(clients)))
-    worker.stop()
-    took.sort()
-    at = {f"p{share}": took[min(len(took) - 1, share * len(took) // 100)] for share in (50, 90, 99)}
-    return {
-        "scheduling": scheduling,
-        "clients": clients,
-        "rows": session.engine.batch_size,
-        "questions": len(took),
-        "forwards": forwards,
-        "mean": round(sum(took) / len(took), 1),
-    } | at
+    async def run(self, questions: list[Question], long: list[tuple[int, ...]]) -> float:
+        """Seconds until all staged questions are answered."""
+        self._worker.start(asyncio.get_running_loop())
+        begun = time.perf_counter()
+        reader = asyncio.ensure_future(self._long(long))
+        await asyncio.gather(*(self._staged(questions[at::CLIENTS]) for at in range(CLIENTS)))
+        seconds = time.perf_counter() - begun
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        self._worker.stop()
+        return seconds
+
+    async def _staged(self, questions: list[Question]) -> None:
+        for question in questions:
+            await self._wait("staged", Order([VoteLine(self._spine.start(question), stream=False)], "staged", 1))
+
+    async def _long(self, prompts: list[tuple[int, ...]]) -> None:
+        for prompt in prompts:
+            await self._wait("long", Order([TextLine(Ask(Request(prompt_ids=prompt, max_new_tokens=8)))], "long", 1))
+
+    async def _wait(self, kind: str, order: Order) -> None:
+        begun = time.perf_counter()
+        async for _ in self._desk.messages(order, self._desk.deadline()):
+            pass
+        self.waited[kind].append(time.perf_counter() - begun)
+
+
+def shares(waited: list[float]) -> dict[str, float]:
+    ordered = sorted(waited)
+    at = {f"p{share}": ordered[min(len(ordered) - 1, share * len(ordered) // 100)] for share in (50, 90, 99)}
+    return {name: round(value, 3) for name, value in ({"mean": sum(ordered) / len(ordered)} | at).items()}
 
 
 def main() -> None:
-    clients, each, rows = [int(text) for text in sys.argv[1:]] or [24, 3, 8]
-    for scheduling in ("fcfs", "stages"):
-        session = load(quantise="int8", batch_size=rows)
-        print(json.dumps(asyncio.run(measure(session, scheduling, clients, each))), flush=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default="../shared/data")
+    data = f"{parser.parse_args().data}/obqa"
+    session = load("smollm2-135m", "obqa", adapter="obqa", data=data, quantise="int8", batch_size=ROWS)
+    session.engine.drafter = session.drafter
+    pool = session.questions("test", CLIENTS * EACH + 300)
+    questions, others = list(pool[: CLIENTS * EACH]), pool[CLIENTS * EACH :]
+    text = session.engine.encode(" ".join(one.question for one in others))
+    long = [text[at : at + LONG] for at in range(0, len(text) - LONG, LONG // 4)]  # each begins in its own way
+    found: dict[tuple[str, int], list[tuple[Load, float]]] = {setting: [] for setting in SETTINGS}
+    for _ in range(ROUNDS):
+        for setting in SETTINGS:
+            one = Load(session, *setting)
+            found[setting].append((one, asyncio.run(one.run(questions, long))))
+    lines = []
+    for (scheduling, chunk), runs in found.items():
+        waited = {kind: [value for one, _ in runs for value in one.waited[kind]] for kind in ("staged", "long")}
+        line = {"scheduling": scheduling, "chunk": chunk, "clients": CLIENTS, "rows": ROWS, "rounds": ROUNDS}
+        counts = {"questions": len(waited["staged"]), "long_prompts": len(waited["long"])}
+        work = {
+            "seconds": round(sum(seconds for _, seconds in runs), 1),
+            "forwards": sum(one.forwards for one, _ in runs),
+        }
+        lines.append(json.dumps(line | counts | work | {f"{kind}_seconds": shares(waited[kind]) for kind in waited}))
+        print(lines[-1], flush=True)
+    RESULTS.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

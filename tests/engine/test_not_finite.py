@@ -7,7 +7,7 @@ import tiny
 import torch
 from transformers import PreTrainedModel
 
-from litestage.core import Compensation, ModelError, SkipSchedule, StagePlan, SubLayer
+from litestage.core import Compensation, ModelError, SkipSchedule, StagePlan, SubLayer, UnansweredError
 from litestage.engine import TorchEngine
 from litestage.kernels import find_kernels
 from litestage.models import Affine, from_transformers
@@ -51,7 +51,7 @@ def test_the_first_sub_layer_whose_numbers_are_none_is_named(where: str, said: s
         pytest.skip("needs a C compiler")
     packing = Packing("bf16", torch.float32, torch.float32, found) if kernels else Packing()
     model = from_transformers(spoilt(where), tiny.tokenizer(), "a spoilt model", device="cpu", packing=packing)
-    with pytest.raises(ModelError, match=rf"logits of a spoilt model .*{said}"):
+    with pytest.raises(UnansweredError, match=rf"logits of a spoilt model .*{said}"):
         TorchEngine(model).generate(tiny.requests([tiny.prompt(9), tiny.prompt(12)], max_new_tokens=4))
 
 
@@ -62,9 +62,12 @@ def test_what_a_plan_spoils_is_not_laid_to_the_model() -> None:
     engine = tiny.engine(stands=stands)
     sound = tiny.requests([tiny.prompt(9)], max_new_tokens=4)
     before = engine.generate(sound)
-    with pytest.raises(ModelError, match=r"logits of tiny-llama .*at full depth they are.*the plan"):
-        engine.generate(tiny.requests([tiny.prompt(9)], max_new_tokens=4, stage_plan=plan))
-    assert engine.generate(sound) == before, "the engine goes on with what is sound"
+    spoilt = tiny.requests([tiny.prompt(9)], max_new_tokens=4, stage_plan=plan)
+    with pytest.raises(UnansweredError, match=r"logits of tiny-llama .*at full depth they are.*the plan") as failed:
+        engine.generate([*spoilt, *sound, *spoilt])
+    assert failed.value.done[1].token_ids == before[0].token_ids, "what decodes beside it goes on"
+    assert set(failed.value.reasons) == {0, 2}
+    assert engine.generate(sound) == before
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

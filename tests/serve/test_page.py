@@ -66,7 +66,7 @@ def test_it_is_used_by_keyboard_and_stopped(server: Served, tmp_path: Path) -> N
         tab.press("Escape")
         tab.wait_for("!document.getElementById('run').hidden")
         assert tab.said == []
-    server.settled()
+    server.settled(aborted + 1)
     assert server.metric("requests_aborted_total") == aborted + 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 import torch
-from serving import Served
+from serving import QUESTION, Served
 
 from litestage.core import Request, Sampling, SkipSchedule, StagePlan
 from litestage.jobs.session import Session
@@ -184,6 +184,67 @@ def test_what_is_not_known_is_ignored_and_named(server: Served) -> None:
     answer = server.post("completions", **body, favourite_colour="blue", **{"a\nb\b": 1, "ü": 1})
     assert answer.status_code == 200
     assert answer.headers["x-litestage-ignored"] == "favourite_colour, a\\nb\\x08, \\xfc"
+
+
+TEMPLATE = "{% for one in messages %}{{ one.role }}: {{ one.content }}\n{% endfor %}assistant:"
+
+
+@pytest.fixture
+def chatty(server: Served, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded model has no chat template; here it has one."""
+    monkeypatch.setattr(server.serving.worker.engine.model.tokenizer, "chat_template", TEMPLATE)
+
+
+MESSAGES: Any = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": [{"type": "text", "text": PROMPT}]},
+]
+
+
+@pytest.mark.usefixtures("chatty")
+def test_a_bare_chat_is_a_text_behind_the_models_template(client: openai.OpenAI, session: Session) -> None:
+    expected = written(session, f"system: Be short.\nuser: {PROMPT}\nassistant:", max_new_tokens=12)
+    how: Any = {"model": MODEL, "messages": MESSAGES, "max_completion_tokens": 12, "temperature": 0}
+    whole = client.chat.completions.create(**how, logprobs=True, top_logprobs=2)
+    assert whole.choices[0].message.content == expected.text
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == len(expected.token_ids)
+    assert whole.choices[0].logprobs is not None
+    assert whole.choices[0].logprobs.content is not None
+    confidences = [2.718281828459045**one.logprob for one in whole.choices[0].logprobs.content]
+    assert confidences == pytest.approx(list(expected.confidences), abs=1e-4)
+    *pieces, last = client.chat.completions.create(**how, stream=True, stream_options={"include_usage": True})
+    assert pieces[0].choices[0].delta.role == "assistant"
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == expected.text
+    assert pieces[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert (last.choices, last.usage) == ([], whole.usage)
+
+
+@pytest.mark.usefixtures("chatty")
+@pytest.mark.parametrize("way", ["completions", "chat", "staged"])
+def test_a_stream_that_openais_client_closes_frees_its_rows(server: Served, client: openai.OpenAI, way: str) -> None:
+    aborted = server.metric("requests_aborted_total")
+    endless: Any = {"model": MODEL, "max_tokens": 900, "temperature": 100, "stream": True}
+    if way == "completions":
+        stream: Any = client.completions.create(prompt=PROMPT, n=2, **endless)
+    elif way == "chat":
+        stream = client.chat.completions.create(messages=MESSAGES, **endless)
+    else:
+        question: Any = [{"role": "user", "content": QUESTION}]
+        stream = client.chat.completions.create(model="everyday", messages=question, n=20, stream=True)
+    next(stream)
+    stream.close()
+    server.settled(aborted + 1)
+    assert server.metric("requests_aborted_total") == aborted + 1
+
+
+def test_a_client_that_waits_no_longer_frees_its_rows(server: Served) -> None:
+    aborted = server.metric("requests_aborted_total")
+    hasty = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=0.3)
+    with pytest.raises(openai.APITimeoutError):
+        hasty.completions.create(model=MODEL, prompt=PROMPT, max_tokens=900, n=8, temperature=100)
+    server.settled(aborted + 1)
+    assert server.metric("requests_aborted_total") == aborted + 1
 
 
 def test_openais_client_knows_our_refusals(client: openai.OpenAI) -> None:

@@ -12,7 +12,7 @@ import torch
 from psutil import cpu_count
 
 from litestage.cluster.likeness import Likeness, likeness
-from litestage.core import Completion, Finished, LitestageError, Request
+from litestage.core import Completion, Failed, Finished, LitestageError, Request
 from litestage.engine import TorchEngine
 from litestage.engine.processes import torch_threads
 from litestage.models.decoder import CompensationWeights
@@ -37,8 +37,8 @@ class Worker:
     def __init__(self, load: Load, threads: int) -> None:
         self._load, self._threads = load, threads
         self._made: tuple[TorchEngine, Likeness] | None = None
-        self._done: dict[int, Completion] = {}
-        """Completions that their shards have not taken yet, by the engine's ids."""
+        self._done: dict[int, Completion | str] = {}
+        """Completions that their shards have not taken yet, or why there is none, by the engine's ids."""
         self._shards: dict[int, dict[int, int]] = {}
         """Of each shard under way: the engine's id of what stands at each place."""
 
@@ -55,9 +55,9 @@ class Worker:
 
     async def answer(
         self, shard: int, requests: Sequence[Request], weights: Mapping[str, Sequence[Any]], expected: Likeness
-    ) -> list[Completion | None] | LitestageError | Likeness:
-        """Completions in the order of the requests, None for those cancelled; its own likeness where it is another than
-        ``expected``: an actor that died starts again wherever there is room.
+    ) -> list[Completion | str | None] | LitestageError | Likeness:
+        """Completions in the order of the requests, or why there is none; None for those cancelled. Its own likeness
+        where it is another than ``expected``: an actor that died starts again wherever there is room.
 
         ``weights`` are references to what stands in for skipped sub-layers, each in a sequence of its own, so that only
         a worker that does not know it fetches it.
@@ -78,6 +78,8 @@ class Worker:
                 for event in engine.step():
                     if isinstance(event, Finished):
                         self._done[event.id] = event.completion
+                    elif isinstance(event, Failed):
+                        self._done[event.id] = event.reason
                 await asyncio.sleep(0)  # others' shards, and what is cancelled
             return [self._done.pop(ids[place]) if place in ids else None for place in range(len(requests))]
         except LitestageError as error:

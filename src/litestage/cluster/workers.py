@@ -238,7 +238,7 @@ class Workers:
         for id, _ in shard.living:
             self._at.pop(id, None)
         try:
-            came: list[Completion | None] | LitestageError | Likeness = ray.get(reference)
+            came: list[Completion | str | None] | LitestageError | Likeness = ray.get(reference)
         except RayTaskError as error:
             raise _failure(error) from None
         except RayError as error:
@@ -253,8 +253,8 @@ class Workers:
             self._give_up(seat, _unlike("another machine", differences(self._expected, came)))
             return []
         self._alive_at = time.monotonic()
-        both = zip(shard.items, came, strict=True)
-        return [Finished(item[0], completion) for item, completion in both if item is not None and completion]
+        both = [(item[0], one) for item, one in zip(shard.items, came, strict=True) if item is not None and one]
+        return [Failed(id, one) if isinstance(one, str) else Finished(id, one) for id, one in both]
 
     def _back(self, shard: Shard, reason: str) -> Iterator[Event]:
         """A shard whose worker died is tried again; a request that is alone on its last try is told of as failed."""
@@ -265,7 +265,11 @@ class Workers:
             self._suspect += [Shard([item], tries) for item in living]
         else:
             for id, _ in living:
-                yield Failed(id, f"{TRIES} workers died over it, the last one alone with it ({reason})")
+                yield Failed(
+                    id,
+                    f"{TRIES} workers died over it, the last one alone with it ({reason}). Give the workers more "
+                    "memory and run the same command again, or take the question out of the data.",
+                )
 
     def _give_up(self, seat: _Seat, why: LitestageError) -> None:
         """Go on without a worker; raises ``why`` where it was the last one."""

@@ -16,6 +16,7 @@ from litestage.core import (
     Chat,
     Compensation,
     Event,
+    Failed,
     Finished,
     ModelIdentity,
     NewText,
@@ -459,7 +460,9 @@ class TorchEngine(Stepping):
     def _take(self, row: Generation, decided: Decided) -> None:
         """Give a row its next token, or find that it ends there."""
         token, sure, logits = decided
-        self._check_finite(row, sure)
+        if not isfinite(sure):
+            self._fail(row)
+            return
         row.accept(token, sure, self.model.eos_ids, self._seen(row, token, logits))
         if row.reason in (None, "length") and self.detokeniser.stops(row.tokens, row.request.stop):
             row.reason = "stop"
@@ -472,15 +475,17 @@ class TorchEngine(Stepping):
             return None
         return entropy_bits(logits) if rule.looks_at == "entropy" else rule.read(self.decode([*row.tokens, token]))
 
-    def _check_finite(self, row: Generation, sure: float) -> None:
-        if not isfinite(sure):
-            row.cancelled = True
-            raise not_finite(self.model, (*row.request.prompt_ids, *row.tokens))
+    def _fail(self, row: Generation) -> None:
+        """End a row whose logits are no numbers; the others go on."""
+        row.cancelled = True
+        self._events.append(Failed(row.id, not_finite(self.model, (*row.request.prompt_ids, *row.tokens))))
 
     def _choose(self, row: Generation, decided: Decided) -> None:
         """Give a row the next token of those that its answer may go on with."""
         _, sure, logits = decided
-        self._check_finite(row, sure)
+        if not isfinite(sure):
+            self._fail(row)
+            return
         only = allowed(row.request.choices, row.tokens)
         fork = logits[only].float()
         u = None if row.uniforms is None else row.uniforms[len(row.tokens)][None].to(fork.device)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from litestage.core import ModelError, SubLayer, TokenIds
+from litestage.core import SubLayer, TokenIds
 from litestage.models import LoadedModel
 from litestage.models.decoder import Hidden
 
 
 @torch.inference_mode()
-def not_finite(model: LoadedModel, text: TokenIds) -> ModelError:
-    """An error that names the model and the first sub-layer whose output is not finite on this text."""
+def not_finite(model: LoadedModel, text: TokenIds) -> str:
+    """A sentence that names the model and the first sub-layer whose output is not finite on this text."""
     where: list[str] = []
 
     def look(layer: SubLayer, before: Hidden, after: Hidden) -> None:
@@ -28,7 +28,7 @@ def not_finite(model: LoadedModel, text: TokenIds) -> ModelError:
         where.append("the last norm or the output head makes others")
     if not where:
         where.append("at full depth they are, so it is what the plan leaves out or puts in its place")
-    return ModelError(
+    return (
         f"The logits of {model.identity.id} are no longer finite numbers, so no token can be chosen: {where[0]} "
         f"(a text of {len(text)} tokens). Check its weights; where those are sound, give --dtype fp32."
     )

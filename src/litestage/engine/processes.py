@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from litestage.core import Completion, Event, Finished, LitestageError, Request
+from litestage.core import Completion, Event, Failed, Finished, LitestageError, Request, UnansweredError
 from litestage.engine import TorchEngine
 from litestage.engine.sharing import SharingEngine
 from litestage.models.decoder import CompensationWeights
@@ -133,7 +133,11 @@ class Other:
     def told(self) -> list[Event]:
         """What it was asked for, once it is done."""
         ids, self.ids = self.ids, []
-        return [Finished(id, done) for id, done in zip(ids, self._hear(), strict=True) if id is not None]
+        return [
+            Failed(id, done) if isinstance(done, str) else Finished(id, done)
+            for id, done in zip(ids, self._hear(), strict=True)
+            if id is not None
+        ]
 
     def end(self) -> None:
         self._process.terminate()
@@ -198,10 +202,13 @@ def _serve(connection: Connection, load: Load, threads: int) -> None:
 
 def _answer(
     engine: TorchEngine, requests: Sequence[Request], stands: dict[str, CompensationWeights]
-) -> list[Completion] | LitestageError:
+) -> list[Completion | str] | LitestageError:
+    """Completions, or why there is none."""
     engine.stands.update(stands)
     try:
-        return engine.generate(requests)
+        return [*engine.generate(requests)]
+    except UnansweredError as error:
+        return [error.done.get(place) or error.reasons[place] for place in range(len(requests))]
     except LitestageError as error:
         return error
 

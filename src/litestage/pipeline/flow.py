@@ -62,7 +62,7 @@ class Flow:
             return
         if isinstance(event, Failed):
             stage = one.stage.name if one.stage else ""
-            self.unanswered[one.question.id] = f"stage {stage}: {event.reason}"
+            self.unanswered[one.question.id] = f"In stage {stage}: {event.reason}"
             self.cancel(one)
             return
         came = self._came[one]

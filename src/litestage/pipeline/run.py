@@ -89,7 +89,7 @@ def _answered(spine: Spine, under_way: list[Answering], tell: Listener) -> list[
             completions = iter(spine.engine.generate([request for some in requests for request in some], tell.on_event))
         except UnansweredError as error:
             asked = [one.question.id for one, some in zip(under_way, requests, strict=True) for _ in some]
-            reasons = {asked[place]: f"stage {stage.name}: {reason}" for place, reason in error.reasons.items()}
+            reasons = {asked[place]: f"In stage {stage.name}: {reason}" for place, reason in error.reasons.items()}
             raise unanswered(reasons) from None
         done = [one.take([next(completions) for _ in some]) for one, some in zip(under_way, requests, strict=True)]
         if tell.on_stage is not None:
@@ -101,7 +101,4 @@ def unanswered(reasons: Mapping[str, str]) -> LitestageError:
     """Names the questions that could not be answered, once all others were."""
     (first, why), others = next(iter(reasons.items())), list(reasons)[1:]
     also = f" So it is with {', '.join(others)}." if others else ""
-    return LitestageError(
-        f"Question {first} could not be answered ({why}).{also} What could be answered is kept. Give the workers more "
-        "memory and run the same command again, or take the question out of the data."
-    )
+    return LitestageError(f"Question {first} could not be answered.{also} What could be answered is kept. {why}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from litestage.core import UserError
+from litestage.core import LitestageError, UserError
 
 KINDS = {
     400: "invalid_request_error",
@@ -46,4 +46,6 @@ def told(error: Exception) -> ApiError:
         return error
     if isinstance(error, UserError):
         return ApiError(400, str(error))
+    if isinstance(error, LitestageError):
+        return ApiError(500, str(error), code="unanswered")
     return ApiError(500, "The server failed at this request. Its log says more.", code="internal_error")

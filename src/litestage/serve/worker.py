@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from math import isfinite
 from queue import SimpleQueue
 from typing import Literal
 
@@ -18,9 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from litestage.core import Completion, Event, Finished, LitestageError, NewText, NewToken
+from litestage.core import Failed as Unanswered
 from litestage.core.allocator import give_memory_back
 from litestage.engine import TorchEngine
+from litestage.engine.not_finite import not_finite
 from litestage.engine.scoring import Scoring, TokenScore, score_tokens
+from litestage.serve.errors import ApiError
 from litestage.serve.metrics import Metrics
 from litestage.serve.work import Ask, Failed, Job, LineDone, Message, Scored, StageBegun, StageDone, Written
 
@@ -140,7 +144,7 @@ class Worker:
                 LOG.exception("the engine's thread ended")
             turns = [one.turn for one in self._running.values()] + [one.turn for one in self._waiting]
             for job in {turn.job for turn in turns} | {one[0] for one in self._scorings}:
-                self._told.append((job, Failed(LitestageError("The engine has stopped."))))
+                self._told.append((job, Failed(ApiError(503, "The engine has stopped.", code="dead"))))
             self._send()
             self._call(self.on_end)
 
@@ -251,21 +255,17 @@ class Worker:
         job, number, scoring = self._scorings[0]
         if not scoring.is_done:
             scoring.work()
-        if scoring.is_done:
+        if scoring.is_done and not all(isfinite(one.logprob) for one in scoring.scores):
+            self._fail(job, LitestageError(not_finite(self.engine.model, job.scored[number])))
+        elif scoring.is_done:
             self._scorings.popleft()
             self._close(job, Scored(number, tuple(scoring.scores)))
 
     def _step(self) -> None:
         if not self._running:
             return
-        try:
-            events = self.engine.step()
-        except LitestageError as error:  # such as numbers that are none: whose they are is not told
-            for job in {one.turn.job for one in self._running.values()}:
-                self._fail(job, error)
-            return
         heard: dict[int, _Running] = {}
-        for event in events:
+        for event in self.engine.step():
             if (one := self._running.get(event.id)) is not None:
                 heard[event.id] = one
                 self._hear(one, event)
@@ -284,6 +284,8 @@ class Worker:
             one.unsaid += 1
             if one.ask.likeliest is not None:
                 one.scores += score_tokens(self._logits[event.id], (event.token,), one.ask.likeliest)
+        elif isinstance(event, Unanswered):
+            self._fail(one.turn.job, LitestageError(event.reason))
         elif isinstance(event, Finished):
             self._say(one)
             del self._running[event.id]

@@ -28,19 +28,24 @@ def convert(folder: Path, precision: str) -> Path:
     return made
 
 
+def pipeline_of(folder: Path, precision: str, rows: int, threads: int) -> Any:
+    import openvino_genai as genai
+
+    scheduler = genai.SchedulerConfig()
+    scheduler.cache_size = GIGABYTES
+    scheduler.max_num_seqs = max(256, rows)
+    scheduler.max_num_batched_tokens = 4096
+    scheduler.enable_prefix_caching = True
+    properties = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    return genai.ContinuousBatchingPipeline(str(convert(folder, precision)), scheduler, "CPU", properties)
+
+
 def load(settings: dict[str, Any]) -> tuple[str, Generate]:
     import numpy
     import openvino
     import openvino_genai as genai
 
-    scheduler = genai.SchedulerConfig()
-    scheduler.cache_size = GIGABYTES
-    scheduler.max_num_seqs = max(256, settings["rows"])
-    scheduler.max_num_batched_tokens = 4096
-    scheduler.enable_prefix_caching = True
-    place = convert(Path(settings["folder"]), settings["precision"])
-    properties = {"INFERENCE_NUM_THREADS": settings["threads"], "PERFORMANCE_HINT": "LATENCY"}
-    pipeline = genai.ContinuousBatchingPipeline(str(place), scheduler, "CPU", properties)
+    pipeline = pipeline_of(Path(settings["folder"]), settings["precision"], settings["rows"], settings["threads"])
 
     def config(order: dict[str, Any], row: int) -> Any:
         one = genai.GenerationConfig()
