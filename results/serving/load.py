@@ -1,11 +1,12 @@
 """Staged questions from several clients at once: questions a second and what each waits, ours beside other servers.
 
-    python results/serving/load.py --data ../shared/data [--systems ours-int8,openvino-int8,ours-bf16,vllm-bf16]
+    python results/serving/load.py --data ../shared/data [--systems ours-int8,openvino-int8,...]
 
 Each server is started, asked and ended before the next begins. To ours a client sends a question; of the others it runs
 the stages itself, by `/v1/completions`, with the same prompts. Each asks its next question when its last is answered.
-All systems are asked the same questions, none twice. A JSON line a setting goes to ``load.jsonl`` beside this file;
-settings that are there are not measured again. The others' environments: `litestage bench decode --peers` names them.
+All systems are asked the same questions, none twice. ``ours-int8-stage`` drafts from what stages wrote for others, too.
+What is found goes to ``load.json`` beside this file; settings that are there are not measured again. The others'
+environments: `litestage bench decode --peers` names them.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ from litestage.tasks import LETTERS, Question, Task, list_choices, load_question
 Ask = Callable[[httpx2.AsyncClient, Question], Awaitable[int | None]]
 MODEL, TASK = "smollm2-135m", "obqa"
 CONTEXT, ROWS, THREADS = 2048, 128, 2
-QUESTIONS = {1: 40, 8: 120, 32: 240}
+QUESTIONS = {1: 32, 8: 96, 32: 192}
 """By clients."""
-WARM = 6
+WARM = 4
+"""Questions besides one a client, before a setting is measured."""
+SYSTEMS = "ours-int8,ours-int8-stage,openvino-int8,ours-bf16,vllm-bf16"
 PORT = 8177
 URL = f"http://127.0.0.1:{PORT}"
-RESULTS = Path(__file__).with_name("load.jsonl")
+RESULTS = Path(__file__).with_name("load.json")
 
 
 class Prompts:
@@ -120,17 +123,26 @@ async def load(ask: Ask, questions: Sequence[Question], clients: int) -> dict[st
 
 
 def command(system: str, folder: Path) -> list[str]:
-    name, precision = system.split("-")
+    name, precision, *drafts = system.split("-")
     if name == "vllm":
         more = ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", "256"]
         serve = [str(VLLM.python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-        return [*serve, *more, "--port", str(PORT), "--enable-prefix-caching", "--disable-log-requests"]
+        return [*serve, *more, "--port", str(PORT), "--enable-prefix-caching"]
     if name == "openvino":
         server = [str(OPENVINO.python), str(Path(__file__).with_name("openvino_server.py"))]
         return [*server, str(folder), precision, str(PORT), str(ROWS), str(THREADS)]
     form = ["--dtype", "bf16"] if precision == "bf16" else ["--quantise", precision]
     serve = [sys.executable, "-m", "litestage", "serve", "--model", MODEL, "--adapter", TASK, "--task", TASK]
-    return [*serve, *form, "--batch-size", str(ROWS), "--port", str(PORT), "--no-page"]
+    return [
+        *serve,
+        *form,
+        "--batch-size",
+        str(ROWS),
+        "--port",
+        str(PORT),
+        "--no-page",
+        *(["--drafts", *drafts] if drafts else []),
+    ]
 
 
 @contextmanager
@@ -161,32 +173,36 @@ def started(system: str, folder: Path) -> Iterator[None]:
             process.kill()
 
 
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", default="../shared/data")
-    parser.add_argument("--systems", default="ours-int8,openvino-int8,ours-bf16,vllm-bf16")
+    parser.add_argument("--systems", default=SYSTEMS)
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--share", type=float, default=1.0, help="of the questions, to try it")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     folder, task = model_folder(*load_transformers(MODEL, adapter=TASK)), load_task(TASK)
     pool = [one for split in ("test", "dev") for one in load_questions(task, split, data=f"{given.data}/{TASK}")]
-    lines = given.out.read_text().splitlines() if given.out.is_file() else []
-    there = {(one["system"], one["clients"]) for one in map(json.loads, lines)}
+    settings = json.loads(given.out.read_text())["settings"] if given.out.is_file() else []
+    there = {(one["system"], one["clients"]) for one in settings}
     for system in given.systems.split(","):
         wanted = [clients for clients in map(int, given.clients.split(",")) if (system, clients) not in there]
         if not wanted:
             continue
         ask = by_stages_of_the_server if system.startswith("ours") else by_stages_of_the_client(task, folder)
         with started(system, folder):
-            asyncio.run(load(ask, pool[-WARM:], 2))
             for clients in wanted:
+                asyncio.run(load(ask, pool[len(pool) - WARM - clients :], clients))
                 first = sum(count for fewer, count in QUESTIONS.items() if fewer < clients)
                 asked = pool[first : first + round(QUESTIONS[clients] * given.share)]
-                line = json.dumps({"system": system} | asyncio.run(load(ask, asked, clients)))
-                print(line, flush=True)
-                with given.out.open("a") as out:
-                    out.write(f"{line}\n")
+                settings.append({"system": system} | asyncio.run(load(ask, asked, clients)))
+                print(json.dumps(settings[-1]), flush=True)
+                given.out.write_text(json.dumps({"processor": processor(), "settings": settings}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What staged answers wait for under load, by who gets the next row and how long prompts enter: ``schedule.jsonl``.
+"""What staged answers wait for under load, by who gets the next row and how long prompts enter: ``schedule.json``.
 
     python results/serving/schedule.py [--data ../shared/data]
 
@@ -23,7 +23,7 @@ from litestage.serve.work import Ask, TextLine, VoteLine
 from litestage.serve.worker import Worker
 from litestage.tasks import Question
 
-RESULTS = Path(__file__).with_name("schedule.jsonl")
+RESULTS = Path(__file__).with_name("schedule.json")
 CLIENTS, EACH, ROWS, ROUNDS = 12, 3, 16, 2
 LONG = 1500
 """Tokens of a bare prompt."""
@@ -96,7 +96,7 @@ def main() -> None:
         for setting in SETTINGS:
             one = Load(session, *setting)
             found[setting].append((one, asyncio.run(one.run(questions, long))))
-    lines = []
+    settings = []
     for (scheduling, chunk), runs in found.items():
         waited = {kind: [value for one, _ in runs for value in one.waited[kind]] for kind in ("staged", "long")}
         line = {"scheduling": scheduling, "chunk": chunk, "clients": CLIENTS, "rows": ROWS, "rounds": ROUNDS}
@@ -105,9 +105,9 @@ def main() -> None:
             "seconds": round(sum(seconds for _, seconds in runs), 1),
             "forwards": sum(one.forwards for one, _ in runs),
         }
-        lines.append(json.dumps(line | counts | work | {f"{kind}_seconds": shares(waited[kind]) for kind in waited}))
-        print(lines[-1], flush=True)
-    RESULTS.write_text("\n".join(lines) + "\n")
+        settings.append(line | counts | work | {f"{kind}_seconds": shares(waited[kind]) for kind in waited})
+        print(json.dumps(settings[-1]), flush=True)
+    RESULTS.write_text(json.dumps({"settings": settings}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -248,10 +248,11 @@ function verdict(full, plan) {
   const said = (side) => (side.answer === null ? "gives no answer that could be read" : `answers ${side.answer}`);
   const both = full.answer === null ? "Neither gives an answer that could be read." : plan && `Both answer ${full.answer}.`;
   if (!plan) return [`Full depth ${said(full)}.`, ""];
-  const ratio = (full.decoding / plan.decoding).toFixed(2);
+  const ratio = (full.decoding / plan.decoding).toFixed(2), votes = full.asked.votes;
+  const each = (side) => `${(side.decoding / votes).toFixed(2)} s`;
   return [
     `${full.answer === plan.answer ? both : `Full depth ${said(full)}, the plan ${said(plan)}.`} The plan decoded ${ratio} times as fast.`,
-    `Decoding took ${full.decoding.toFixed(2)} s at full depth and ${plan.decoding.toFixed(2)} s with the plan. Prompts are left out of this comparison: what the first answer read, the second finds in the cache. The times above have all.`,
+    `Decoding${votes > 1 ? " a vote" : ""} took ${each(full)} at full depth and ${each(plan)} with the plan. Prompts are left out of this comparison: what the first answer read, the second finds in the cache. The times above have all.`,
   ];
 }
 const say = ([first, more]) => { $("verdict").textContent = first; $("more").textContent = more; };
