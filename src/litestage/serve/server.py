@@ -75,6 +75,8 @@ class Backend:
             self._engine = session.engine
             self._engine.chunk = asked.options.chunk or None
             self._engine.drafter = session.drafter
+            if session.drafter is not None:
+                _ = session.drafter.prices  # timed now: who asks first should not wait for it
         return self._engine
 
     def _start(self) -> None:
