@@ -15,6 +15,7 @@ from serving import Served
 
 from litestage.core import Request
 from litestage.jobs.session import Session
+from litestage.models import catalog
 
 MODEL = "everyday-base"
 EXAMPLES = 10
@@ -22,24 +23,19 @@ EXAMPLES = 10
 
 
 def test_the_harness_scores_as_the_engine_does(server: Served, session: Session) -> None:
-    """Its `local-completions` sends token ids, and asks for echo and log-probabilities."""
+    """Its `local-completions`, as its own command makes it: it sends token ids, and asks for echo and logprobs."""
     models = pytest.importorskip("lm_eval.models.openai_completions")
+    instance = pytest.importorskip("lm_eval.api.instance").Instance
     tokenizer = session.engine.model.tokenizer
-
-    class Harness(models.LocalCompletionsAPI):  # type: ignore[misc, name-defined]
-        def tok_encode(self, string: str, **_: Any) -> list[int]:
-            return list(tokenizer(string)["input_ids"])
-
-    harness = Harness(
-        base_url=f"{server.url}/v1/completions", model=MODEL, tokenizer_backend=None, tokenized_requests=True
+    harness = models.LocalCompletionsAPI(
+        base_url=f"{server.url}/v1/completions", model=MODEL, tokenizer=str(catalog.resolve("everyday"))
     )
     pairs = [("A candle gives off", " light."), ("A glove is worn on", " a hand."), ("Ice is", " hot")]
-    encoded = [
-        ((one, other), tuple(tokenizer(one)["input_ids"]), tuple(tokenizer(other)["input_ids"])) for one, other in pairs
-    ]
-    found = harness._loglikelihood_tokens([(key, list(one), list(other)) for key, one, other in encoded])
-    for (score, greedy), (_, context, continuation) in zip(found, encoded, strict=True):
-        expected, likeliest = scored(session, context, continuation)
+    asked = [instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]
+    for (score, greedy), (context, continuation) in zip(harness.loglikelihood(asked), pairs, strict=True):
+        before = tuple(tokenizer(context)["input_ids"])
+        behind = tuple(tokenizer(context + continuation)["input_ids"])[len(before) :]
+        expected, likeliest = scored(session, before, behind)
         assert score == pytest.approx(expected, abs=1e-3)
         assert greedy == likeliest
 
