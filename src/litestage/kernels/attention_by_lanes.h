@@ -6,13 +6,10 @@
 #define SIDE 16      /* queries of a vector */
 #define VECTORS_OF 3 /* vectors of queries that share keys and values */
 #define SLICE 48     /* slots at a time */
-#define TRIPLE 3     /* keys that share queries */
-#define COLUMNS 24   /* numbers of a value that share a weight */
+#define KEY_PAIR 2   /* keys that share queries */
+#define COLUMNS 8    /* numbers of a value that share weights */
 
 #if WIDE
-
-/* Read once: what a register holds is not read again from where it came. */
-#define KEEP(vector) __asm__("" : "+v"(vector))
 
 /* SIDE queries, and what they work with. */
 typedef struct {
@@ -20,7 +17,6 @@ typedef struct {
     float *scores;     /* [slots, SIDE], then their weights */
     float *sums;       /* [size, SIDE] */
     __m512i lengths;   /* slots that each sees */
-    __m512 most, inverse;
     long least, length; /* slots that all see, and that any sees */
 } Side;
 
@@ -51,33 +47,49 @@ INLINE __m512 sum_of_sides(const __m512 *x) {
     return _mm512_add_ps(even, _mm512_add_ps(_mm512_add_ps(x[1], x[5]), _mm512_add_ps(x[3], x[7])));
 }
 
-/* Scores of `count` keys, `width` numbers apart. */
-INLINE void score_side(const Shape *s, const float *q, int count, const float *keys, long width, float *scores) {
-    __m512 dot[TRIPLE][8];
-    for (int k = 0; k < count; k++)
-        for (int j = 0; j < 8; j++) dot[k][j] = _mm512_setzero_ps();
-    for (int i = 0; i < s->size; i += 8)
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++) {
-            __m512 numbers = _mm512_load_ps(q + (i + j) * SIDE);
-            KEEP(numbers);
+/* Scores of `count` keys, `width` numbers apart, by the queries of so many vectors. Of a sum's eight parts the even ones
+ * come first, then the odd ones: so many fit into registers. */
+INLINE void score_keys(const Shape *s, const Side *sides, int vectors, int count, const float *keys, long width, long t) {
+    for (int odd = 0; odd < 2; odd++) {
+        __m512 dot[VECTORS_OF][KEY_PAIR][4];
+        for (int v = 0; v < vectors; v++)
             for (int k = 0; k < count; k++)
-                dot[k][j] = _mm512_fmadd_ps(numbers, _mm512_set1_ps(keys[k * width + i + j]), dot[k][j]);
-        }
-    for (int k = 0; k < count; k++)
-        _mm512_store_ps(scores + k * SIDE, _mm512_mul_ps(sum_of_sides(dot[k]), _mm512_set1_ps(s->scale)));
+                for (int j = 0; j < 4; j++) dot[v][k][j] = _mm512_setzero_ps();
+        for (int i = odd; i < s->size; i += 8)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
+                __m512 key[KEY_PAIR];
+                for (int k = 0; k < count; k++) {
+                    key[k] = _mm512_set1_ps(keys[k * width + i + 2 * j]);
+                    KEEP(key[k]);
+                }
+#pragma GCC unroll 3
+                for (int v = 0; v < vectors; v++) {
+                    __m512 numbers = _mm512_load_ps(sides[v].q + (i + 2 * j) * SIDE);
+                    KEEP(numbers);
+                    for (int k = 0; k < count; k++) dot[v][k][j] = _mm512_fmadd_ps(numbers, key[k], dot[v][k][j]);
+                }
+            }
+        for (int v = 0; v < vectors; v++)
+            for (int k = 0; k < count; k++) {
+                float *score = sides[v].scores + (t + k) * SIDE;
+                const __m512 *x = dot[v][k];
+                const __m512 sum = _mm512_add_ps(_mm512_add_ps(x[0], x[2]), _mm512_add_ps(x[1], x[3]));
+                const __m512 all = _mm512_mul_ps(_mm512_add_ps(_mm512_load_ps(score), sum), _mm512_set1_ps(s->scale));
+                _mm512_store_ps(score, odd ? all : sum);
+            }
+    }
 }
 
 /* Scores of the slots [from, to), whose keys begin at `keys`. */
-static void score_slots(const Shape *s, Side *side, const float *keys, long width, long from, long to) {
+INLINE void score_slots(const Shape *s, const Side *sides, int vectors, const float *keys, long width, long from, long to) {
     long t = from;
-    if (to > side->length) to = side->length;
-    for (; t + TRIPLE <= to; t += TRIPLE, keys += TRIPLE * width)
-        score_side(s, side->q, TRIPLE, keys, width, side->scores + t * SIDE);
-    for (; t < to; t++, keys += width) score_side(s, side->q, 1, keys, width, side->scores + t * SIDE);
+    for (; t + KEY_PAIR <= to; t += KEY_PAIR, keys += KEY_PAIR * width)
+        score_keys(s, sides, vectors, KEY_PAIR, keys, width, t);
+    if (t < to) score_keys(s, sides, vectors, 1, keys, width, t);
 }
 
-/* Scores to weights, before they are divided by their sum; zero for what a query does not see. */
+/* Scores to weights that sum to 1; zero for what a query does not see. */
 static void weigh_side(const Shape *s, Side *side) {
     __m512 most = _mm512_set1_ps(-INFINITY), sum[8];
     for (int j = 0; j < 8; j++) sum[j] = _mm512_setzero_ps();
@@ -94,39 +106,41 @@ static void weigh_side(const Shape *s, Side *side) {
             sum[j] = _mm512_add_ps(sum[j], seen);
             _mm512_store_ps(scores, seen);
         }
-    side->inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), sum_of_sides(sum));
+    const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), sum_of_sides(sum));
+    for (float *weight = side->scores; weight < side->scores + side->length * SIDE; weight += SIDE)
+        _mm512_store_ps(weight, _mm512_mul_ps(_mm512_load_ps(weight), inverse));
 }
 
-/* Add weighted values to `count` numbers of each sum. What a query does not see may be no number. */
-INLINE void mix_side(const Side *side, int count, const float *values, long width, long from, long to, float *sums) {
-    __m512 sum[COLUMNS];
-    const long whole = to < side->least ? to : side->least > from ? side->least : from;
-#pragma GCC unroll 24
-    for (int i = 0; i < count; i++) sum[i] = _mm512_load_ps(sums + i * SIDE);
-    for (long t = from; t < whole; t++, values += width) {
-        const __m512 weight = _mm512_mul_ps(_mm512_load_ps(side->scores + t * SIDE), side->inverse);
-#pragma GCC unroll 24
-    for (int i = 0; i < count; i++) sum[i] = _mm512_fmadd_ps(weight, _mm512_set1_ps(values[i]), sum[i]);
+/* Add weighted values to COLUMNS numbers of each sum. What a query does not see may be no number. */
+INLINE void mix_columns(const Side *sides, int vectors, int first, const float *values, long width, long from, long to) {
+    __m512 sum[VECTORS_OF][COLUMNS];
+    long whole = to;
+    for (int v = 0; v < vectors; v++) {
+        if (sides[v].least < whole) whole = sides[v].least > from ? sides[v].least : from;
+        for (int i = 0; i < COLUMNS; i++) sum[v][i] = _mm512_load_ps(sides[v].sums + (first + i) * SIDE);
     }
-    for (long t = whole; t < to; t++, values += width) {
-        const __m512 weight = _mm512_mul_ps(_mm512_load_ps(side->scores + t * SIDE), side->inverse);
-        const __mmask16 seen = seeing(side, t);
-#pragma GCC unroll 24
-        for (int i = 0; i < count; i++)
-            sum[i] = _mm512_mask3_fmadd_ps(weight, _mm512_set1_ps(values[i]), sum[i], seen);
+    for (long t = from; t < to; t++, values += width) {
+        __m512 weights[VECTORS_OF];
+        for (int v = 0; v < vectors; v++) weights[v] = _mm512_load_ps(sides[v].scores + t * SIDE);
+#pragma GCC unroll 8
+        for (int i = 0; i < COLUMNS; i++) {
+            __m512 value = _mm512_set1_ps(values[first + i]);
+            KEEP(value);
+            if (t < whole)
+                for (int v = 0; v < vectors; v++) sum[v][i] = _mm512_fmadd_ps(weights[v], value, sum[v][i]);
+            else
+                for (int v = 0; v < vectors; v++)
+                    sum[v][i] = _mm512_mask3_fmadd_ps(weights[v], value, sum[v][i], seeing(sides + v, t));
+        }
     }
-#pragma GCC unroll 24
-    for (int i = 0; i < count; i++) _mm512_store_ps(sums + i * SIDE, sum[i]);
+    for (int v = 0; v < vectors; v++)
+        for (int i = 0; i < COLUMNS; i++) _mm512_store_ps(sides[v].sums + (first + i) * SIDE, sum[v][i]);
 }
 
-static void mix_slots(const Shape *s, const Side *side, const float *values, long width, long from, long to) {
-    int i = 0;
-    if (to > side->length) to = side->length;
-    if (to <= from) return;
-    for (; i + COLUMNS <= s->size; i += COLUMNS)
-        mix_side(side, COLUMNS, values + i, width, from, to, side->sums + i * SIDE);
-    if (s->size - i == 16) mix_side(side, 16, values + i, width, from, to, side->sums + i * SIDE);
-    else if (s->size > i) mix_side(side, 8, values + i, width, from, to, side->sums + i * SIDE);
+INLINE void score_or_mix(const Shape *s, const Side *sides, int vectors, int values, const float *numbers, long width,
+                         long from, long to) {
+    if (!values) score_slots(s, sides, vectors, numbers, width, from, to);
+    for (int i = 0; i < s->size && values; i += COLUMNS) mix_columns(sides, vectors, i, numbers, width, from, to);
 }
 
 /* Whether it is worth it: tokens of one row that see it from the same slot on. */
@@ -179,10 +193,9 @@ static void attend_side_by_side(const Shape *s, const Query *queries, int many, 
             Slots seen = in_cache(s, cache, queries->row, kv, values, from + at);
             if (seen.narrow) seen = copied(s, seen, to - at, copy);
             const float *numbers = (const float *)seen.memory + seen.at;
-            for (int v = 0; v < vectors; v++) {
-                if (values) mix_slots(s, sides + v, numbers, seen.width, at, to);
-                else score_slots(s, sides + v, numbers, seen.width, at, to);
-            }
+            if (vectors == 3) score_or_mix(s, sides, 3, values, numbers, seen.width, at, to);
+            else if (vectors == 2) score_or_mix(s, sides, 2, values, numbers, seen.width, at, to);
+            else score_or_mix(s, sides, 1, values, numbers, seen.width, at, to);
         }
         for (int v = 0; v < vectors && !values; v++) weigh_side(s, sides + v);
     }

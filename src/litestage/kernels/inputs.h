@@ -65,6 +65,22 @@ static void prologue(int kind, const float *x, const float *norm, float eps, int
 }
 
 /* A group of numbers as bytes with a scale; what they add up to. */
+#if WIDE
+
+INLINE int to_bytes(const float *x, int8_t *bytes, float *scale) {
+    const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + GROUP / 2);
+    const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(first), _mm512_abs_ps(second)));
+    const __m512 inverse = _mm512_set1_ps(most > 0 ? 127.0f / most : 0);
+    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(first, inverse));
+    const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(second, inverse));
+    _mm_storeu_si128((__m128i *)bytes, _mm512_cvtepi32_epi8(low));
+    _mm_storeu_si128((__m128i *)(bytes + GROUP / 2), _mm512_cvtepi32_epi8(high));
+    *scale = most / 127.0f;
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+}
+
+#else
+
 INLINE int to_bytes(const float *x, int8_t *bytes, float *scale) {
     Eight sizes = each(0);
     for (int i = 0; i < GROUP; i += 8) sizes = larger(sizes, larger(load(x + i), -load(x + i)));
@@ -80,6 +96,8 @@ INLINE int to_bytes(const float *x, int8_t *bytes, float *scale) {
     *scale = most / 127.0f;
     return sum;
 }
+
+#endif
 
 #if TILES
 

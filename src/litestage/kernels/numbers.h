@@ -27,6 +27,8 @@
 #define VECTOR 64    /* bytes */
 #define GROUP 32
 #define BLOCK 16     /* rows of input in a tile register, at most */
+/* Read once: what a register holds is not read again from where it came. */
+#define KEEP(vector) __asm__("" : "+v"(vector))
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE float from_bits(uint32_t bits) {

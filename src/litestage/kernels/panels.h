@@ -1,14 +1,18 @@
-/* Products of a block of rows with a panel: y[rows, PANEL]. Each sum runs over ascending groups, so that any way to share
- * out rows, panels and registers gives the same bits. */
+/* Products of a block of rows with two panels, `apart` bytes from each other: y[2][rows, PANEL]. Each sum runs over
+ * ascending groups, so that any way to share out rows, panels and registers gives the same bits. */
 #pragma once
 #include "inputs.h"
 
 #define LANES 8      /* output rows of a short vector: half a panel */
+#define PAIR 32      /* rows of a block, or of two by tile registers */
 #if WIDE
-#define TALL 12      /* rows of a block */
+/* Rows of a block: sums of two panels, and of bytes those of a group as well, are all in registers. */
+static const int TALL[] = {12, 6, 6};
 #else
-#define TALL 4
+static const int TALL[] = {4, 4, 4};
 #endif
+
+typedef float Sums[PAIR][PANEL];
 
 #if WIDE
 
@@ -28,51 +32,77 @@ INLINE __m512i columns_of(int format, const uint8_t *record, int four) {
     return _mm512_and_si512(four % 2 ? _mm512_srli_epi16(both, 4) : both, _mm512_set1_epi8(15));
 }
 
-INLINE void bytes_panel(int format, const uint8_t *w, int groups, const Block *x, int high, float y[][PANEL]) {
-    __m512 acc[TALL];
+/* Of bytes, each group's sum is exact; scales of weight and input meet before it does. */
+INLINE void bytes_panels(int format, const uint8_t *w, long apart, int groups, const Block *x, int high, Sums *y) {
+    __m512 acc[2][6];
     const int8_t *bytes = x->bytes;
-    for (int r = 0; r < high; r++) acc[r] = _mm512_setzero_ps();
+    for (int r = 0; r < high; r++) acc[0][r] = acc[1][r] = _mm512_setzero_ps();
     for (int g = 0; g < groups; g++, w += RECORD[format], bytes += high * GROUP) {
-        __m512i sum[TALL];
+        __m512i sum[2][6];
         for (int r = 0; r < high; r++)
-            sum[r] = format == INT8 ? _mm512_set1_epi32(x->offsets[g * high + r]) : _mm512_setzero_si512();
+            sum[0][r] = sum[1][r] = format == INT8 ? _mm512_set1_epi32(x->offsets[g * high + r]) : _mm512_setzero_si512();
 #pragma GCC unroll 8
         for (int four = 0; four < GROUP / 4; four++) {
-            const __m512i columns = columns_of(format, w, four);
-            for (int r = 0; r < high; r++)
-                sum[r] = _mm512_dpbusd_epi32(sum[r], columns, four_bytes(bytes + r * GROUP + 4 * four));
+            const __m512i first = columns_of(format, w, four), second = columns_of(format, w + apart, four);
+#pragma GCC unroll 6
+            for (int r = 0; r < high; r++) {
+                __m512i numbers = four_bytes(bytes + r * GROUP + 4 * four);
+                KEEP(numbers);
+                sum[0][r] = _mm512_dpbusd_epi32(sum[0][r], first, numbers);
+                sum[1][r] = _mm512_dpbusd_epi32(sum[1][r], second, numbers);
+            }
         }
-        const __m512 scale = halves(w), minimum = format == INT4 ? halves(w + 2 * PANEL) : scale;
-        for (int r = 0; r < high; r++) {
-            const __m512 scaled = _mm512_mul_ps(scale, _mm512_set1_ps(x->scales[g * high + r]));
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), scaled, acc[r]);
-            if (format == INT4) acc[r] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x->sums[g * high + r]), acc[r]);
+#pragma GCC unroll 2
+        for (int q = 0; q < 2; q++) {
+            const __m512 scale = halves(w + q * apart);
+            const __m512 minimum = format == INT4 ? halves(w + q * apart + 2 * PANEL) : scale;
+#pragma GCC unroll 6
+            for (int r = 0; r < high; r++) {
+                const __m512 scaled = _mm512_mul_ps(scale, _mm512_set1_ps(x->scales[g * high + r]));
+                acc[q][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[q][r]), scaled, acc[q][r]);
+                if (format == INT4) acc[q][r] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x->sums[g * high + r]), acc[q][r]);
+            }
         }
     }
-    for (int r = 0; r < high; r++) _mm512_storeu_ps(y[r], acc[r]);
+    for (int r = 0; r < high; r++) {
+        _mm512_storeu_ps(y[0][r], acc[0][r]);
+        _mm512_storeu_ps(y[1][r], acc[1][r]);
+    }
 }
 
-INLINE void bf16_panel(const uint8_t *w, int groups, const Block *x, int high, float y[][PANEL]) {
+INLINE void bf16_panels(const uint8_t *w, long apart, int groups, const Block *x, int high, Sums *y) {
     const __m512i second = _mm512_set1_epi32(0xffff0000);
     const float *values = x->values;
-    __m512 acc[TALL];
-    for (int r = 0; r < high; r++) acc[r] = _mm512_setzero_ps();
+    __m512 acc[2][12];
+    for (int r = 0; r < high; r++) acc[0][r] = acc[1][r] = _mm512_setzero_ps();
     for (int g = 0; g < groups; g++, values += high * GROUP)
 #pragma GCC unroll 2
         for (int i = 0; i < GROUP; i += 2, w += VECTOR) {
-            const __m512i both = _mm512_loadu_si512(w);
-            const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-            const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, second));
-            for (int r = 0; r < high; r++) acc[r] = _mm512_fmadd_ps(even, _mm512_set1_ps(values[r * GROUP + i]), acc[r]);
-            for (int r = 0; r < high; r++)
-                acc[r] = _mm512_fmadd_ps(odd, _mm512_set1_ps(values[r * GROUP + i + 1]), acc[r]);
+            const __m512i both[2] = {_mm512_loadu_si512(w), _mm512_loadu_si512(w + apart)};
+#pragma GCC unroll 2
+            for (int odd = 0; odd < 2; odd++) {
+                __m512 numbers[2];
+#pragma GCC unroll 2
+                for (int q = 0; q < 2; q++)
+                    numbers[q] = _mm512_castsi512_ps(odd ? _mm512_and_si512(both[q], second) : _mm512_slli_epi32(both[q], 16));
+#pragma GCC unroll 12
+                for (int r = 0; r < high; r++) {
+                    __m512 value = _mm512_set1_ps(values[r * GROUP + i + odd]);
+                    KEEP(value);
+                    acc[0][r] = _mm512_fmadd_ps(numbers[0], value, acc[0][r]);
+                    acc[1][r] = _mm512_fmadd_ps(numbers[1], value, acc[1][r]);
+                }
+            }
         }
-    for (int r = 0; r < high; r++) _mm512_storeu_ps(y[r], acc[r]);
+    for (int r = 0; r < high; r++) {
+        _mm512_storeu_ps(y[0][r], acc[0][r]);
+        _mm512_storeu_ps(y[1][r], acc[1][r]);
+    }
 }
 
-INLINE void panel_of(int format, const uint8_t *w, int groups, const Block *x, int high, float y[][PANEL]) {
-    if (format == BF16) bf16_panel(w, groups, x, high, y);
-    else bytes_panel(format, w, groups, x, high, y);
+INLINE void panels_of(int format, const uint8_t *w, long apart, int groups, const Block *x, int high, Sums *y) {
+    if (format == BF16) bf16_panels(w, apart, groups, x, high, y);
+    else bytes_panels(format, w, apart, groups, x, high, y);
 }
 
 #elif VECTORS
@@ -120,7 +150,7 @@ INLINE void int8_half(const uint8_t *w, int half, int groups, const Block *x, in
     for (int g = 0; g < groups; g++, w += RECORD[INT8]) {
         const uint8_t *content = w + 2 * PANEL + VECTOR / 2 * half;
         __m256 scale = halves(w + 2 * LANES * half);
-        __m256i sum[TALL];
+        __m256i sum[4];
         for (int r = 0; r < high; r++) sum[r] = _mm256_setzero_si256();
         for (int j = 0; j < 8; j++) {
             __m256i bytes = _mm256_loadu_si256((const __m256i *)(content + VECTOR * j)), size = _mm256_abs_epi8(bytes);
@@ -160,7 +190,7 @@ INLINE void bf16_halves(const uint8_t *w, int groups, const Block *x, int high, 
 
 INLINE void panel_of(int format, const uint8_t *w, int groups, const Block *x, int high, float y[][PANEL]) {
     if (format == BF16) {
-        __m256 acc[TALL][2];
+        __m256 acc[4][2];
         for (int r = 0; r < high; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
         bf16_halves(w, groups, x, high, acc);
         for (int r = 0; r < high; r++)
@@ -168,7 +198,7 @@ INLINE void panel_of(int format, const uint8_t *w, int groups, const Block *x, i
         return;
     }
     for (int p = 0; p < 2; p++) {
-        __m256 acc[TALL];
+        __m256 acc[4];
         for (int r = 0; r < high; r++) acc[r] = _mm256_setzero_ps();
         if (format == INT4) int4_half(w, p, groups, x, high, acc);
         else int8_half(w, p, groups, x, high, acc);
@@ -203,18 +233,24 @@ INLINE void panel_of(int format, const uint8_t *w, int groups, const Block *x, i
 
 #endif
 
-/* The loops above, for a number of rows that is known when they are compiled. */
-static void multiply_block(int format, const uint8_t *w, int groups, const Block *x, float y[][PANEL]) {
-#define HIGH(N)                                                           \
-    case N:                                                               \
-        if (format == BF16) panel_of(BF16, w, groups, x, N, y);           \
-        else if (format == INT8) panel_of(INT8, w, groups, x, N, y);      \
-        else panel_of(INT4, w, groups, x, N, y);                          \
-        break;
-    switch (x->high) {
-        HIGH(1) HIGH(2) HIGH(3) HIGH(4)
-#if TALL > 4
-        HIGH(5) HIGH(6) HIGH(7) HIGH(8) HIGH(9) HIGH(10) HIGH(11) HIGH(12)
+#if !WIDE
+
+INLINE void panels_of(int format, const uint8_t *w, long apart, int groups, const Block *x, int high, Sums *y) {
+    for (int q = 0; q < 2; q++) panel_of(format, w + q * apart, groups, x, high, y[q]);
+}
+
+#endif
+
+/* The loops above, for a format and a number of rows that are known when they are compiled. */
+static void multiply_block(int format, const uint8_t *w, long apart, int groups, const Block *x, Sums *y) {
+#define HIGH(FORMAT, N) \
+    case FORMAT * PAIR + N: panels_of(FORMAT, w, apart, groups, x, N, y); break;
+#define UP_TO_FOUR(FORMAT) HIGH(FORMAT, 1) HIGH(FORMAT, 2) HIGH(FORMAT, 3) HIGH(FORMAT, 4)
+    switch (format * PAIR + x->high) {
+        UP_TO_FOUR(BF16) UP_TO_FOUR(INT8) UP_TO_FOUR(INT4)
+#if WIDE
+        HIGH(BF16, 5) HIGH(BF16, 6) HIGH(BF16, 7) HIGH(BF16, 8) HIGH(BF16, 9) HIGH(BF16, 10) HIGH(BF16, 11) HIGH(BF16, 12)
+        HIGH(INT8, 5) HIGH(INT8, 6) HIGH(INT4, 5) HIGH(INT4, 6)
 #endif
     }
 }

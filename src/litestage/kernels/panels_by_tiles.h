@@ -3,7 +3,6 @@
 #include "panels.h"
 
 #define SOON 4       /* records of a panel that are fetched before their turn */
-#define PAIR 32      /* rows that go through a panel together: two blocks */
 #define MANY 8       /* rows of bytes from which on tile registers pay */
 
 /* Whether to use them, and whether this process may: Linux wants to be asked. Sums of bytes are exact, so few rows may go

@@ -47,7 +47,7 @@ static void take(const void *job, long r) {
 /* sums[panels, PAIR, PANEL] of one or two panels and a block of rows, or by tile registers up to two; how many rows.
  * `opened` are int4's bytes. */
 INLINE long sums_of_rows(const Product *p, long first, long end, const uint8_t *w, int panels, const uint8_t *opened,
-                         float sums[][PAIR][PANEL]) {
+                         Sums *sums) {
     const Input *input = &p->input;
     const int groups = input->in / GROUP;
     const Block block = block_at(input, first);
@@ -63,7 +63,7 @@ INLINE long sums_of_rows(const Product *p, long first, long end, const uint8_t *
     }
     if (input->tiles) return block.high;
 #endif
-    for (int q = 0; q < panels; q++) multiply_block(input->format, w + q * p->apart, groups, &block, sums[q]);
+    multiply_block(input->format, w, panels == 2 ? p->apart : 0, groups, &block, sums);
     return block.high;
 }
 
@@ -75,11 +75,18 @@ static void multiply(const void *job, long unit) {
     const long end = start + p->strip < input->count ? start + p->strip : input->count;
     const int panels = panel * PANEL + PANEL < p->out ? 2 : 1, opens = input->tiles && input->format == INT4;
     const uint8_t *w = p->weights + panel * p->apart;
-    float sums[2][PAIR][PANEL] __attribute__((aligned(64)));
+    Sums sums[2] __attribute__((aligned(64)));
     uint8_t opened[opens ? 2 * PANEL * input->in : 1];
     for (int q = 0; q < panels && opens; q++) open_bits(w + q * p->apart, input->in / GROUP, opened + q * PANEL * input->in);
     if (input->tiles) set_tiles(input->format, input->high);
     for (long first = start, high; first < end; first += high) {
+        for (long r = first; r < end && r < first + input->high; r++) { /* these are far apart: nobody foresees them */
+            const long place = r * p->out + panel * PANEL;
+            __builtin_prefetch(p->y + place, 1);
+            __builtin_prefetch(p->y + place + PANEL, 1);
+            if (p->onto) __builtin_prefetch(p->onto + place);
+            if (p->onto) __builtin_prefetch(p->onto + place + PANEL);
+        }
         high = sums_of_rows(p, first, end, w, panels, opened, sums);
         for (int q = 0; q < panels; q++) {
             const int from = (panel + q) * PANEL;
@@ -99,7 +106,7 @@ static void multiply(const void *job, long unit) {
 /* Rows of a block: as many as fit, blocks of much the same height. */
 static int height(int format, int tiles, long rows) {
     if (tiles) return format == BF16 && rows < BLOCK ? rows : BLOCK;
-    const long blocks = (rows + TALL - 1) / TALL;
+    const long blocks = (rows + TALL[format] - 1) / TALL[format];
     return (rows + blocks - 1) / blocks;
 }
 
