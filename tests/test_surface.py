@@ -40,7 +40,7 @@ RECORDS = {
     "QuickstartOptions": "search_limit certify wall",
     "RankOptions": "ranking compensation step answers",
     "SearchSettings": "max_drop latency_target certify step exhaustive preset plans levers ranking compensation exit "
-    "no_exit search_exit latency",
+    "exits no_exit search_exit latency",
     "TrainingOptions": "model adapter plan skip recipe init task data limit epochs order validation checkpoint_every "
     "threads seed device",
 }

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from litestage.core import DataError, OptionError, Plan
 from litestage.engine import TorchEngine
-from litestage.evaluation import questions_hash
+from litestage.evaluation import questions_hash, would_do
 from litestage.jobs.options import PriceOptions, SearchSettings
 from litestage.jobs.path import FoundPath, Questions, find_path
 from litestage.jobs.price import price_search
 from litestage.jobs.session import Session
+from litestage.report.certificate import rounded
+from litestage.report.path import promise
 
 SETTINGS = SearchSettings(max_drop=25, step=6, certify=60, compensation=("none",), levers=("exit",))
 
@@ -28,8 +31,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(session: Session, out: Path) -> FoundPath:
-    return find_path(session.at(out), SETTINGS, questions_of(session))
+def there(session: Session, out: Path) -> Session:
+    return session.at(out)
+
+
+@pytest.fixture(scope="module")
+def found(there: Session) -> FoundPath:
+    return find_path(there, SETTINGS, questions_of(there))
 
 
 def test_the_plan_is_the_last_one_granted_and_keeps_its_certificate(found: FoundPath, out: Path) -> None:
@@ -43,7 +51,7 @@ def test_the_plan_is_the_last_one_granted_and_keeps_its_certificate(found: Found
     assert not any(granted[found.search.chosen + 1 :])
     assert Plan.from_pretrained(out) == found.plan
     assert found.search.plan is not None
-    assert found.plan.stages["analysis"].schedule.num_skipped == found.search.plan.skipped["analysis"]
+    assert found.plan.stages["analysis"].schedule.num_skipped == found.search.plan.tried.candidate.budgets["analysis"]
 
 
 def test_no_question_of_the_certificate_was_searched_on(session: Session, found: FoundPath) -> None:
@@ -67,6 +75,43 @@ def test_the_same_search_goes_on_where_it_was_and_finds_the_same(
     assert find_path(again, SETTINGS, questions_of(session)).search == found.search
     with pytest.raises(OptionError, match="its levers is"):
         find_path(again, SearchSettings(max_drop=25, step=6, certify=60, compensation=("none",)), questions_of(session))
+
+
+def test_where_nothing_is_granted_the_plan_is_full_depth_and_the_page_says_what_would_do(
+    there: Session, found: FoundPath
+) -> None:
+    settings = replace(SETTINGS, max_drop=3)  # 60 questions cannot promise so little, whatever they show
+    refused = find_path(there.inside("refused"), settings, questions_of(there))
+    assert refused.search.chosen is None
+    assert refused.search.refused is not None
+    assert refused.plan.stages == there.full_plan().stages
+    assert refused.plan.certificate is None
+    told = refused.search.refused.certificate
+    assert told is not None
+    assert refused.plan.evidence["refused"] == told.model_dump(mode="json")
+    needed = would_do(told)
+    said = promise(refused.search)
+    assert f"{told.lost} and gained {told.gained} of {told.n}" in said
+    assert f"{told.bound:.2f} points" in said
+    assert needed is None or f"{rounded(needed):,} certify questions" in said
+
+
+def test_within_a_latency_the_safest_plan_is_taken_with_its_bound_whatever_that_is(
+    there: Session, found: FoundPath
+) -> None:
+    target = 0.97 * found.search.full_seconds
+    settings = replace(SETTINGS, latency_target=target)
+    safest = find_path(there.inside("latency"), settings, questions_of(there))
+    chosen = safest.search.plan
+    assert chosen is not None
+    assert chosen.tried.seconds <= target
+    within = [plan.tried for plan in safest.search.plans if plan.tried.seconds <= target]
+    assert chosen.tried.risk == min(one.risk for one in within)
+    assert safest.plan.certificate == chosen.certificate
+    assert safest.plan.target["latency"] == target
+    nothing = find_path(there.inside("too fast"), replace(SETTINGS, latency_target=1e-6), questions_of(there))
+    assert (nothing.search.plan, nothing.plan.stages) == (None, there.full_plan().stages)
+    assert "No plan was found" in promise(nothing.search)
 
 
 def test_a_finished_search_is_priced_again_without_decoding(

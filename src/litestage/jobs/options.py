@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from litestage.core import ExitRule, MeanConfidence, OptionError, parse_exit
+from litestage.core import ExitRule, MeanConfidence, OptionError, SettledAnswer, parse_exit
 from litestage.core.complaints import did_you_mean
 from litestage.search import PathOptions, SearchOptions
 
@@ -409,6 +409,11 @@ class RunOptions(DraftOptions):
     explain: bool = option(False, "", "Say what was skipped and where texts ended.", WHERE)
 
 
+def exit_rules(first: ExitRule | None, others: Sequence[str]) -> tuple[ExitRule, ...]:
+    """The rules asked for, each once; the paper's is the first where no other is."""
+    return tuple(dict.fromkeys((first or MeanConfidence(), *map(parse_exit, others))))
+
+
 @dataclass(frozen=True)
 class SearchSettings(Options):
     """How a plan is searched for, and what it may lose."""
@@ -455,6 +460,7 @@ class SearchSettings(Options):
         read=names,
     )
     exit: ExitRule | None = option(None, "RULE", f"{UNSURE} Default: 5,0.5 is tried.", read=parse_exit)
+    exits: tuple[str, ...] = option((), "RULE", "For a path: try another exit rule as well. Once a rule.")
     no_exit: bool = option(False, "", "Never end a text early.")
     search_exit: bool = option(False, "", "Profile with exit on already.")
     latency: str = option("priced", "priced|wall", "Price counted work, or time every run.")
@@ -465,6 +471,9 @@ class SearchSettings(Options):
         if self.preset != "path" and (self.latency_target is not None or self.certify is not None):
             name = "--certify" if self.latency_target is None else "--latency-target"
             raise OptionError(f"{name} is for --preset path: the paper's search is not certified. Leave one out.")
+        if len(self.exit_rules) > 1 and (self.preset != "path" or self.no_exit):
+            other = "--no-exit" if self.no_exit else f"--preset {self.preset}"
+            raise OptionError(f"--exits tries further exit rules for a path, which {other} does not. Leave one out.")
         if self.preset == "path" and not self.max_drop:
             raise OptionError(
                 "--max-drop 0: no number of questions shows that nothing at all is lost. Give points above 0, such as "
@@ -492,14 +501,21 @@ class SearchSettings(Options):
             promised_on=promised_on,
             plans=self.plans,
             step=self.step,
-            exits="exit" in self.levers and not self.no_exit,
+            exits=self._exits(stages) if "exit" in self.levers and not self.no_exit else {},
             left_out=tuple(stages[:-1]) if "stage" in self.levers else (),
         )
 
+    def _exits(self, stages: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Names of the rules that each stage can have: only the last states an answer that may settle."""
+        settling = {str(rule) for rule in self.exit_rules if isinstance(rule, SettledAnswer)}
+        names = tuple(str(rule) for rule in self.exit_rules)
+        others = tuple(name for name in names if name not in settling)
+        return {stage: names if stage == stages[-1] else others for stage in stages}
+
     @property
-    def exit_rule(self) -> ExitRule:
-        """The rule that is tried."""
-        return self.exit or MeanConfidence()
+    def exit_rules(self) -> tuple[ExitRule, ...]:
+        """The rules that are tried, the paper's first where nothing is asked for."""
+        return exit_rules(self.exit, self.exits)
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -611,7 +627,7 @@ class CompareOptions(Options):
     @property
     def exit_rules(self) -> tuple[ExitRule, ...]:
         """The rule that plans and uniform methods have, and those that are compared at full depth alone."""
-        return tuple(dict.fromkeys((self.exit or MeanConfidence(), *map(parse_exit, self.exits))))
+        return exit_rules(self.exit, self.exits)
 
     def __post_init__(self) -> None:
         super().__post_init__()

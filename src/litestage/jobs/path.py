@@ -22,7 +22,7 @@ from litestage.jobs.timing import cost_model
 from litestage.jobs.trials import Trials, save_plan, settings_of, warn_if_none_is_right
 from litestage.jobs.work import Work, keep_work
 from litestage.results import PathPlan, PathSearch, Split
-from litestage.search import Candidate, PathFound, Tried, path_search
+from litestage.search import PathFound, path_search
 from litestage.tasks import Question, has_certify_questions
 
 PATH_FILE = "path.json"
@@ -122,7 +122,7 @@ def find_path(session: Session, settings: SearchSettings, questions: Questions) 
         latency="wall" if settings.latency == "wall" else "priced",
         full_correct=found.full_correct,
         full_seconds=found.full_seconds,
-        plans=tuple(_path_plan(one, certificates.get(i)) for i, one in enumerate(found.path)),
+        plans=tuple(PathPlan(tried=one, certificate=certificates.get(i)) for i, one in enumerate(found.path)),
         chosen=chosen,
         tried=found.tried,
         answers=found.answers,
@@ -162,17 +162,6 @@ def _chosen(certificates: dict[int, Certificate], found: PathFound) -> int | Non
     if found.options.latency is not None:
         return next(iter(certificates), None)
     return max((place for place, one in certificates.items() if one.granted), default=None)
-
-
-def _path_plan(tried: Tried, certificate: Certificate | None) -> PathPlan:
-    candidate: Candidate = tried.candidate
-    return PathPlan(
-        tried=tried,
-        skipped=candidate.budgets,
-        exits=candidate.exits,
-        left_out=tuple(stage.stage for stage in candidate.stages if stage.left_out),
-        certificate=certificate,
-    )
 
 
 def _evidence(session: Session, search: PathSearch, questions: Questions, cost: CostModel) -> dict[str, object]:

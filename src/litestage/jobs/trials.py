@@ -47,15 +47,21 @@ class Trials:
         self.session.progress.start(describe(trial), n)
         so_far = self._answered(plan, trial)
         traces = so_far.traces
-        outcomes = tuple(traces[i].correct if i in traces else None for i in range(n))
+        told = TrialResult(
+            outcomes=tuple(traces[i].correct if i in traces else None for i in range(n)),
+            tokens=self._new_tokens(list(traces.values()), plan),
+        )
         if len(traces) < n:
             why = "cannot keep the target" if so_far.hopeless else "slower than the best"
             self.session.progress.advance(n - len(traces), why)
-            return TrialResult(outcomes=outcomes, seconds_at_least=so_far.seconds if so_far.slow else None)
+            return told.model_copy(update={"seconds_at_least": so_far.seconds if so_far.slow else None})
         if self.settings.latency == "wall":
-            return self._timed(plan, outcomes)
-        priced = price(self.cost, [traces[i] for i in range(n)], plan)
-        return TrialResult(outcomes=outcomes, seconds=priced.seconds, stage_seconds=priced.stage_seconds)
+            each, by_stage = self._clock(plan, self.questions)
+            seconds = fmean(each)
+        else:
+            priced = price(self.cost, [traces[i] for i in range(n)], plan)
+            seconds, by_stage = priced.seconds, priced.stage_seconds
+        return told.model_copy(update={"seconds": seconds, "stage_seconds": by_stage})
 
     def plan(self, candidate: Candidate) -> Plan:
         """The plan that a candidate means: of each stage's policy, as much as its budget says."""
@@ -94,7 +100,9 @@ class Trials:
         tokens = 0
         for trace in traces:
             for stage in trace.stages:
-                patient = plan.stage(stage.name).model_copy(update={"exit": None})
+                patient = plan.stage(stage.name)
+                if patient.exit and patient.exit.looks_at != "entropy":  # cut from the whole text, where that is known
+                    patient = patient.model_copy(update={"exit": None})
                 for prompt, done in zip(stage.prompts, stage.completions, strict=True):
                     if (patient, prompt) not in self._written:
                         self._written.add((patient, prompt))
@@ -106,12 +114,14 @@ class Trials:
             return StagePlan(left_out=True)
         policy = next((policy for policy in self.policies.policies if str(policy) == candidate.policy), PAPER)
         plan = self.policies.stage_plan(candidate.stage, candidate.budget, policy)
-        return plan.model_copy(update={"exit": self.exits.get(candidate.stage) if candidate.exit else None})
+        rules = self.exits[candidate.rule or str(self.settings.exit_rules[0])]
+        return plan.model_copy(update={"exit": rules.get(candidate.stage) if candidate.exit else None})
 
     @cached_property
-    def exits(self) -> dict[str, ExitRule]:
-        """The exit rule of each stage that can have one, fitted to full depth's texts on the search's questions."""
-        return fitted_exits(self.session, self.settings.exit_rule, self.policies.traces)
+    def exits(self) -> dict[str, dict[str, ExitRule]]:
+        """By name, each rule as the stages that can have it run it: fitted to full depth's texts on the questions."""
+        rules = self.settings.exit_rules
+        return {str(rule): fitted_exits(self.session, rule, self.policies.traces) for rule in rules}
 
     def racing(self, plan: Plan, trial: Trial) -> Racing[SoFar]:
         """Ask for all questions, or for as many as show that the candidate cannot be chosen."""
@@ -153,13 +163,8 @@ class Trials:
         """Most rows that a stage of a question has."""
         return max(stage.branches(question) for stage in self.session.task.stages for question in self.questions)
 
-    def _timed(self, plan: Plan, outcomes: tuple[bool | None, ...]) -> TrialResult:
-        """Seconds a question by the clock, from fresh runs; remembered, so that a resumed search decides alike."""
-        each, by_stage = self._clock(plan, self.questions)
-        return TrialResult(outcomes=outcomes, seconds=fmean(each), stage_seconds=by_stage)
-
     def _clock(self, plan: Plan, questions: Sequence[Question]) -> tuple[list[float], dict[str, float]]:
-        """Seconds of each question, and their mean by stage."""
+        """Seconds of each question, and their mean by stage, from fresh runs that are remembered."""
         samples = wall_clock(self.session, {"plan": plan}, questions, self.cost.threads)
         names = self.session.task.stage_names
         by_stage = {name: fmean(sample.stage_seconds[name] for sample in samples) for name in names}
@@ -210,20 +215,8 @@ def describe(trial: Trial) -> str:
     if trial.purpose == "profile" and trial.stage:
         return f"{trial.stage}: {trial.candidate.budgets[trial.stage]} sub-layers left out"
     if not trial.whole:
-        return f"{_in_words(trial.candidate)}: {len(trial.order)} questions"
+        return f"{trial.candidate}: {len(trial.order)} questions"
     return "full depth" if trial.purpose == "full" else f"exit on in {', '.join(trial.candidate.exits) or 'no stage'}"
-
-
-def _in_words(candidate: Candidate) -> str:
-    """What a candidate leaves out, stage by stage."""
-    parts = []
-    for stage in candidate.stages:
-        exits = " with exit" if stage.exit else ""
-        if stage.left_out:
-            parts.append(f"no {stage.stage}")
-        elif stage.budget or stage.exit:
-            parts.append(f"{stage.stage} -{stage.budget}{exits}" if stage.budget else f"{stage.stage}{exits}")
-    return ", ".join(parts) or "full depth"
 
 
 def save_plan(session: Session, folder: Path, plan: Plan) -> None:
@@ -249,7 +242,7 @@ def settings_of(
     """What makes a search the one that it is: it is not mixed with another."""
     given = {
         "options": settings.options.model_dump(),
-        "exit": settings.exit_rule.model_dump(),
+        "exit": settings.exit_rules[0].model_dump(),
         "latency": settings.latency,
         "policies": [str(policy) for policy in settings.policies],
         "model": session.engine.identity.fingerprint,
@@ -265,6 +258,7 @@ def settings_of(
             "preset": settings.preset,
             "latency_target": settings.latency_target,
             "levers": list(settings.levers),
+            "exits": [str(rule) for rule in settings.exit_rules],
             "plans": settings.plans,
             "certify": content_hash([question.id for question in certify]),
         }

@@ -52,14 +52,8 @@ def promise(search: PathSearch) -> str:
 
 
 def what(plan: PathPlan | Tried) -> str:
-    """What a plan does, stage by stage: ``recall -4, analysis -6 and exit``."""
-    candidate = plan.candidate if isinstance(plan, Tried) else plan.tried.candidate
-    parts = []
-    for stage in candidate.stages:
-        done = [f"{words.MINUS}{stage.budget}"] * bool(stage.budget) + ["exit"] * stage.exit
-        done = ["left out"] if stage.left_out else done
-        parts += [f"{stage.stage} {' and '.join(done)}"] * bool(done)
-    return ", ".join(parts)
+    """What a plan does, stage by stage."""
+    return str(plan.candidate if isinstance(plan, Tried) else plan.tried.candidate)
 
 
 def verdict(search: PathSearch, plan: PathPlan) -> str:

@@ -14,12 +14,6 @@ class PathPlan(Record):
     """A plan on the path."""
 
     tried: Tried
-    skipped: dict[str, int]
-    """Sub-layers that each stage skips."""
-    exits: tuple[str, ...]
-    """Stages that may end a text early."""
-    left_out: tuple[str, ...]
-    """Stages that are not run."""
     certificate: Certificate | None = None
     """None where the test did not come so far."""
 

@@ -24,7 +24,9 @@ LOOKS = (4, 2, 1)
 """A candidate is tried on a quarter of the questions, half of them, and all, while it may belong to the path."""
 FEWEST = 24
 """Questions of a look: fewer tell nothing."""
-GOOD, BAD = 0.98, 0.6
+GLANCE = 8
+"""Questions that show what is hopeless."""
+GOOD, BAD = 0.998, 0.6
 """Shares of tokens that stay: where a stage's levers are tried first, and below which none is tried."""
 GROWTH = 1.25
 """How much larger than the one before a budget is, at least, that is looked at."""
@@ -48,8 +50,8 @@ class PathOptions(Record):
     plans: int = PATH
     """On the path, at most."""
     step: int = 2
-    exits: bool = True
-    """Whether texts may end early."""
+    exits: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By stage: the rules by which its texts may end early."""
     left_out: tuple[str, ...] = ()
     """Stages that may be left out."""
 
@@ -111,7 +113,7 @@ def _search(run: _Run) -> Strategy[PathFound]:
     for _ in range(ROUNDS):
         if not (together := run.put_together()):
             break
-        yield from run.measure(together, run.looks[0], "path")
+        yield from run.glance(together)
         for look in run.looks[1:]:
             yield from run.measure(run.worth_more(look), look, "path")
     return run.found()
@@ -120,7 +122,7 @@ def _search(run: _Run) -> Strategy[PathFound]:
 def _levers_alone(run: _Run) -> Strategy[None]:
     """Each stage alone: exit, the stage left out, and budgets up or down from where tokens still agree."""
     options = run.options
-    some = [run.full.with_exit(stage, True) for stage in run.full.budgets if options.exits]
+    some = [run.full.with_exit(stage, True, rule) for stage, rules in options.exits.items() for rule in rules]
     some += [run.full.without(stage) for stage in options.left_out]
     ladders = {stage: _Ladder(run.screened(stage)) for stage in run.full.budgets}
     while True:
@@ -128,19 +130,22 @@ def _levers_alone(run: _Run) -> Strategy[None]:
         tried = {stage: run.full.with_budget(stage, *step) for stage, step in steps.items()}
         if not (some := [*some, *tried.values()]):
             return
-        yield from run.measure(some, run.looks[0], "profile")
+        yield from run.glance(some)
         for stage, candidate in tried.items():
             ladders[stage].tell(run.holds(candidate))
         some = []
 
 
 class _Ladder:
-    """Budgets of a stage, tried from where its tokens mostly stay: upward by twos, then in halves."""
+    """Budgets of a stage, tried from where its tokens mostly stay: one by one upward, then in halves.
+
+    Where no tokens stay they tell little, and the lowest budget is where to begin: upward by twos.
+    """
 
     def __init__(self, screened: Sequence[tuple[int, ScreenedPolicy]]) -> None:
         self._rungs = [(budget, policy.policy) for budget, policy in screened]
         good = [i for i, (_, policy) in enumerate(screened) if (policy.agreement or 0) >= GOOD]
-        self._at = max(good, default=0)
+        self._at, self._stride = max(good, default=0), 1 if good else 2
         self._held, self._fell = -1, len(screened)
 
     @property
@@ -154,7 +159,7 @@ class _Ladder:
         else:
             self._fell = self._at
         if self._fell == len(self._rungs):
-            self._at = min(self._held + 2, len(self._rungs) - 1)
+            self._at = min(self._held + self._stride, len(self._rungs) - 1)
         else:
             self._at = (self._held + self._fell) // 2
 
@@ -192,6 +197,16 @@ class _Run:
                 self.answers += len(trial.order)
                 self.tokens += told.tokens
 
+    def glance(self, candidates: Sequence[Candidate]) -> Strategy[None]:
+        """The first look, in two steps: what surely loses on the first questions is asked no others."""
+        yield from self.measure(candidates, min(GLANCE, self.looks[0]), "profile")
+        yield from self.measure([one for one in candidates if self._may_belong(one)], self.looks[0], "profile")
+
+    def _may_belong(self, candidate: Candidate) -> bool:
+        """Whether what was seen leaves it possible that a candidate loses no more than is allowed."""
+        allowed = self.options.max_drop if self.options.latency is None else 100.0
+        return self.flips(candidate).surely_loses <= allowed
+
     def screened(self, stage: str) -> list[tuple[int, ScreenedPolicy]]:
         """Budgets that leave enough of a stage's tokens as they were."""
         kept: list[tuple[int, ScreenedPolicy]] = []
@@ -225,12 +240,7 @@ class _Run:
 
     def worth_more(self, look: int) -> list[Candidate]:
         """Candidates that may belong to the path, and were asked fewer questions than ``look``."""
-        surely = self.options.max_drop if self.options.latency is None else 100.0
-        points = {
-            one: self._seen(one)[0]
-            for one in self.known
-            if self._belongs(one) and self.flips(one).surely_loses <= surely
-        }
+        points = {one: self._seen(one)[0] for one in self.known if self._belongs(one) and self._may_belong(one)}
         known = {one for one in points if self.known[one].n >= look}
         return self._best(points, TOGETHER, known)
 
@@ -352,7 +362,7 @@ def _levers(candidate: Candidate) -> frozenset[StageCandidate]:
         if stage.budget:
             found.add(StageCandidate(stage=name, budget=stage.budget, policy=stage.policy))
         if stage.exit:
-            found.add(StageCandidate(stage=name, exit=True))
+            found.add(StageCandidate(stage=name, exit=True, rule=stage.rule))
         if stage.left_out:
             found.add(StageCandidate(stage=name, left_out=True))
     return frozenset(found)
@@ -368,7 +378,7 @@ def _choices(stage: str, held: set[StageCandidate], screened: Sequence[StageCand
     mine = [lever for lever in held if lever.stage == stage]
     most = max((lever.budget for lever in mine), default=0)
     skips = [StageCandidate(stage=stage), *(one for one in screened if one.budget <= most)]
-    exits = [one.model_copy(update={"exit": True}) for one in skips if any(lever.exit for lever in mine)]
+    exits = [one.model_copy(update={"exit": True, "rule": lever.rule}) for one in skips for lever in mine if lever.exit]
     return [*skips, *exits, *(lever for lever in mine if lever.left_out)]
 
 

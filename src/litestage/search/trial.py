@@ -61,6 +61,8 @@ class StageCandidate(Record):
     stage: str
     budget: int = Field(default=0, ge=0)
     exit: bool = False
+    rule: str = Field(default="", exclude_if=lambda value: not value)
+    """By which rule it exits, by the name that whoever measures knows it by; empty where there is only one."""
     policy: str = ""
     """Which sub-layers a budget means and what stands in for them, by the name that whoever measures knows it by."""
     left_out: bool = Field(default=False, exclude_if=lambda value: not value)
@@ -85,11 +87,20 @@ class Candidate(Record):
         """Stages that may exit early."""
         return tuple(stage.stage for stage in self.stages if stage.exit)
 
+    def __str__(self) -> str:
+        """What it leaves out, stage by stage: ``recall −4, analysis −6 and exit``."""
+        parts = []
+        for stage in self.stages:
+            done = [f"\N{MINUS SIGN}{stage.budget}"] * bool(stage.budget) + [f"exit {stage.rule}".rstrip()] * stage.exit
+            done = ["left out"] if stage.left_out else done
+            parts += [f"{stage.stage} {' and '.join(done)}"] * bool(done)
+        return ", ".join(parts) or "full depth"
+
     def with_budget(self, stage: str, budget: int, policy: str = "") -> Candidate:
         return self._with(stage, budget=budget, policy=policy if budget else "")
 
-    def with_exit(self, stage: str, on: bool) -> Candidate:
-        return self._with(stage, exit=on)
+    def with_exit(self, stage: str, on: bool, rule: str = "") -> Candidate:
+        return self._with(stage, exit=on, rule=rule)
 
     def without(self, stage: str) -> Candidate:
         """The candidate with a stage not run at all."""
