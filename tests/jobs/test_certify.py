@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from litestage.core import MeanConfidence, Plan, StagePlan
 from litestage.evaluation import Outcomes, bound, questions_hash
@@ -129,14 +132,27 @@ def test_questions_that_chose_the_plan_promise_nothing(litestage: Run, plan: Pat
     assert Plan.from_pretrained(plan) == chosen
 
 
-def test_every_kind_of_change_is_tested_as_it_runs(litestage: Run, session: Session, tmp_path: Path) -> None:
+def adapter(model: Path, place: Path) -> str:
+    """One that nobody trained: it changes some answers."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    torch.manual_seed(0)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(str(place))
+    return str(place)
+
+
+def test_every_kind_of_change_is_tested_as_it_runs(
+    litestage: Run, session: Session, embedded: Path, tmp_path: Path
+) -> None:
     full = right(session, session.full_plan())
+    other = adapter(embedded, tmp_path / "adapter")
+    adapted = load(adapter=other, shots=0)
     rule = MeanConfidence(window=3, threshold=0.9)
     exits = session.plan(dict.fromkeys(session.task.stage_names, StagePlan(exit=rule)))
     small = load(quantise="int4")
     for name, arguments, after in (
         ("exit", ("--exit", "3,0.9"), right(session, exits)),
         ("int4", ("--quantise", "int4"), right(small, small.full_plan())),
+        ("adapter", ("--to-adapter", other), right(adapted, adapted.full_plan())),
     ):
         folder = tmp_path / f"certified-{name}"
         code, out, err = litestage("certify", *arguments, "--limit", str(N), "--out", str(folder), "--json")

@@ -45,6 +45,7 @@ def test_the_plan_is_the_last_one_granted_and_keeps_its_certificate(found: Found
     assert told is not None
     assert told.granted
     assert told.epsilon == 25
+    assert (told.n, told.spent) in ((20, 0.01), (40, 0.015), (60, 0.025))  # the look at which it was known
     assert found.search.chosen is not None
     granted = [plan.certificate is not None and plan.certificate.granted for plan in found.search.plans]
     assert granted[: found.search.chosen + 1] == [True] * (found.search.chosen + 1)
