@@ -25,6 +25,14 @@ PLANS = {
     "skipping later": StagePlan(
         schedule=SkipSchedule(segments=(Segment(first_step=0), Segment(first_step=3, skipped=frozenset(["2.ffn"]))))
     ),
+    "skipping more at each step": StagePlan(
+        schedule=SkipSchedule(
+            segments=tuple(
+                Segment(first_step=step, skipped=frozenset(layers))
+                for step, layers in enumerate([["2.ffn"], ["1.ffn", "2.ffn"], ["1.ffn", "2.attention", "2.ffn"]])
+            )
+        )
+    ),
     "unsure": StagePlan(exit=MeanConfidence(window=1, threshold=1.0)),
 }
 

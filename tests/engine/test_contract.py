@@ -230,6 +230,17 @@ def test_nothing_more_is_heard_of_a_cancelled_request(engine: Engine) -> None:
     assert engine.step() == []
 
 
+def test_tokens_are_told_to_those_who_asked_for_them(engine: Engine) -> None:
+    """Also where another asked for the same text, and is gone."""
+    (request,) = tiny.requests([tiny.prompt(9)], max_new_tokens=NEW)
+    streaming, patient = engine.add(request, stream=True), engine.add(request)
+    engine.cancel(streaming)
+    heard: list[Event] = []
+    while not any(isinstance(event, Finished) for event in heard):
+        heard += engine.step()
+    assert [(event.id, type(event)) for event in heard] == [(patient, Finished)]
+
+
 def test_who_generates_takes_nothing_from_who_steps(engine: Engine) -> None:
     id = engine.add(tiny.requests(PROMPTS[3:4], max_new_tokens=NEW)[0])
     (other,) = engine.generate(tiny.requests(PROMPTS[:1], max_new_tokens=2 * NEW))

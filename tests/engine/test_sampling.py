@@ -95,3 +95,12 @@ def test_a_requests_numbers_depend_on_its_seed_alone() -> None:
     torch.rand(3)
     assert torch.equal(uniforms_of(5, 7), uniforms_of(5, 7))
     assert uniforms_of(2**56 - 1, 100).max() < 1
+
+
+@pytest.mark.parametrize("kernels", [None, find_kernels()], ids=["torch", "kernels"])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+@pytest.mark.parametrize("temperature", [1e-5, 1e-40, 1e-300])
+def test_next_to_no_temperature_is_greedy(temperature: float, top_p: float, kernels: Kernels | None) -> None:
+    logits = torch.tensor([[30.0, -8.0, 29.0, 0.0], [-1e4, 1.0, 2e3, 1.999e3]])
+    sampling = Sampling(temperature=temperature, top_p=top_p)
+    assert drawn(logits, sampling, torch.tensor([0.999, 0.0]), kernels).tolist() == [0, 2]

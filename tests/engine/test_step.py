@@ -151,6 +151,23 @@ def test_a_cancelled_request_frees_its_row() -> None:
     assert isinstance(events[-1], Finished)
 
 
+def test_an_interrupt_within_a_prefill_leaves_the_engine_whole() -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    engine = tiny.engine(batch_size=2)
+    requests = tiny.requests([tiny.prompt(9), tiny.prompt(12), tiny.prompt(7)], max_new_tokens=4)
+    free, texts = engine.free_rows, engine.generate(requests)
+    engine.forget()
+    engine.on_pass = interrupt
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate(requests)
+    engine.on_pass = None
+    assert engine.free_rows == free
+    assert engine.generate(requests) == texts
+
+
 def test_a_longer_request_finds_room_in_the_same_memory() -> None:
     """Rows become longer and fewer while others run; they all write what they write alone."""
     used = engine(batch_size=4, cache_tokens=512)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from litestage.core import MeanConfidence, Plan, StagePlan
 from litestage.evaluation import Outcomes, bound, questions_hash
+from litestage.jobs.answer import answer
 from litestage.jobs.session import Session, load, plan_by_hand
 
 Run = Callable[..., tuple[int, str, str]]
@@ -122,6 +123,26 @@ def test_a_changed_plan_has_no_certificate(session: Session, plan: Path) -> None
     rule = MeanConfidence(window=3, threshold=0.9)
     rules = dict.fromkeys(session.task.stage_names, rule)
     assert plan_by_hand(promised, session.task, (), rules).certificate is None
+
+
+def test_what_is_put_over_a_stage_left_out_is_run_or_left_alone(session: Session, tmp_path: Path) -> None:
+    gone = session.plan({"recall": StagePlan(left_out=True)})
+    rules = dict.fromkeys(session.task.stage_names, MeanConfidence(window=3, threshold=0.9))
+    unsure = plan_by_hand(gone, session.task, (), rules)
+    assert (unsure.stage("recall"), unsure.stage("summary").exit) == (StagePlan(left_out=True), rules["summary"])
+    assert Plan.from_pretrained(unsure.save_pretrained(tmp_path)) == unsure
+    skipping = plan_by_hand(gone, session.task, ("recall=1.ffn",)).stage("recall")
+    assert (skipping.left_out, skipping.schedule.num_skipped) == (False, 1)
+
+
+def test_a_text_is_told_by_the_stage_that_writes_it(session: Session) -> None:
+    """Also where an earlier stage is left out."""
+    heard: dict[str, set[str]] = {}
+    (asked,) = session.questions("dev", 1)
+    plan = session.plan({"recall": StagePlan(left_out=True)})
+    told = answer(session, asked, plan, on_text=lambda stage, _, text: heard.setdefault(stage, set()).add(text))
+    assert set(heard) == {"analysis", "summary"}
+    assert told.stages[-1].completions[0].text in heard["summary"]
 
 
 def test_questions_that_chose_the_plan_promise_nothing(litestage: Run, plan: Path) -> None:

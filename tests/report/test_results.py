@@ -26,6 +26,7 @@ from litestage.core import (
     whole_blocks,
 )
 from litestage.evaluation import Price, StagePrice, accuracy_of, usage_of
+from litestage.report.plan import what_is_left_out
 from litestage.results import (
     Comparison,
     Diagnosis,
@@ -48,6 +49,15 @@ def test_saved_results_load_as_they_were(results: PlanResult, tmp_path: Path) ->
     assert {"full", "plan", "speedup", "accuracy_change_points"} <= top.keys()
     assert top["speedup"] == results.wall.speedup
     assert top["full"]["accuracy"]["percent"] == pytest.approx(91.1667, abs=1e-4)
+
+
+def test_a_plan_that_only_goes_without_a_stage_is_not_the_full_model(results: PlanResult) -> None:
+    whole = {**dict.fromkeys(results.stage_plans, StagePlan())}
+    assert results.model_copy(update={"stage_plans": whole}).is_full_depth
+    gone = results.model_copy(update={"stage_plans": {**whole, "recall": StagePlan(left_out=True)}})
+    assert not gone.is_full_depth
+    assert gone.speed_verdict == results.speed_verdict != "nothing left out"
+    assert "without recall" in what_is_left_out(gone)
 
 
 def changed(results: PlanResult, **changes: Any) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class StagePlan(Record):
     left_out: bool = Field(default=False, exclude_if=lambda value: not value)
     """Whether the stage is not run at all, and later prompts go without its text; not written where it is not."""
 
+    @property
+    def is_full_depth(self) -> bool:
+        """Whether nothing is left out, and no text is ended early."""
+        return not (self.left_out or self.schedule.num_skipped or self.exit)
+
     @model_validator(mode="after")
     def _one_or_the_other(self) -> StagePlan:
         if self.left_out and (self.schedule.num_skipped or self.exit):

@@ -238,7 +238,7 @@ class Batch:
             torch.tensor(tokens, device=device)[:, None],
             step,
             self._interleave([rows[owner].program for owner in owners]),
-            wanted=None if len(wanted) == len(tokens) else torch.tensor(wanted, device=device),
+            wanted=None if len(wanted) == len(tokens) else torch.tensor(wanted, dtype=torch.long, device=device),
         )
         drawn = [(row, at) for row, run in zip(rows, runs, strict=True) for at in range(run.decides)]
         return Due(rows, runs, self._decide(logits, drawn))
@@ -272,6 +272,8 @@ class Batch:
 
     def _decide(self, logits: Float[Tensor, "N V"], drawn: Sequence[tuple[Generation, int]]) -> PendingTokens:
         """Tokens of rows, each drawn as its request says: the next one, or one that many further on."""
+        if not drawn:  # all that ran is sure, as what answers by choice begin with
+            return PendingTokens(Decision(logits, logits.new_empty(2, 0, dtype=torch.float)), 0)
         samplings = [row.request.sampling for row, _ in drawn]
         uniforms, kernels = self._uniforms(drawn), self.decoder.kernels
         if uniforms is None or len(set(samplings)) == 1:

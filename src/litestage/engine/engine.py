@@ -383,21 +383,37 @@ class TorchEngine(Stepping):
 
     def _enter(self, batch: Batch, tree: TokenTree, count: int) -> None:
         """Prefill new rows, always at full depth, and decide their first token."""
-        rows, self._waiting = self._waiting[:count], self._waiting[count:]
+        rows = self._waiting[:count]
         prompts = [row.opening for row in rows]
         found = {prompt: tree.find(prompt) if self._share else Found(0, 0) for prompt in set(prompts)}
         places, logits = self._fill(tree, prompts, [found[prompt] for prompt in prompts])
         for row, place in zip(rows, places, strict=True):
             row.cache_row = place
         batch.active += rows
+        del self._waiting[:count]
         if undecided := [place for place, row in enumerate(rows) if row.ran == len(row.tokens)]:
             self._accept(batch.first([rows[place] for place in undecided], logits[undecided]))
 
     def _fill(
         self, tree: TokenTree, prompts: Sequence[TokenIds], found: Sequence[Found]
     ) -> tuple[list[int], Float[Tensor, "B V"]]:
-        """Cache rows that hold these prompts, and the raw logits after each one's last token."""
-        places, decoder = tree.place(found), self.model.decoder
+        """Cache rows that hold these prompts, and the raw logits after each one's last token.
+
+        Where that does not come to its end, as by Ctrl-C, the rows are free again, and hold nothing.
+        """
+        places = tree.place(found)
+        try:
+            return places, self._filled(tree, prompts, found, places)
+        except BaseException:
+            for place in places:
+                tree.hold(place, ())
+                tree.release(place)
+            raise
+
+    def _filled(
+        self, tree: TokenTree, prompts: Sequence[TokenIds], found: Sequence[Found], places: Sequence[int]
+    ) -> Float[Tensor, "B V"]:
+        decoder = self.model.decoder
         rest = [prompt[one.length :] for prompt, one in zip(prompts, found, strict=True)]
         new = [place for place, tokens in enumerate(rest) if tokens]
         logits = torch.empty(len(prompts), decoder.head.shape[0], dtype=decoder.dtype, device=decoder.device)
@@ -414,7 +430,7 @@ class TorchEngine(Stepping):
                 self.on_pass(Prefill(len(new), tokens, max(len(prompts[place]) for place in new)))
         for place, prompt, one in zip(places, prompts, logits, strict=True):
             tree.hold(place, prompt, one.clone())
-        return places, logits
+        return logits
 
     def _read(self, due: Due) -> None:
         """Take in what a step says of its rows."""

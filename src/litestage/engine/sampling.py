@@ -11,6 +11,9 @@ from torch import Tensor
 from litestage.core import Sampling
 from litestage.kernels import Kernels, inverted
 
+COLDEST = 1e-30
+"""Lower temperatures draw as it does: a float has no room for what they would make of logits."""
+
 
 def most_probable(
     logits: Float[Tensor, "B V"], kernels: Kernels | None = None
@@ -54,9 +57,11 @@ def drawn(
     kernels: Kernels | None = None,
 ) -> Int[Tensor, " B"]:
     """A draw for each row, at ``uniforms`` in [0, 1)."""
+    temperature = max(sampling.temperature, COLDEST)
     if kernels is not None and sampling.keeps_all:
-        return kernels.draw(logits, sampling.temperature, uniforms)
-    return inverted(nucleus((logits.float() / sampling.temperature).softmax(-1), sampling), uniforms)
+        return kernels.draw(logits, temperature, uniforms)
+    below = logits.float() - logits.float().amax(-1, keepdim=True)  # before it is divided: then nothing is infinite
+    return inverted(nucleus((below / temperature).softmax(-1), sampling), uniforms)
 
 
 def nucleus(probabilities: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:

@@ -36,6 +36,8 @@ class CachedEngine(EngineAround):
         self._next_id = 0
         self._askers: dict[int, list[int]] = {}
         """Who waits for each request that the engine has."""
+        self._streaming: set[int] = set()
+        """Those of them who hear every token."""
         self._asked: dict[str, int] = {}
         self._keys: dict[int, str] = {}
         self._fresh: list[tuple[str, Completion]] = []
@@ -62,6 +64,7 @@ class CachedEngine(EngineAround):
             self._askers[self._asked[key]].append(id)
         else:
             asked = self.engine.add(request, stream=stream)
+            self._streaming |= {id} if stream else set()
             self._askers[asked], self._asked[key], self._keys[asked] = [id], asked, key
         return id
 
@@ -70,6 +73,7 @@ class CachedEngine(EngineAround):
         self._events = [event for event in self._events if event.id != id]
         for asked, askers in list(self._askers.items()):
             if id in askers:
+                self._streaming.discard(id)
                 askers.remove(id)
                 if not askers:
                     self.engine.cancel(asked)
@@ -95,7 +99,7 @@ class CachedEngine(EngineAround):
             self._forget(event.id)
             return [replace(event, id=id) for id in askers]
         if not isinstance(event, Finished):
-            return [replace(event, id=id) for id in self._askers[event.id][:1]]
+            return [replace(event, id=id) for id in self._askers[event.id] if id in self._streaming]
         first, *others = self._askers[event.id]
         self._fresh.append((self._keys[event.id], event.completion))
         self.decoded += 1
@@ -104,7 +108,7 @@ class CachedEngine(EngineAround):
 
     def _forget(self, asked: int) -> None:
         self._asked.pop(self._keys.pop(asked), None)
-        del self._askers[asked]
+        self._streaming.difference_update(self._askers.pop(asked))
 
     def _store(self) -> None:
         if not self._fresh:

@@ -93,7 +93,8 @@ def answer(
     branch's text as it grows, ``on_stage`` every finished stage.
     """
     asked = read_question(question, ()) if isinstance(question, str) else question
-    names = list(session.task.stage_names)
+    plan = session.full_plan() if plan is None else plan
+    names = [name for name in session.task.stage_names if not plan.stage(name).left_out]
     texts: dict[int, str] = {}
 
     def heard(event: Event) -> None:
@@ -112,7 +113,7 @@ def answer(
             session.engine,
             session.task,
             [asked],
-            session.full_plan() if plan is None else plan,
+            plan,
             tell=Listener(on_event=heard, on_stage=lambda _, traces: finished(traces)),
         )
     return trace

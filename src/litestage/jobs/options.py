@@ -212,7 +212,7 @@ def needs_ray(what: str) -> None:
 
 @dataclass(frozen=True)
 class DraftOptions(Options):
-    """From what next tokens are guessed, while questions are answered one by one; no text depends on it."""
+    """From what next tokens are guessed, while questions are answered one by one (docs/how-it-works.md)."""
 
     drafts: str = option(
         "auto",

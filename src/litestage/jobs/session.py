@@ -214,10 +214,12 @@ class Session:
     def drafter(self) -> Drafter | None:
         """Guesses what texts go on with, and remembers what each stage wrote as long as the session is there.
 
-        None where nothing is to be guessed. By default it is there on a processor, and not on a GPU, where what drafts
-        cost has not been measured.
+        None where nothing is to be guessed. By default it is there on a processor in fp32, or whose kernels compute a
+        token the same alone and among others; not on a GPU, where what drafts cost has not been measured.
         """
-        source: DraftSource = "stage" if self.engine.model.decoder.device.type == "cpu" else "none"
+        decoder = self.engine.model.decoder
+        steady = decoder.is_exact or decoder.dtype == torch.float32
+        source: DraftSource = "stage" if decoder.device.type == "cpu" and steady else "none"
         if self.drafts.drafts != "auto":
             source = next(one for one in SOURCES if one == self.drafts.drafts)
         if source == "none":
@@ -357,9 +359,12 @@ def plan_by_hand(base: Plan, task: Task, skip: Sequence[str], exits: Mapping[str
         if name in by_hand:
             raise OptionError(f"--skip {text}: {name} is given twice; put its sub-layers in one --skip.")
         by_hand.add(name)
-        stages[name] = stages[name].model_copy(update={"schedule": schedule})
+        stages[name] = stages[name].model_copy(update={"schedule": schedule, "left_out": False})
     if exits is not None:
-        stages = {name: stage.model_copy(update={"exit": exits.get(name)}) for name, stage in stages.items()}
+        stages = {
+            name: stage if stage.left_out else stage.model_copy(update={"exit": exits.get(name)})
+            for name, stage in stages.items()
+        }
     certificate = base.certificate if stages == base.stages else None  # it is of the plan as it was
     return base.model_copy(update={"stages": stages, "certificate": certificate})
 

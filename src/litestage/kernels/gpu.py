@@ -183,7 +183,8 @@ class GpuKernels:
     def draw(
         self, logits: Float[Tensor, "B V"], temperature: float, uniforms: Float[Tensor, " B"]
     ) -> Int[Tensor, " B"]:
-        return inverted((logits.float() / temperature).softmax(-1), uniforms)
+        below = logits.float() - logits.float().amax(-1, keepdim=True)
+        return inverted((below / temperature).softmax(-1), uniforms)
 
 
 def _comes_first(before: int, rows: int) -> bool:

@@ -186,12 +186,15 @@ def accuracy(paired: Paired) -> str:
 
 
 def what_is_left_out(result: PlanResult) -> str:
-    counts = [f"{count or 'none'} in {stage}" for stage, count in result.num_skipped.items()]
+    gone = [name for name, stage in result.stage_plans.items() if stage.left_out]
+    counts = [f"{count or 'none'} in {stage}" for stage, count in result.num_skipped.items() if stage not in gone]
     if not any(result.num_skipped.values()):
         skipped = "It skips no sub-layer"
     else:
         of = 2 * result.model.num_blocks
         skipped = f"Of {of} sub-layers it skips {words.listed(counts)}, while decoding only"
+    if gone:
+        skipped = f"It goes without {words.listed(gone)}. {skipped}"
     if not result.exits:
         return f"{skipped}; no generation is ended early."
     if not result.exits_that_fire:
@@ -627,10 +630,14 @@ def _examples(result: PlanResult) -> Section:
         "The plan's words are marked where they differ from full depth's; a mark shows where the exit rule ended a "
         "generation, and what it cut where that is known.",
         examples=tuple(
-            twice(example, lambda stage: left_out_of(result.num_skipped[stage])) for example in result.examples
+            twice(example, lambda stage: left_out_of(result.num_skipped[stage], result.stage_plans[stage].left_out))
+            for example in result.examples
         ),
     )
 
 
-def left_out_of(skipped: int) -> str:
+def left_out_of(skipped: int, whole: bool = False) -> str:
+    """What is not run of a stage, or that it is not run at all."""
+    if whole:
+        return "left out"
     return f"{words.sub_layers(skipped)} skipped" if skipped else "full depth"

@@ -103,8 +103,8 @@ class PlanResult(Kept):
 
     @property
     def is_full_depth(self) -> bool:
-        """Whether the plan changes nothing: no sub-layer is skipped and no generation may exit."""
-        return not any(self.num_skipped.values()) and not self.exits
+        """Whether the plan changes nothing."""
+        return all(stage.is_full_depth for stage in self.stage_plans.values())
 
     @property
     def speed_verdict(self) -> SpeedVerdict:
