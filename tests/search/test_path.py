@@ -146,3 +146,21 @@ def test_a_trial_that_leaves_a_question_out_is_refused() -> None:
     told = Made(40)(trial)
     with pytest.raises(ValueError, match="told nothing of 3"):
         search.tell(trial, told.model_copy(update={"outcomes": (*told.outcomes[:3], None, *told.outcomes[4:])}))
+
+
+def test_a_task_of_many_stages_is_searched_as_well() -> None:
+    """Of eight stages of 32 blocks no search could look at every plan."""
+    stages = tuple(f"stage {i}" for i in range(8))
+
+    def told(trial: Trial) -> TrialResult:
+        asked = set(trial.order)
+        pace = 1 - sum(trial.candidate.budgets.values()) / 1000
+        return TrialResult(
+            outcomes=tuple(True if i in asked else None for i in range(24)),
+            question_seconds=tuple(pace if i in asked else None for i in range(24)),
+        )
+
+    options = PathOptions(exits=dict.fromkeys(stages, ("calm", "bold")), left_out=stages[:-1])
+    screen = Made().screen
+    found = one_by_one(path_search(stages, 32, 24, options, lambda _, budget: screen("summary", budget)), told)
+    assert min(one.pace for one in found.path) < 0.9

@@ -34,6 +34,8 @@ ROUNDS = 3
 """How often plans are put together from what is known."""
 TOGETHER = 4
 """Plans that a round puts together."""
+COMBINATIONS = 20_000
+"""Plans that a round chooses from: more stages have fewer choices each."""
 BEYOND = 1.5
 """How far beyond the points asked for a plan may seem to lose and still be tried on more questions."""
 
@@ -286,7 +288,7 @@ class _Run:
     def _foretold(self, candidates: Iterable[Candidate]) -> dict[Candidate, tuple[Place, float]]:
         """The same, from the nearest plan that was tried, and what its levers do alone that tell the two apart."""
         known = [(_levers(one), -self.known[one].n, self.flips(one), self.pace(one)) for one in self.known]
-        alone = _Alone({next(iter(one[0])): (one[2], one[3]) for one in known if len(one[0]) == 1})
+        alone = self._alone_so_far()
         foretold = {}
         for candidate in candidates:
             mine = _levers(candidate)
@@ -301,11 +303,31 @@ class _Run:
             foretold[candidate] = self._place(candidate, pace, lost, gained)
         return foretold
 
+    def _alone_so_far(self) -> _Alone:
+        tried = {_levers(one): one for one in self.known}
+        return _Alone(
+            {next(iter(levers)): (self.flips(one), self.pace(one)) for levers, one in tried.items() if len(levers) == 1}
+        )
+
     def _combinations(self) -> Iterator[Candidate]:
-        """Plans of levers that hold alone, and of budgets below those."""
+        """Plans of levers that hold alone, and of budgets below those: of each stage the few that promise most."""
         held = {lever for one in self.known for lever in _levers(one) if self._is_held(lever)}
-        choices = [_choices(stage, held, self._screened[stage]) for stage in self.full.budgets]
-        return (Candidate(stages=stages) for stages in product(*choices))
+        stages, alone = self.full.budgets, self._alone_so_far()
+        most = max(2, int(COMBINATIONS ** (1 / len(stages))))
+        choices = [self._promising(_choices(stage, held, self._screened[stage]), alone, most) for stage in stages]
+        return (Candidate(stages=some) for some in product(*choices))
+
+    def _promising(self, choices: Sequence[StageCandidate], alone: _Alone, most: int) -> list[StageCandidate]:
+        """Of too much that a stage may do: nothing, and what is not beaten in what it saves and risks."""
+        if len(choices) <= most:
+            return list(choices)
+        places: dict[StageCandidate, Place] = {}
+        for choice in choices[1:]:
+            candidate = Candidate(stages=(choice,))
+            effects = [alone.of(lever) for lever in _levers(candidate)]
+            lost, gained, pace = (sum(column) for column in zip(*effects, strict=True))
+            places[choice] = self._place(candidate, 1 + pace, lost, gained)[0]
+        return [choices[0], *spread(undominated(places), most - 1)]
 
     def _is_held(self, lever: StageCandidate) -> bool:
         alone = _alone(self.full, lever)

@@ -115,5 +115,5 @@ def spread(path: Sequence[K], most: int) -> list[K]:
     """At most so many of a path: both its ends, and even steps between them."""
     if len(path) <= most:
         return list(path)
-    places = {round(i * (len(path) - 1) / (most - 1)) for i in range(most)}
+    places = {round(i * (len(path) - 1) / max(1, most - 1)) for i in range(most)}
     return [path[i] for i in sorted(places)]
