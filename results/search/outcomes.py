@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from litestage.core import CalibratedConfidence, Plan
+from litestage.core import CalibratedConfidence, Plan, StagePlan
 from litestage.evaluation import price
-from litestage.jobs.exits import exit_plans
+from litestage.jobs.exits import fitted_exits
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, SearchSettings
 from litestage.jobs.path import FoundPath, Questions, find_path
 from litestage.jobs.policies import Policies
@@ -38,7 +38,8 @@ def plans(session: Session, found: FoundPath, trials: Trials) -> Iterator[tuple[
     for one in tried:
         if one.pace < 1 and (one.loss <= TOO_MUCH or any(stage.left_out for stage in one.candidate.stages)):
             yield str(one.candidate), trials.plan(one.candidate)
-    yield "exit calibrated:16,0.9", session.plan(exit_plans(session, CalibratedConfidence(), found.full))
+    rules = fitted_exits(session, CalibratedConfidence(), found.full)
+    yield "exit calibrated:16,0.9", session.plan({name: StagePlan(exit=rule) for name, rule in rules.items()})
 
 
 def main(folder: Path) -> None:

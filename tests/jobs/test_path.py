@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from litestage.core import DataError, OptionError, Plan
+from litestage.core import Completion, Counts, DataError, OptionError, Plan, StageTrace, Trace
 from litestage.engine import TorchEngine
 from litestage.evaluation import questions_hash, would_do
+from litestage.evaluation.pricing import work_of
 from litestage.jobs.options import PriceOptions, SearchSettings
 from litestage.jobs.path import FoundPath, Questions, find_path
 from litestage.jobs.price import price_search
 from litestage.jobs.session import Session
+from litestage.jobs.work import Work
 from litestage.report.certificate import rounded
 from litestage.report.path import promise
 
@@ -110,6 +112,10 @@ def test_within_a_latency_the_safest_plan_is_taken_with_its_bound_whatever_that_
     assert chosen.tried.risk == min(one.risk for one in within)
     assert safest.plan.certificate == chosen.certificate
     assert safest.plan.target["latency"] == target
+    enough = replace(SETTINGS, latency_target=2 * found.search.full_seconds)
+    full = find_path(there.inside("enough"), enough, questions_of(there))
+    assert (full.search.plan, full.plan.stages) == (None, there.full_plan().stages)
+    assert "Full depth itself" in promise(full.search)
     nothing = find_path(there.inside("too fast"), replace(SETTINGS, latency_target=1e-6), questions_of(there))
     assert (nothing.search.plan, nothing.plan.stages) == (None, there.full_plan().stages)
     assert "No plan was found" in promise(nothing.search)
@@ -131,6 +137,25 @@ def test_a_finished_search_is_priced_again_without_decoding(
     assert len(work["full"]["questions"]) == 24
     with pytest.raises(DataError, match="No counted work"):
         price_search(session.at(None), found.plan.save_pretrained(out / "bare").parent)
+
+
+def test_kept_work_of_an_answer_by_choice_is_what_it_was(session: Session) -> None:
+    chosen = Completion(
+        token_ids=(4, 5, 6, 7),
+        text="",
+        confidences=(),
+        finish_reason="eos",
+        counts=Counts(prefilled=9, decoded=2, joined=1),
+        asked=(1, 3),
+    )
+    free = chosen.model_copy(update={"counts": Counts(prefilled=9, decoded=3), "asked": ()})
+    stages = (
+        StageTrace(name=name, prompts=("", ""), prompt_tokens=(9, 8), text="", completions=(chosen, free))
+        for name in session.task.stage_names
+    )
+    trace = Trace(question_id="q", stages=tuple(stages), answer=None)
+    kept = Work.model_validate_json(Work.of([trace], session.full_plan()).model_dump_json()).traces()[0]
+    assert [work_of(stage) for stage in kept.stages] == [work_of(stage) for stage in trace.stages]
 
 
 def test_questions_for_the_certificate_are_the_end_of_dev_where_there_is_no_split_for_them(session: Session) -> None:

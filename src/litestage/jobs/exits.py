@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from litestage.core import CalibratedConfidence, ExitRule, SettledAnswer, StagePlan, Trace
+from litestage.core import CalibratedConfidence, ExitRule, SettledAnswer, Trace
 
 if TYPE_CHECKING:
     from litestage.jobs.session import Session
@@ -34,8 +34,3 @@ def fitted_exits(session: Session, rule: ExitRule, full: Sequence[Trace] | None 
         }
         return {name: rule.calibrated(texts[name]) for name in stages}
     return dict.fromkeys(stages, rule)
-
-
-def exit_plans(session: Session, rule: ExitRule, full: Sequence[Trace] | None = None) -> dict[str, StagePlan]:
-    """Full depth with the rule, stage by stage."""
-    return {name: StagePlan(exit=one) for name, one in fitted_exits(session, rule, full).items()}

@@ -152,7 +152,7 @@ def _down(
     places: Sequence[int] = range(len(plans))
     if found.options.latency is not None:
         within = [place for place in places if found.path[place].seconds <= found.options.latency]
-        places = within[:1]
+        places = within[:1] if found.full_seconds > found.options.latency else ()  # nothing is safer than full depth
     tests = (partial(certify_plan, session, plans[place], shuffled, found.options.max_drop) for place in places)
     return down_path(zip(places, tests, strict=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +21,9 @@ class StageWork(Record):
 
     prompts: tuple[int, ...]
     decoded: tuple[int, ...]
+    joined: tuple[int, ...] = ()
+    asked: tuple[tuple[int, ...], ...] = ()
+    """Of answers by choice; empty where every token was asked for."""
     shared: int
     header: int
     reused: int
@@ -58,6 +62,8 @@ def _counts(stage: StageTrace) -> StageWork:
     return StageWork(
         prompts=stage.prompt_tokens,
         decoded=tuple(done.counts.decoded for done in stage.completions),
+        joined=tuple(done.counts.joined for done in stage.completions),
+        asked=tuple(done.asked for done in stage.completions),
         shared=stage.shared_tokens,
         header=stage.header_tokens,
         reused=stage.reused_tokens,
@@ -65,6 +71,7 @@ def _counts(stage: StageTrace) -> StageWork:
 
 
 def _stage(name: str, work: StageWork) -> StageTrace:
+    branches = zip_longest(work.decoded, work.joined, work.asked)  # files of before have no more than the first
     return StageTrace(
         name=name,
         prompts=("",) * len(work.prompts),
@@ -79,9 +86,10 @@ def _stage(name: str, work: StageWork) -> StageTrace:
                 text="",
                 confidences=(),
                 finish_reason="eos",
-                counts=Counts(decoded=steps),
+                counts=Counts(decoded=steps, joined=joined or 0),
+                asked=asked or (),
             )
-            for steps in work.decoded
+            for steps, joined, asked in branches
         ),
     )
 

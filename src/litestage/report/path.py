@@ -36,6 +36,9 @@ def promise(search: PathSearch) -> str:
             f"It is the safest plan found within {words.seconds(asked.latency or 0)} a question, and may lose up to "
             f"{points(told.bound)}: {seen} (95 % confidence)."
         )
+    if asked.latency is not None and search.full_seconds <= asked.latency:
+        full, target = words.seconds(search.full_seconds), words.seconds(asked.latency)
+        return f"Full depth itself takes {full} a question, within the {target} asked for, so nothing is left out."
     if asked.latency is not None:
         return f"No plan was found that takes {words.seconds(asked.latency)} a question or less."
     refused = search.refused
