@@ -7,9 +7,12 @@ thread leaves out: prompts run as ever, and forwards of generated tokens run the
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import LogitsProcessorList, PreTrainedModel
+from transformers import GenerationMixin, LogitsProcessorList, PreTrainedModel
 
 from litestage.core import PlanError, StagePlan
 from litestage.hf.blocks import NOTHING_SKIPPED, Blocks, Kept, find_blocks, kept
@@ -27,6 +30,8 @@ from litestage.hf.folder import PlanFolder, load_plan
 
 PATCHED: WeakKeyDictionary[nn.Module, Patch] = WeakKeyDictionary()
 LOCK = threading.Lock()
+OF_GENERATE = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:]
+"""Names of what `generate` takes by position."""
 
 
 @contextmanager
@@ -48,24 +53,24 @@ def apply_plan(
     folder.check_fits(causal, len(blocks.layers), by_weights=check)
     run = _run(causal, folder, stage, len(blocks.layers), eos_token_id)
     patch = _installed(causal, blocks)
-    before = patch.run
-    patch.local.run = run
+    runs = patch.runs
+    runs.append(run)
     try:
         yield run
     finally:
-        patch.local.run = before
+        runs.remove(run)
         _released(causal, patch)
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model itself, which adapters of peft are wrapped around."""
-    for module in model.modules():
+    for module in model.modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, PreTrainedModel) and module.can_generate():
             return module
     raise PlanError(f"{type(model).__name__} holds no model of transformers that generates text.")
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One text, or one batch of texts, being written under a stage's plan in one thread."""
 
@@ -82,7 +87,22 @@ class Run:
     """The last forward's, [B, T, V], raw."""
     end: int = 0
     """Tokens a row has behind the last forward."""
+    unseen: int = 0
+    """Tokens of the prompt that logits processors do not see: given as embeddings, or in a cache alone."""
     _read: int = 0
+
+    def begin(self, given: dict[str, Any]) -> None:
+        """A text of `generate` from here on: its prompt is what was given, in the cache or not, padding included."""
+        names = ("inputs", "input_ids", "inputs_embeds", "attention_mask")
+        lengths = {name: int(given[name].shape[1]) for name in names if isinstance(given.get(name), Tensor)}
+        if not lengths:
+            raise PlanError("generate() was given no prompt, so there is nothing to run at full depth. Give input_ids.")
+        self.prompt, self.logits = max(lengths.values()), None
+        self.unseen = self.prompt - lengths.get("inputs", lengths.get("input_ids", 0))
+
+    def finish(self) -> None:
+        """The text that was begun is over."""
+        self.prompt, self.logits, self.unseen = None, None, 0
 
     def pieces(self, past: int, tokens: int) -> Iterator[tuple[int, int, Kept]]:
         """Tokens [start, stop) of a forward behind ``past`` others that run alike, and what they leave out.
@@ -104,8 +124,8 @@ class Run:
         return [what for first, what in self.segments if first <= step][-1]
 
     def raw(self, length: int) -> Tensor | None:
-        """Raw logits [B, V] of the token behind ``length`` others, if the last forward made them."""
-        behind = self.end - length
+        """Raw logits [B, V] of the token behind ``length`` others that are seen, if the last forward made them."""
+        behind = self.end - length - self.unseen
         if self.logits is None or not 0 <= behind < self.logits.shape[1]:
             return None
         return self.logits[:, self.logits.shape[1] - 1 - behind]
@@ -119,25 +139,49 @@ class Run:
         return [ExitProcessor(self.stage_plan.exit, self.eos_id, self.raw)]
 
 
+class Replacement:
+    """A method of one object, before its class's own. Copies and pickles of the object get the original."""
+
+    def __init__(self, original: Callable[..., Any], by: Callable[..., Any]) -> None:
+        """``by`` is given the original and its arguments."""
+        functools.update_wrapper(self, original)
+        self.original, self._by = original, by
+
+    def __call__(self, *inputs: Any, **given: Any) -> Any:
+        return self._by(self.original, *inputs, **given)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return deepcopy(self.original, memo)
+
+    def __reduce__(self) -> Any:
+        return self.original.__reduce__()
+
+
 class Patch:
     """What is replaced in one model while any thread applies a plan to it."""
 
     def __init__(self, model: PreTrainedModel, blocks: Blocks) -> None:
         self.blocks, self.users = blocks, 0
-        self.local = threading.local()
-        self._checked = blocks.known
+        self._model, self._local = model, threading.local()
+        self._earlier = {thread.ident for thread in threading.enumerate()}
+        self._unchecked = set() if blocks.known else set(range(len(blocks.layers)))
         self._replaced: list[tuple[nn.Module, str, Any]] = []
-        self._replace(model, "generate", self._generate(model))
-        self._replace(model, "forward", self._forward(model))
-        self._replace(model, "get_compiled_call", self._compiled_call(model))
+        self._replace(model, "generate", self._generate)
+        self._replace(model, "init_continuous_batching", self._continuous)
+        self._replace(model, "forward", self._forward)
+        self._replace(model, "get_compiled_call", self._compiled_call)
         for index, block in enumerate(blocks.layers):
-            self._replace(block, "forward", self._block(index, block.forward))
+            self._replace(block, "forward", functools.partial(self._block, index))
+
+    @property
+    def runs(self) -> list[Run]:
+        """What this thread applies, the innermost last."""
+        found: list[Run] = self._local.__dict__.setdefault("runs", [])
+        return found
 
     @property
     def run(self) -> Run | None:
-        """What this thread applies."""
-        found: Run | None = getattr(self.local, "run", None)
-        return found
+        return self.runs[-1] if self.runs else None
 
     def undo(self) -> None:
         for module, name, before in self._replaced:
@@ -149,68 +193,69 @@ class Patch:
     def _replace(self, module: nn.Module, name: str, by: Callable[..., Any]) -> None:
         """An attribute of the object goes before its class's method; another library may have put one there."""
         self._replaced.append((module, name, module.__dict__.get(name)))
-        module.__dict__[name] = by
+        module.__dict__[name] = Replacement(getattr(module, name), by)
 
-    def _generate(self, model: PreTrainedModel) -> Callable[..., Any]:
-        original = model.generate
+    def _generate(self, original: Callable[..., Any], *inputs: Any, **given: Any) -> Any:
+        run = self.run
+        if run is None and threading.get_ident() not in self._earlier:
+            warnings.warn(
+                "This thread generates at full depth while another one applies a plan, which holds in the thread that "
+                "enters apply_plan alone. Have the thread that generates enter it.",
+                stacklevel=3,
+            )
+        if run is None or run.prompt is not None:
+            return original(*inputs, **given)
+        given |= zip(OF_GENERATE, inputs, strict=False)
+        settings = given.get("generation_config") or self._model.generation_config
+        if given.get("guidance_scale", getattr(settings, "guidance_scale", None)) not in (None, 1):
+            raise PlanError("guidance_scale reads a second text, of which a plan has no stage. Leave it out.")
+        processors = [*(given.pop("logits_processor", None) or ()), *run.processors()]
+        run.begin(given)
+        try:
+            return original(logits_processor=LogitsProcessorList(processors), **given)
+        finally:
+            run.finish()
 
-        @functools.wraps(original)
-        def generate(inputs: Tensor | None = None, *more: Any, **given: Any) -> Any:
-            run = self.run
-            if run is None or run.prompt is not None or given.get("custom_generate") is not None:
-                return original(inputs, *more, **given)
-            processors = [*(given.pop("logits_processor", None) or ()), *run.processors()]
-            run.prompt = prompt_tokens(inputs, given)
-            try:
-                return original(inputs, *more, logits_processor=LogitsProcessorList(processors), **given)
-            finally:
-                run.prompt, run.logits = None, None
+    def _continuous(self, original: Callable[..., Any], *inputs: Any, **given: Any) -> Any:
+        if self.run is None:
+            return original(*inputs, **given)
+        raise PlanError("Continuous batching decodes in a thread of its own, where no plan is applied. Use generate().")
 
-        return generate
+    def _forward(self, original: Callable[..., Any], *inputs: Any, **given: Any) -> Any:
+        run = self.run
+        if run is None or run.inside:
+            return original(*inputs, **given)
+        return _in_pieces(run, original, *inputs, **given)
 
-    def _forward(self, model: PreTrainedModel) -> Callable[..., Any]:
-        original = model.forward
+    def _compiled_call(self, original: Callable[..., Any], *settings: Any) -> Callable[..., Any]:
+        compiled: Callable[..., Any] = original(*settings)
+        run = self.run
+        return compiled if run is None else functools.partial(_in_pieces, run, compiled)
 
-        @functools.wraps(original)
-        def forward(*inputs: Any, **given: Any) -> Any:
-            run = self.run
-            if run is None or run.inside:
-                return original(*inputs, **given)
-            return _in_pieces(run, original, *inputs, **given)
-
-        return forward
-
-    def _compiled_call(self, model: PreTrainedModel) -> Callable[..., Any]:
-        original = model.get_compiled_call
-
-        @functools.wraps(original)
-        def get_compiled_call(*settings: Any) -> Callable[..., Any]:
-            compiled = original(*settings)
-            run = self.run
-            return compiled if run is None else functools.partial(_in_pieces, run, compiled)
-
-        return get_compiled_call
-
-    def _block(self, index: int, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def forward(hidden_states: Tensor, **arguments: Any) -> Any:
-            run = self.run
-            if run is None:
-                return original(hidden_states, **arguments)
-            if index in run.now.blocks:
-                return self.blocks.run(index, run.now, hidden_states, arguments)
-            if not self._checked:
-                self._check(index, original, hidden_states, arguments)
-            return original(hidden_states, **arguments)
-
-        return forward
-
-    def _check(self, index: int, original: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> None:
-        """On the first prompt, where a block reads no cache yet."""
-        cache = arguments.get("past_key_values")
-        if cache is None or not cache.get_seq_length(index):
+    def _block(self, index: int, original: Callable[..., Any], x: Tensor, **arguments: Any) -> Any:
+        run = self.run
+        if run is None:
+            return original(x, **arguments)
+        if not run.inside:
+            raise PlanError(
+                "A part of the model was called by itself, so nobody knows which tokens are the prompt's. Call all of "
+                "the model, or generate()."
+            )
+        if index in self._unchecked:
             self.blocks.check(index, original, x, arguments)
-            self._checked = index == len(self.blocks.layers) - 1
+            self._unchecked.discard(index)
+        block = self.blocks.layers[index]
+        if (
+            arguments.get("past_key_values") is not None
+            and block.training
+            and getattr(block, "gradient_checkpointing", False)
+        ):
+            raise PlanError(
+                "Gradient checkpointing drops the cache that a plan decodes behind. Say model.eval() first."
+            )
+        if index in run.now.blocks:
+            return self.blocks.run(index, run.now, x, arguments)
+        return original(x, **arguments)
 
 
 def _in_pieces(run: Run, forward: Callable[..., Any], input_ids: Tensor | None = None, **given: Any) -> Any:
@@ -223,6 +268,8 @@ def _in_pieces(run: Run, forward: Callable[..., Any], input_ids: Tensor | None =
         raise PlanError("A plan skips while decoding behind a cache of the prompt. Leave use_cache on.")
     out: Any = None
     logits: list[Tensor] = []
+    if as_tuple := given.get("return_dict") is False:
+        given["return_dict"] = True
     run.inside = True
     try:
         for start, stop, what in pieces:
@@ -240,7 +287,7 @@ def _in_pieces(run: Run, forward: Callable[..., Any], input_ids: Tensor | None =
     if len(pieces) > 1:
         out.logits = torch.cat(logits, dim=1)[:, -_wanted(given, tokens) :]
     run.logits, run.end = out.logits, past + tokens
-    return out
+    return out.to_tuple() if as_tuple else out
 
 
 def _part(whole: dict[str, Any], at: tuple[int, int], past: int, tokens: int) -> dict[str, Any]:
@@ -262,18 +309,6 @@ def _wanted(given: dict[str, Any], tokens: int) -> int:
     return int(given.get("logits_to_keep") or 0) or tokens
 
 
-def prompt_tokens(inputs: Tensor | None, given: dict[str, Any]) -> int:
-    """Tokens that `generate` was given, in the cache or not, padding included."""
-    lengths = [
-        int(value.shape[1])
-        for value in (inputs, given.get("input_ids"), given.get("inputs_embeds"), given.get("attention_mask"))
-        if isinstance(value, Tensor)
-    ]
-    if not lengths:
-        raise PlanError("generate() was given no prompt, so there is nothing to run at full depth. Give input_ids.")
-    return max(lengths)
-
-
 def _run(model: PreTrainedModel, folder: PlanFolder, stage: str, num_blocks: int, eos_id: int | None) -> Run:
     stage_plan = folder.stage(stage)
     weights = folder.compensation_weights(stage_plan.compensation, model.device, model.dtype)
@@ -282,6 +317,8 @@ def _run(model: PreTrainedModel, folder: PlanFolder, stage: str, num_blocks: int
     )
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     first = ends[0] if isinstance(ends, list) else ends
+    if eos_id is not None and not 0 <= eos_id < (size := model.get_input_embeddings().num_embeddings):
+        raise PlanError(f"eos_token_id {eos_id} is no token of the model, which has {size}.")
     return Run(stage_plan, segments, first if eos_id is None else eos_id)
 
 

@@ -35,6 +35,7 @@ class Blocks:
             if layer not in kept.skipped:
                 x = self._after(layer, x, arguments)
             elif (instead := kept.instead.get(layer)) is not None:
+                kept.instead[layer] = instead = instead.beside(x)  # the model may have been moved since
                 x = instead(x)
         return x
 
@@ -43,16 +44,16 @@ class Blocks:
         body = getattr(block, BODIES[layer.kind])
         if layer.kind == "attention":
             norm, after = family.attention_norm, family.attention_post_norm
-            added = body(hidden_states=_through(block, norm, x), **arguments)[0]
+            added = body(hidden_states=_through(block, norm, x), **arguments)
         else:
             norm, after = family.ffn_norm, family.ffn_post_norm
             added = body(_through(block, norm, x))
-        added = _through(block, after, added)
+        added = _through(block, after, added[0] if isinstance(added, tuple) else added)
         return x + (added if self.scale is None else added * self.scale)
 
     def check(self, index: int, forward: Callable[..., Any], x: Tensor, arguments: Mapping[str, Any]) -> None:
         """Raise `PlanError` unless the block, run by sub-layers, gives what its own code gives, bit for bit."""
-        without_cache = {**arguments, "past_key_values": None, "use_cache": False}
+        without_cache = {**arguments, "past_key_values": None, "use_cache": False, "attention_mask": None}
         own = forward(x, **without_cache)
         if not isinstance(own, Tensor) or not torch.equal(own, self.run(index, NOTHING_SKIPPED, x, without_cache)):
             raise PlanError(
@@ -67,7 +68,7 @@ class Kept:
     """What one forward leaves out, and what stands in for it."""
 
     skipped: SkipSet
-    instead: Mapping[SubLayer, Affine]
+    instead: dict[SubLayer, Affine]
     """For each run of skipped sub-layers one map, at the first of them."""
 
     @property

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation.utils import GENERATION_MODES_MAPPING
 
 from litestage.core import PlanError
-from litestage.hf.apply import apply_plan, prompt_tokens
+from litestage.hf.apply import apply_plan
 from litestage.hf.folder import PlanFolder
 
 OURS = ("_sample", "_beam_search")
@@ -46,7 +46,7 @@ class PlanDecoding:
                 "Leave its settings out."
             )
         with apply_plan(model, self.plan, self.stage, check=self.check) as run:
-            run.prompt = prompt_tokens(input_ids, more)
+            run.begin({"input_ids": input_ids, **more})
             return getattr(model, way)(
                 input_ids,
                 logits_processor=LogitsProcessorList([*logits_processor, *run.processors()]),

@@ -19,8 +19,9 @@ from litestage.models.convert import fingerprint
 from litestage.models.decoder import Affine
 from litestage.skipping import read_compensation
 
-FINGERPRINTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
-"""Of models that plans were applied to: hashing all weights takes a second for every few hundred megabytes."""
+FINGERPRINTS: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()
+"""Of models that plans were applied to, and where the weights lay then and how often they had been changed: hashing
+all of them takes a second for every few hundred megabytes."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class PlanFolder:
 
 def load_plan(place: str | Path) -> PlanFolder:
     """A plan from its folder, or from the hub by an id such as ``someone/smollm2-obqa-plan``."""
+    if not isinstance(place, (str, Path)):
+        raise PlanError(f"A plan is given by its folder or its hub id, not as {type(place).__name__}.")
     path = Path(place).expanduser()
     if path.is_file():
         path = path.parent
@@ -106,6 +109,8 @@ def _from_hub(repo_id: str) -> Path:
 
 
 def _fingerprint(model: PreTrainedModel) -> str:
-    if model not in FINGERPRINTS:
-        FINGERPRINTS[model] = fingerprint(model)
-    return FINGERPRINTS[model]
+    state = [(weight.data_ptr(), weight._version) for weight in model.parameters()]
+    known, found = FINGERPRINTS.get(model, (None, ""))
+    if known != state:
+        FINGERPRINTS[model] = state, (found := fingerprint(model))
+    return found

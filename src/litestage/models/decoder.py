@@ -7,7 +7,7 @@ size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -229,6 +229,13 @@ class Affine:
         if self.down is not None and self.up is not None:
             y = y + F.linear(F.linear(x, self.down), self.up)
         return y if self.shift is None else y + self.shift
+
+    def beside(self, x: Float[Tensor, "... D"]) -> Affine:
+        """The same where ``x`` is, in its number format."""
+        parts = {one.name: part for one in fields(self) if (part := getattr(self, one.name)) is not None}
+        if all((part.device, part.dtype) == (x.device, x.dtype) for part in parts.values()):
+            return self
+        return Affine(**{name: part.to(x) for name, part in parts.items()})
 
     def then(self, other: Affine) -> Affine:
         """One stand-in for this one followed by another: scales and shifts fold into one, ranks add up."""
