@@ -51,11 +51,13 @@ class Served:
 
 
 @contextmanager
-def served(*, batch_size: int = 32, name: str = "everyday", ready: bool = True, **options: Any) -> Iterator[Served]:
+def served(
+    *, batch_size: int = 32, ready: bool = True, data: DataOptions = DataOptions(), **options: Any
+) -> Iterator[Served]:
     """A server on a thread of this process."""
     asked = Asked.of(
-        ModelOptions(name=name, quantise="int8"),
-        DataOptions(),
+        ModelOptions(quantise="int8"),
+        data,
         DecodingOptions(batch_size=batch_size),
         ServeOptions(port=0, grace=5, **options),
     )

@@ -17,9 +17,9 @@ from pathlib import Path
 from litestage.core import Decode, Prefill, Request
 from litestage.jobs.session import Session, load
 from litestage.pipeline import Spine
-from litestage.serve.desk import Desk, Order
+from litestage.serve.desk import Desk
 from litestage.serve.metrics import Metrics
-from litestage.serve.work import Ask, TextLine, VoteLine
+from litestage.serve.work import Ask, Job, TextLine, VoteLine
 from litestage.serve.worker import Worker
 from litestage.tasks import Question
 
@@ -62,15 +62,15 @@ class Load:
 
     async def _staged(self, questions: list[Question]) -> None:
         for question in questions:
-            await self._wait("staged", Order([VoteLine(self._spine.start(question), stream=False)], "staged", 1))
+            await self._wait("staged", Job([VoteLine(self._spine.start(question), stream=False)], "staged", 1))
 
     async def _long(self, prompts: list[tuple[int, ...]]) -> None:
         for prompt in prompts:
-            await self._wait("long", Order([TextLine(Ask(Request(prompt_ids=prompt, max_new_tokens=8)))], "long", 1))
+            await self._wait("long", Job([TextLine(Ask(Request(prompt_ids=prompt, max_new_tokens=8)))], "long", 1))
 
-    async def _wait(self, kind: str, order: Order) -> None:
+    async def _wait(self, kind: str, job: Job) -> None:
         begun = time.perf_counter()
-        async for _ in self._desk.messages(order, self._desk.deadline()):
+        async for _ in self._desk.messages(job, self._desk.deadline()):
             pass
         self.waited[kind].append(time.perf_counter() - begun)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -22,8 +23,13 @@ import pytest
 import torch
 from serving import QUESTION, Served, served
 
-from litestage.core import Compensation, SkipSchedule, StagePlan, SubLayer
+from litestage.core import Compensation, Request, SkipSchedule, StagePlan, SubLayer
+from litestage.engine import TorchEngine
+from litestage.jobs.session import Session
 from litestage.models import Affine
+from litestage.serve.metrics import Metrics
+from litestage.serve.work import Ask, Job, TextLine
+from litestage.serve.worker import Worker
 
 MODEL = "everyday-base"
 
@@ -106,7 +112,7 @@ def test_a_slow_reader_holds_up_nobody(small: Served) -> None:
 
 def test_a_deadline_is_kept(small: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {"model": MODEL, "prompt": "x", "n": 6, "max_tokens": 900, "temperature": 100, "logprobs": 5}
-    monkeypatch.setattr(small.serving.counter.desk, "timeout", 0.3)
+    monkeypatch.setattr(small.serving.site.desk, "timeout", 0.3)
     answer = small.http.post("/v1/completions", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (408, "deadline")
     with small.http.stream("POST", "/v1/completions", json=body | {"stream": True}) as stream:
@@ -134,7 +140,7 @@ def test_too_much_to_do_is_refused_before_the_engine_hears_of_it(small: Served) 
 
 @pytest.mark.parametrize("megabytes", [1, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_is_too_large_is_not_read(small: Served, megabytes: int, chunked: bool) -> None:
+def test_a_body_that_is_too_large_is_refused_and_not_kept(small: Served, megabytes: int, chunked: bool) -> None:
     part = b"x" * (1 << 16)
 
     def parts() -> Iterator[bytes]:
@@ -144,11 +150,8 @@ def test_a_body_that_is_too_large_is_not_read(small: Served, megabytes: int, chu
     content: Any = parts() if chunked else b"x" * (megabytes << 20)
     headers = {"content-type": "application/json"}
     before = psutil.Process().memory_info().rss
-    try:
-        answer = httpx2.post(f"{small.url}/v1/completions", content=content, headers=headers, timeout=60)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
-    except httpx2.TransportError:  # the server has closed the connection while the client still writes
-        pass
+    answer = httpx2.post(f"{small.url}/v1/completions", content=content, headers=headers, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
     assert psutil.Process().memory_info().rss - before < (megabytes + 64) << 20
     assert answered(small)
 
@@ -177,9 +180,49 @@ def test_what_is_no_request_is_told_so(small: Served, content: bytes, status: in
     assert answer.status_code in (status, 422)
 
 
+def test_a_forward_that_fails_ends_no_more_than_what_was_in_it(small: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does for want of memory: who waited for it is told, and the next is answered."""
+    expected, step = answered(small), small.serving.worker.engine.step
+
+    def once() -> Any:
+        monkeypatch.setattr(small.serving.worker.engine, "step", step)
+        raise MemoryError
+
+    monkeypatch.setattr(small.serving.worker.engine, "step", once)
+    failed = small.ask()
+    assert (failed.status_code, failed.json()["error"]["code"]) == (500, "internal_error")
+    assert answered(small) == expected
+    small.settled()
+
+
+def test_an_engine_that_dies_leaves_nobody_waiting(session: Session) -> None:
+    """Neither who is in it, nor who comes while it dies, nor who comes later."""
+    told: list[list[Any]] = [[], [], []]
+
+    def step() -> Any:
+        time.sleep(0.2)
+        raise SystemExit
+
+    def dying() -> TorchEngine:
+        engine = TorchEngine(session.engine.model, batch_size=2)
+        vars(engine)["step"] = step
+        return engine
+
+    async def submit() -> None:
+        worker = Worker(dying, "stages", Metrics())
+        worker.start(asyncio.get_running_loop())
+        for heard, wait in zip(told, (0.1, 0.5, 0.1), strict=True):
+            worker.submit(Job([TextLine(Ask(Request(prompt_ids=(5, 6, 7))))], "everyday", 1, tell=heard.append))
+            await asyncio.sleep(wait)
+        assert worker.state == "dead"
+
+    asyncio.run(submit())
+    assert [(heard[-1].error.status, heard[-1].error.code) for heard in told] == [(503, "dead")] * 3
+
+
 def test_numbers_that_are_none_fail_alone_whom_they_concern(small: Served) -> None:
     """A plan whose compensation overflows, beside neighbours who hear nothing of it; then a model that is spoilt."""
-    engine, offer = small.serving.worker.engine, small.serving.counter.offer
+    engine, offer = small.serving.worker.engine, small.serving.site.offer
     expected = answered(small)
     assert offer is not None
     engine.stands["endless"] = {SubLayer(5, "ffn"): Affine(scale=torch.tensor(float("inf")))}

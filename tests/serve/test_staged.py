@@ -9,12 +9,14 @@ from typing import Any
 
 import openai
 import pytest
-from serving import QUESTION, Served
+from serving import QUESTION, Served, served
 
 from litestage.core import Plan, SkipSchedule, StagePlan, Trace
 from litestage.jobs.answer import read_question
-from litestage.jobs.session import Session
-from litestage.pipeline import ONCE, Votes, run
+from litestage.jobs.options import DataOptions
+from litestage.jobs.session import Session, load
+from litestage.pipeline import ONCE, Spine, Votes, run
+from litestage.serve.staged import most_tokens
 
 OTHER = "Tom wants something sweet and cold. Which of these would do? (A) a candle (B) an ice cream (C) a glove"
 
@@ -180,6 +182,25 @@ def test_what_a_tasks_stages_say_themselves_is_ignored_and_named(server: Served)
     answer = server.ask(temperature=0.5, max_tokens=3, favourite="blue")
     assert answer.json()["choices"][0]["message"]["content"] == "(D) a lantern"
     assert set(answer.headers["x-litestage-ignored"].split(", ")) == {"temperature", "max_tokens", "favourite"}
+
+
+def test_no_question_comes_to_more_than_was_held_for_it() -> None:
+    """Worked examples and what stages before wrote are read again by the next."""
+    taught = load(quantise="int8", shots=3)
+    spine = Spine(taught.engine, taught.task, taught.full_plan())
+    for trace, question in zip(
+        run(taught.engine, taught.task, taught.questions("test", 4), taught.full_plan()),
+        taught.questions("test", 4),
+        strict=True,
+    ):
+        came = sum(sum(one.prompt_tokens) + sum(len(c.token_ids) for c in one.completions) for one in trace.stages)
+        assert came <= most_tokens(spine, question) <= 6 * came
+
+
+def test_an_answer_by_choice_is_no_draft() -> None:
+    with served(drafts="none", data=DataOptions(answering="choice")) as choosing:
+        assert choosing.ask().status_code == 200
+        assert choosing.metric("draft_tokens_total") == 0
 
 
 def test_drafts_change_no_text(server: Served, session: Session) -> None:

@@ -110,11 +110,26 @@ def logits_behind(session: Session, ids: tuple[int, ...]) -> torch.Tensor:
     return seen[0]
 
 
-def test_echo_alone_writes_nothing(client: openai.OpenAI) -> None:
-    answer = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=0, echo=True, logprobs=0)
+@pytest.mark.parametrize("logprobs", [0, None])
+def test_echo_alone_writes_nothing(server: Served, client: openai.OpenAI, logprobs: int | None) -> None:
+    done = server.metric("e2e_request_latency_seconds_count")
+    answer = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=0, echo=True, logprobs=logprobs)
     assert answer.choices[0].text == PROMPT
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 0
+    server.wait_for(lambda: server.metric("e2e_request_latency_seconds_count") == done + 1)
+
+
+def test_a_part_of_a_character_is_told_by_its_bytes(client: openai.OpenAI, session: Session) -> None:
+    text = "é漢"
+    ids = session.engine.model.tokenizer(text)["input_ids"]
+    answer = client.completions.create(model=MODEL, prompt=list(ids), max_tokens=0, echo=True, logprobs=1)
+    assert b"".join(map(session.engine.detokeniser.raw, ids)) == text.encode()
+    assert answer.choices[0].logprobs is not None
+    tokens = answer.choices[0].logprobs.tokens
+    assert tokens is not None
+    assert len({*tokens}) == len({*ids}) > 2
+    assert {f"bytes:\\x{byte:02x}" for byte in "漢".encode()} & {*tokens}
 
 
 def test_log_probabilities_of_what_is_written(server: Served, session: Session) -> None:

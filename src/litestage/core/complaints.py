@@ -56,12 +56,16 @@ def problem(error: ValidationError, content: object, fields: Mapping[str, Iterab
     ``fields`` names the fields of each part that has some (``""`` for the top). A field that is not known comes first,
     because it is often the misspelt one that another complaint calls missing.
     """
-    errors = error.errors()
+    return complaint(error.errors(), content, fields)[1]
+
+
+def complaint(errors: Sequence[ErrorDetails], content: object, fields: Mapping[str, Iterable[str]]) -> tuple[str, str]:
+    """Where the first bad field is, and `problem`'s sentence."""
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     where = place(first["loc"], content)
     if first["type"] == "extra_forbidden":
-        return _unknown(where, first["loc"], fields)
-    return _complaint(where, first)
+        return where, _unknown(where, first["loc"], fields)
+    return where, _complaint(where, first)
 
 
 def toml_problem(error: TOMLDecodeError, text: str) -> str:
@@ -73,11 +77,18 @@ def place(loc: Place, content: object) -> str:
     """Where a field is: ``stages.analysis.prompt``, or ``stages[1].prompt`` for a stage without a name."""
     where = ""
     for at, step in enumerate(loc):
-        if isinstance(content, dict) and isinstance(step, str) and step not in content and at + 1 < len(loc):
-            continue  # not in the file: which of several kinds its reader took it for
+        if isinstance(step, str) and _is_kind(step, content, last=at + 1 == len(loc)):
+            continue
         content = _step_into(content, step)
         where += f".{step}" if isinstance(step, str) else _entry(step, content)
     return where.removeprefix(".")
+
+
+def _is_kind(step: str, content: object, last: bool) -> bool:
+    """Whether a step is not in the file: which of several kinds its reader took the content for."""
+    if isinstance(content, dict):
+        return step not in content and not last
+    return content is not None
 
 
 def _entry(index: int, content: object) -> str:

@@ -158,6 +158,14 @@ class SkipSchedule(Record):
         """How many of so many decode steps come before the first that leaves something out."""
         return min([steps, *(segment.first_step for segment in self.segments if segment.skipped)])
 
+    def skipped_in(self, steps: int) -> int:
+        """Sub-layers that so many decode steps leave out together."""
+        ends = [*(segment.first_step for segment in self.segments[1:]), sys.maxsize]
+        return sum(
+            len(segment.skipped) * max(0, min(end, steps) - segment.first_step)
+            for segment, end in zip(self.segments, ends, strict=True)
+        )
+
     @property
     def num_skipped(self) -> int:
         """The most sub-layers skipped at any step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 
@@ -47,13 +47,14 @@ class Prefill:
 class Decode:
     """One forward of rows that decode: how many, the longest context, and the lowest decode step among them.
 
-    Each row runs a token, and ``more`` are run besides: drafts, and what a row had pending.
+    Each row runs a token, and ``more`` are run besides: what a row had pending, and drafts (``drafted``).
     """
 
     rows: int
     context: int
     step: int
     more: int = 0
+    drafted: int = field(default=0, compare=False)
 
     @property
     def tokens(self) -> int:

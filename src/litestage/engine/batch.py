@@ -101,6 +101,7 @@ class Due(NamedTuple):
             max(row.length + len(run.tokens) for row, run in left),
             min(row.step for row, _ in left),
             sum(len(run.tokens) - 1 for _, run in left),
+            sum(len(run.draft) for _, run in left),
         )
 
     def one_by_one(self) -> tuple[list[int], Float[Tensor, "B V"]]:

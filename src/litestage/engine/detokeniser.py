@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
 from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 """What a token that holds a part of a character decodes to."""
@@ -21,6 +23,21 @@ class Detokeniser:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._piece = lru_cache(maxsize=PIECES)(partial(_piece, tokenizer))
+
+    def piece(self, token: int) -> str:
+        """A token's own text, also a special one's."""
+        return self._piece(token)
+
+    def raw(self, token: int) -> bytes:
+        """A token's own bytes, which may be a part of a character."""
+        piece = self._piece(token)
+        if BROKEN not in piece:
+            return piece.encode()
+        name: str = self._tokenizer.convert_ids_to_tokens(token)
+        if byte := re.fullmatch("<0x([0-9A-F]{2})>", name):
+            return bytes.fromhex(byte[1])
+        table = {char: value for value, char in bytes_to_unicode().items()}
+        return bytes(table[char] for char in name) if table.keys() >= set(name) else piece.encode()
 
     def text(self, tokens: Sequence[int]) -> str:
         """Without special tokens."""

@@ -356,12 +356,7 @@ def mean_skipped(traces: Sequence[Trace], stage: int, schedule: SkipSchedule) ->
     lengths = [c.counts.decoded for trace in traces for c in trace.stages[stage].completions]
     if not sum(lengths):
         return float(len(schedule.at(0)))
-    ends = [segment.first_step for segment in schedule.segments[1:]] + [max(lengths)]
-    skipped = sum(
-        len(segment.skipped) * sum(max(0, min(n, end) - segment.first_step) for n in lengths)
-        for segment, end in zip(schedule.segments, ends, strict=True)
-    )
-    return skipped / sum(lengths)
+    return sum(map(schedule.skipped_in, lengths)) / sum(lengths)
 
 
 def duels(systems: Sequence[MethodResult], scores: Mapping[str, Mapping[str, float]]) -> Iterator[Duel]:

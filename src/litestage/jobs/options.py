@@ -704,9 +704,10 @@ class ServeOptions(Options):
     allow_skips: bool = option(False, "", "Let requests bring skip sets and exit rules of their own.", WHAT)
     no_page: bool = option(False, "", "Show no page at /.", WHERE)
     drafts: str = option(
-        "request",
-        "none|prompt|request|stage",
-        "Guess tokens at most from the prompt, the request's other texts, or what all requests wrote before.",
+        "auto",
+        "auto|none|prompt|request|stage",
+        "Guess tokens at most from the prompt, the request's other texts, or what all requests wrote before. "
+        "Default: request on a processor, none on a GPU.",
     )
     scheduling: str = option(
         "stages", "stages|fcfs", "Who gets a free row: the question furthest on its way, or first come, first served."

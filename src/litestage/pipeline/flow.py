@@ -32,9 +32,10 @@ class Flow:
         """Set an answering on its way."""
         while one.stage is not None:
             if requests := one.requests():
-                ids = [self._engine.add(request) for request in requests]
-                self._came[one] = dict.fromkeys(ids)
-                self._asking |= dict.fromkeys(ids, one)
+                came = self._came[one] = {}
+                for request in requests:
+                    id = self._engine.add(request)
+                    came[id], self._asking[id] = None, one
                 return
             one.take([])
         self._done.append(one)

@@ -14,17 +14,17 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from litestage import __version__
-from litestage.core.complaints import problem
+from litestage.core.complaints import complaint, problem
 from litestage.core.layers import Record
 from litestage.serve import staged, text
-from litestage.serve.desk import Desk, Order
+from litestage.serve.desk import Desk
 from litestage.serve.errors import ApiError
 from litestage.serve.http import IGNORED, ClientGone, Door, EventStream, refusal, unless_gone
 from litestage.serve.metrics import Metrics
 from litestage.serve.offer import Offer
 from litestage.serve.page import page
 from litestage.serve.protocol import ChatBody, CompletionBody, DecisionBody, StagedSettings, TextSettings
-from litestage.serve.work import Message
+from litestage.serve.work import Job, Message
 
 Settings = TypeVar("Settings", bound=Record)
 GONE = 499
@@ -32,7 +32,7 @@ GONE = 499
 
 
 @dataclass
-class Counter:
+class Site:
     """What stands behind the app's paths; ``offer`` is there once the model is loaded."""
 
     desk: Desk
@@ -50,7 +50,7 @@ class Counter:
         return self.offer
 
 
-def build_app(counter: Counter, start: Callable[[], Any], stop: Callable[[], Any]) -> FastAPI:
+def build_app(site: Site, start: Callable[[], Any], stop: Callable[[], Any]) -> FastAPI:
     """``start`` and ``stop`` are called with the event loop running."""
 
     @asynccontextmanager
@@ -82,10 +82,10 @@ def build_app(counter: Counter, start: Callable[[], Any], stop: Callable[[], Any
         redoc_url=None,
         responses=refusals,
     )
-    app.add_middleware(Door, most_bytes=counter.most_bytes, key=counter.key, metrics=counter.metrics)
+    app.add_middleware(Door, most_bytes=site.most_bytes, key=site.key, metrics=site.metrics)
     _handle_errors(app)
-    _add_generation(app, counter)
-    _add_rest(app, counter)
+    _add_generation(app, site)
+    _add_rest(app, site)
     return app
 
 
@@ -125,22 +125,21 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return refusal(ApiError(400, f"The body is not JSON: {first['ctx']['error']}.", code="invalid_json"))
-        where = ".".join(str(part) for part in first["loc"][1:])
-        said = first["msg"].removeprefix("Value error, ")
-        return refusal(ApiError(422, f"{where}: {said}." if where else f"{said}.", param=where or None))
+        errors = [one | {"loc": one["loc"][1:]} for one in error.errors()]
+        if errors[0]["type"] == "json_invalid":
+            return refusal(ApiError(400, f"The body is not JSON: {errors[0]['ctx']['error']}.", code="invalid_json"))
+        where, said = complaint(errors, error.body, {})
+        return refusal(ApiError(422, f"{'The body' if said[0] == ' ' else ''}{said}.", param=where or None))
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         return refusal(ApiError(500, "The server failed at this request. Its log says more.", code="internal_error"))
 
 
-def _add_generation(app: FastAPI, counter: Counter) -> None:
+def _add_generation(app: FastAPI, site: Site) -> None:
     @app.post("/v1/completions", summary="A text behind a prompt, at full depth")
     async def completions(request: Request, body: CompletionBody) -> Response:
-        offer = counter.ready()
+        offer = site.ready()
         if not offer.is_bare(body.model):
             raise ApiError(
                 400,
@@ -149,33 +148,33 @@ def _add_generation(app: FastAPI, counter: Counter) -> None:
                 param="model",
             )
         asked = await text.completions(offer, body)
-        return await _answer(request, counter, asked.order, asked, text, bool(body.stream), body.ignored())
+        return await _answer(request, site, asked.job, asked, text, bool(body.stream), body.ignored())
 
     @app.post("/v1/chat/completions", summary="A staged answer, or the model's own chat")
     async def chat(request: Request, body: ChatBody) -> Response:
-        offer = counter.ready()
+        offer = site.ready()
         if offer.is_bare(body.model):
             bare = await text.chat(offer, body, _settings(TextSettings, body.litestage))
-            return await _answer(request, counter, bare.order, bare, text, bool(body.stream), body.ignored())
+            return await _answer(request, site, bare.job, bare, text, bool(body.stream), body.ignored())
         asked = staged.chat(offer, body, _settings(StagedSettings, body.litestage))
         ignored = [*body.ignored(), *asked.ignored]
-        return await _answer(request, counter, asked.order, asked, staged, bool(body.stream), ignored)
+        return await _answer(request, site, asked.job, asked, staged, bool(body.stream), ignored)
 
     @app.post("/v1/decisions", summary="Typed decisions: a choice, its probabilities, its confidence")
     async def decisions(request: Request, body: DecisionBody) -> Response:
-        asked = staged.decisions(counter.ready(), body)
-        deadline = counter.desk.deadline()
-        async with aclosing(counter.desk.messages(asked.order, deadline)) as messages:
+        asked = staged.decisions(site.ready(), body)
+        deadline = site.desk.deadline()
+        async with aclosing(site.desk.messages(asked.job, deadline)) as messages:
             found = await unless_gone(request.receive, staged.decided(asked, body, messages))
         return JSONResponse(found, headers=_ignored(body.ignored()))
 
 
 async def _answer(
-    request: Request, counter: Counter, order: Order, asked: Any, form: Any, stream: bool, ignored: Iterable[str]
+    request: Request, site: Site, job: Job, asked: Any, form: Any, stream: bool, ignored: Iterable[str]
 ) -> Response:
     """A request's answer in one piece, or as a stream; ``form`` says how either looks."""
-    headers, deadline = _ignored(ignored), counter.desk.deadline()
-    messages = counter.desk.messages(order, deadline)
+    headers, deadline = _ignored(ignored), site.desk.deadline()
+    messages = site.desk.messages(job, deadline)
     if not stream:
         async with aclosing(messages):
             return JSONResponse(await unless_gone(request.receive, form.whole(asked, messages)), headers=headers)
@@ -211,32 +210,32 @@ def _settings(kind: type[Settings], given: dict[str, Any] | None) -> Settings:
         raise ApiError(422, f"litestage: {where}.", param="litestage") from None
 
 
-def _add_rest(app: FastAPI, counter: Counter) -> None:
+def _add_rest(app: FastAPI, site: Site) -> None:
     @app.get("/v1/models", summary="What can be asked here")
     async def models() -> Any:
-        offer = counter.ready()
-        return {"object": "list", "data": [_model(counter, offer, name) for name in offer.models]}
+        offer = site.ready()
+        return {"object": "list", "data": [_model(site, offer, name) for name in offer.models]}
 
     @app.get("/v1/models/{name}", summary="One of the models")
     async def model(name: str) -> Any:
-        offer = counter.ready()
+        offer = site.ready()
         offer.is_bare(name)
-        return _model(counter, offer, name)
+        return _model(site, offer, name)
 
     @app.get("/health", summary="Whether requests are answered")
     async def health() -> Response:
-        state = counter.desk.state
+        state = site.desk.state
         return JSONResponse({"status": state}, status_code=200 if state == "ready" else 503)
 
     @app.get("/metrics", summary="For Prometheus", response_class=Response)
     async def metrics() -> Response:
-        return Response(counter.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(site.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/version")
     async def version() -> dict[str, str]:
         return {"version": __version__}
 
-    if counter.show_page:
+    if site.show_page:
 
         @app.get("/", summary="A page to ask and watch", response_class=HTMLResponse)
         async def root() -> Response:
@@ -245,17 +244,17 @@ def _add_rest(app: FastAPI, counter: Counter) -> None:
 
         @app.get("/examples", summary="Questions that the page shows")
         async def examples() -> list[dict[str, Any]]:
-            return counter.ready().examples
+            return site.ready().examples
 
 
-def _model(counter: Counter, offer: Offer, name: str) -> dict[str, Any]:
+def _model(site: Site, offer: Offer, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
-        "created": counter.created,
+        "created": site.created,
         "owned_by": "litestage",
         "root": offer.engine.identity.id,
         "max_model_len": offer.engine.max_context,
         "litestage": offer.describe(name, offer.models[name])
-        | {"requests": {"most": counter.desk.most_requests, "most_tokens": counter.desk.most_tokens}},
+        | {"requests": {"most": site.desk.most_requests, "most_tokens": site.desk.most_tokens}},
     }

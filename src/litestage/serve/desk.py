@@ -5,34 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from litestage.core import TokenIds
 from litestage.serve.errors import ApiError, told
 from litestage.serve.metrics import Metrics
-from litestage.serve.work import Failed, Job, Line, LineDone, Message, Scored, Written
+from litestage.serve.work import Failed, Job, LineDone, Message, Scored, Written
 from litestage.serve.worker import Worker
 
 RETRY_AFTER = 2
 """Seconds after which a client that was refused may come again."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a request comes to."""
-
-    lines: Sequence[Line]
-    model: str
-    tokens: int
-    """That it may come to: prompts and texts together."""
-    scored: Sequence[TokenIds] = ()
-    likeliest: int = 0
-
-
 class Desk:
-    """Takes orders while there is room for them."""
+    """Takes jobs while there is room for them."""
 
     def __init__(self, worker: Worker, metrics: Metrics, most_requests: int, most_tokens: int, timeout: float) -> None:
         self.worker, self.metrics = worker, metrics
@@ -78,16 +65,16 @@ class Desk:
             self.requests, self.tokens = self.requests - 1, self.tokens - tokens
             self.metrics.reserved.set(self.tokens)
 
-    async def messages(self, order: Order, deadline: float) -> AsyncGenerator[Message, None]:
-        """What comes of an order, until all of it is done; raises `ApiError` for what fails, and at the deadline.
+    async def messages(self, job: Job, deadline: float) -> AsyncGenerator[Message, None]:
+        """What comes of a job, until all of it is done; raises `ApiError` for what fails, and at the deadline.
 
-        Closing the iterator takes the order back.
+        Closing the iterator takes the job back.
         """
         box = _Box()
-        with self.room(order.tokens):
-            job = Job(order.lines, box.put, order.scored, order.likeliest, order.model)
+        job.tell = box.put
+        with self.room(job.tokens):
             self.worker.submit(job)
-            left, spoken = len(order.lines) + len(order.scored), _Spoken(self.metrics, order.model)
+            left, spoken = len(job.lines) + len(job.scored), _Spoken(self.metrics, job.model)
             try:
                 while left:
                     async with asyncio.timeout_at(deadline):

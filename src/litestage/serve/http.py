@@ -7,6 +7,7 @@ import asyncio
 import hmac
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
@@ -20,6 +21,8 @@ IGNORED = "x-litestage-ignored"
 """The header that names fields which changed nothing."""
 KEEP_ALIVE = 10.0
 """Seconds of silence after which a stream says that it is still there."""
+LINGER = 5.0
+"""Seconds for which a body that is too large is dropped, until its connection is."""
 END = "[DONE]"
 
 
@@ -48,7 +51,10 @@ class Door:
             nonlocal refused
             refused = True
             self._count(error.status)
-            await refusal(error)(scope, receive, send)
+            if error.status == 413:
+                await _turn_away(refusal(error), receive, send)
+            else:
+                await refusal(error)(scope, receive, send)
 
         async def limited() -> Message:
             nonlocal read
@@ -92,6 +98,17 @@ class Door:
             f"The body is larger than {self._most} bytes, the most that this server reads.",
             code="too_large",
         )
+
+
+async def _turn_away(response: Response, receive: Receive, send: Send) -> None:
+    """Answer who still writes: most clients read only then, so that what they write is dropped for a while."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await _chunk(send, bytes(response.body))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def unless_gone(receive: Receive, work: Awaitable[Result]) -> Result:

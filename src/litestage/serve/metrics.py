@@ -15,7 +15,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from litestage.core import Completion, Decode, Prefill, StagePlan, Trace
+from litestage.core import Completion, Decode, Prefill, Trace
 from litestage.core.exits import ExitReason
 from litestage.engine import TorchEngine
 from litestage.serve.work import Ask, Job
@@ -63,7 +63,7 @@ class Metrics:
         self._step_tokens = histogram("step_tokens", "Tokens that a forward runs.", TOKENS, "kind")
         self._run = counter("sublayers_run_total", "Sub-layers that decode steps ran.", "stage")
         self._skipped = counter("sublayers_skipped_total", "Sub-layers that decode steps left out.", "stage")
-        self._drafted = counter("draft_tokens_total", "Tokens that forwards ran besides each row's own: drafts.")
+        self._drafted = counter("draft_tokens_total", "Drafts that forwards ran.")
         self._accepted = counter("draft_tokens_accepted_total", "Drafts that were right; of streams.", "stage")
         self._exits = counter("exits_total", "Texts that the exit rule ended.", "reason", "stage")
         self._answers = counter("answers_total", "Votes on questions by what came of them.", "model", "outcome")
@@ -81,7 +81,7 @@ class Metrics:
             kind, tokens = ("prefill" if isinstance(done, Prefill) else "decode", done.tokens)
             self._steps.labels(kind).inc()
             if isinstance(done, Decode):
-                self._drafted.inc(done.more)
+                self._drafted.inc(done.drafted)
             self._step_tokens.labels(kind).observe(tokens)
             if before is not None:
                 before(done)
@@ -99,7 +99,7 @@ class Metrics:
         self._prompt.labels(stage).inc(len(ask.request.prompt_ids))
         self._written.labels(stage).inc(len(completion.token_ids))
         steps = completion.counts.decoded
-        skipped = _skipped(ask.request.stage_plan, steps)
+        skipped = ask.request.stage_plan.schedule.skipped_in(steps)
         self._skipped.labels(stage).inc(skipped)
         self._run.labels(stage).inc(steps * 2 * self._blocks - skipped)
         if completion.finish_reason in get_args(ExitReason):
@@ -124,13 +124,3 @@ class Metrics:
     def dropped(self, model: str) -> None:
         """A client went away, or its request failed."""
         self._dropped.labels(model).inc()
-
-
-def _skipped(plan: StagePlan, steps: int) -> int:
-    """Sub-layers that so many decode steps leave out."""
-    segments = plan.schedule.segments
-    ends = [*(segment.first_step for segment in segments[1:]), steps]
-    return sum(
-        len(segment.skipped) * max(0, min(end, steps) - segment.first_step)
-        for segment, end in zip(segments, ends, strict=True)
-    )

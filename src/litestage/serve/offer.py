@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ class Offer:
         embedded = session.questions("test", SHOWN) if session.may_show_texts else []
         self.examples = [{"question": one.question, "choices": one.choices} for one in embedded]
         """Questions that may be shown to anybody."""
-        self._piece = lru_cache(maxsize=1 << 16)(session.engine.model.tokenizer.decode)
 
     @property
     def task(self) -> Task:
@@ -155,10 +153,10 @@ class Offer:
             )
         return most - len(ids)
 
-    def piece(self, token: int) -> str:
-        """A token's own text."""
-        text: str = self._piece((token,), skip_special_tokens=False)
-        return text
+    def label(self, token: int) -> str:
+        """What a token is told by, as OpenAI has it: its own text, or the bytes of a part of a character."""
+        text, raw = self.engine.detokeniser.piece(token), self.engine.detokeniser.raw(token)
+        return text if text.encode() == raw else "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
     def describe(self, name: str, plan: Plan | None) -> dict[str, Any]:
         """What ``/v1/models`` says of a model besides OpenAI's fields."""

@@ -20,7 +20,7 @@ from litestage.core import OptionError, Plan
 from litestage.engine import TorchEngine
 from litestage.jobs.options import DataOptions, DecodingOptions, DraftOptions, ModelOptions, ServeOptions
 from litestage.jobs.session import Session
-from litestage.serve.app import Counter, build_app
+from litestage.serve.app import Site, build_app
 from litestage.serve.desk import Desk
 from litestage.serve.metrics import Metrics
 from litestage.serve.offer import FULL, Offer
@@ -56,13 +56,13 @@ class Backend:
         metrics = Metrics()
         self.worker = Worker(self.load, options.scheduling, metrics)
         desk = Desk(self.worker, metrics, options.max_requests, options.max_tokens, options.timeout)
-        self.counter = Counter(
+        self.site = Site(
             *(desk, metrics, int(time.time())),
             show_page=not options.no_page,
             key=asked.key,
             most_bytes=options.max_body,
         )
-        self.app = build_app(self.counter, self._start, self.worker.stop)
+        self.app = build_app(self.site, self._start, self.worker.stop)
         self._engine: TorchEngine | None = None
 
     def load(self) -> TorchEngine:
@@ -71,12 +71,14 @@ class Backend:
             asked = self._asked
             session = Session(asked.model, asked.data, asked.decoding, drafts=DraftOptions(asked.options.drafts))
             plans = {name: session.load_plan(folder) for name, folder in asked.plans.items()}
-            self.counter.offer = Offer(session, plans, asked.options.allow_skips)
+            self.site.offer = Offer(session, plans, asked.options.allow_skips)
             self._engine = session.engine
             self._engine.chunk = asked.options.chunk or None
-            self._engine.drafter = session.drafter
-            if session.drafter is not None:
-                _ = session.drafter.prices  # timed now: who asks first should not wait for it
+            self._engine.drafter = drafter = session.drafter
+            if drafter is not None:
+                _ = drafter.prices  # timed now: who asks first should not wait for it
+                if asked.options.drafts == "auto":  # what others wrote takes the operator's word
+                    drafter.source = "request"
         return self._engine
 
     def _start(self) -> None:
@@ -91,7 +93,7 @@ class Serving:
         options = asked.options
         self._socket, self._tell = _listen(options.host, options.port), tell
         self._backend = Backend(asked, self._loading)
-        self.counter, self.worker = self._backend.counter, self._backend.worker
+        self.site, self.worker = self._backend.site, self._backend.worker
         config = uvicorn.Config(
             self._backend.app,
             log_level="warning",
@@ -122,7 +124,7 @@ class Serving:
         self._tell(f"litestage listens at {self.url}; the model is being loaded")
 
     def _ready(self) -> None:
-        offer = self.counter.offer
+        offer = self.site.offer
         assert offer is not None
         self._tell(f"ready: {', '.join(offer.models)}")
 

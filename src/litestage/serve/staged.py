@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -15,21 +14,18 @@ from litestage.core.drafts import Drafts, DraftSource
 from litestage.evaluation import majority
 from litestage.jobs.answer import read_question
 from litestage.pipeline import Spine, Votes
-from litestage.serve.desk import Order
+from litestage.serve.envelope import Envelope, Json, usage
 from litestage.serve.errors import ApiError
 from litestage.serve.offer import Offer
 from litestage.serve.protocol import ChatBody, DecisionBody, StagedSettings, StreamOptions
-from litestage.serve.text import Json, usage
-from litestage.serve.work import LineDone, Message, StageBegun, StageDone, VoteLine, Written
+from litestage.serve.work import Job, LineDone, Message, StageBegun, StageDone, VoteLine, Written
 from litestage.tasks import LETTERS, Question, check_text
 
 
-@dataclass(frozen=True)
-class StagedRequest:
+@dataclass(frozen=True, kw_only=True)
+class StagedRequest(Envelope):
     """A body for staged answers, understood."""
 
-    offer: Offer
-    model: str
     plan: str
     questions: tuple[Question, ...]
     votes: int
@@ -41,11 +37,7 @@ class StagedRequest:
     trace: bool
     drafts: DraftSource
     """From what it is drafted, at most."""
-    options: StreamOptions
-    order: Order
     ignored: tuple[str, ...] = ()
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))
     begun: float = field(default_factory=time.perf_counter)
 
 
@@ -129,7 +121,7 @@ def _request(
     spine = Spine(offer.engine, offer.task, plan, Votes(None if votes == 1 else votes, seed or 0), own)
     stream = how["stream"]
     lines = [VoteLine(spine.start(question, vote), stream) for question in questions for vote in range(votes)]
-    tokens = votes * sum(_most_tokens(offer, question) for question in questions)
+    tokens = votes * sum(most_tokens(spine, question) for question in questions)
     return StagedRequest(
         offer=offer,
         model=model,
@@ -141,16 +133,24 @@ def _request(
         trace=settings.trace,
         drafts=drafts,
         options=how["options"],
-        order=Order(lines, model, tokens),
+        job=Job(lines, model, tokens),
         ignored=how["ignored"],
     )
 
 
-def _most_tokens(offer: Offer, question: Question) -> int:
-    """That all stages of a question may come to: no branch is longer than the context."""
-    words = len(question.question) + sum(map(len, question.choices))
-    most = offer.engine.max_context
-    return sum(min(most, words + stage.max_new_tokens) * stage.branches(question) for stage in offer.task.stages)
+def most_tokens(spine: Spine, question: Question) -> int:
+    """That all stages of a question may come to: worked examples, the question and what stages before wrote are read.
+
+    No branch is longer than the context.
+    """
+    engine, task = spine.engine, spine.task
+    words, written, most = len(question.question) + sum(map(len, question.choices)), 0, 0
+    for stage in task.stages:
+        header = len(engine.encode(task.header(stage))) if task.shots else 0
+        branches = stage.branches(question)
+        most += branches * min(engine.max_context, header + words + written + stage.max_new_tokens)
+        written += branches * stage.max_new_tokens
+    return most
 
 
 class Reasoning:
@@ -282,7 +282,7 @@ async def whole(asked: StagedRequest, messages: AsyncIterator[Message]) -> Json:
         for index, trace in enumerate(told)
     ]
     more = {"usage": tokens(traces), "litestage": summary(asked, question, traces)}
-    return _head(asked, "chat.completion") | {"choices": choices} | more
+    return asked.head() | {"choices": choices} | more
 
 
 def _first_with(traces: Sequence[Trace], answer: int | None) -> Trace:
@@ -313,7 +313,7 @@ async def decided(asked: StagedRequest, body: DecisionBody, messages: AsyncItera
         )
     spent = tokens([done[line] for line in sorted(done)])
     return {
-        "id": asked.id.replace("chatcmpl", "decision"),
+        "id": f"decision-{asked.number}",
         "object": "decision",
         "created": asked.created,
         "model": asked.model,
@@ -368,7 +368,7 @@ async def pieces(asked: StagedRequest, messages: AsyncGenerator[Message, None]) 
         yield _piece(asked, 0, {}, reason, event=told)
     if asked.options.include_usage:
         more = {"litestage": told} if asked.choices > 1 else {}
-        yield _head(asked, "chat.completion.chunk") | {"choices": [], "usage": tokens(traces)} | more
+        yield asked.last_chunk(tokens(traces)) | more
 
 
 def _event(message: Message) -> Json | None:
@@ -399,12 +399,4 @@ def _event(message: Message) -> Json | None:
 
 
 def _piece(asked: StagedRequest, index: int, delta: Json, reason: str | None = None, event: Json | None = None) -> Json:
-    chunk = _head(asked, "chat.completion.chunk")
-    chunk["choices"] = [{"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}]
-    if asked.options.include_usage:
-        chunk["usage"] = None
-    return chunk if event is None else chunk | {"litestage": event}
-
-
-def _head(asked: StagedRequest, kind: str) -> Json:
-    return {"id": asked.id, "object": kind, "created": asked.created, "model": asked.model}
+    return asked.chunk(index, {"delta": delta}, reason) | ({} if event is None else {"litestage": event})

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from litestage.core import Completion, FinishReason, Request, Sampling, TokenIds
 from litestage.core.drafts import Drafts
 from litestage.engine.scoring import TokenScore
-from litestage.serve.desk import Order
+from litestage.serve.envelope import Envelope, Json, usage
 from litestage.serve.errors import ApiError
 from litestage.serve.offer import LONG, Offer
 from litestage.serve.protocol import ByHand, ChatBody, CompletionBody, StreamOptions, TextBody
-from litestage.serve.work import Ask, LineDone, Message, Scored, TextLine, Written
+from litestage.serve.work import Ask, Job, LineDone, Message, Scored, TextLine, Written
 
 MOST_PROMPTS = 1024
 REASONS: dict[FinishReason, str] = {
@@ -30,26 +29,17 @@ REASONS: dict[FinishReason, str] = {
     "no_room": "length",
 }
 """How OpenAI calls what ends a text."""
-Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class TextRequest:
+@dataclass(frozen=True, kw_only=True)
+class TextRequest(Envelope):
     """A body for bare texts, understood."""
 
-    offer: Offer
-    model: str
     prompts: tuple[TokenIds, ...]
     texts: tuple[str, ...]
     """The prompts as texts, where they are told again."""
-    chat: bool
     n: int
-    limit: int | None
     likeliest: int | None
-    options: StreamOptions
-    order: Order
-    id: str
-    created: int
 
     @property
     def echo(self) -> bool:
@@ -129,16 +119,13 @@ def _request(
     return TextRequest(
         offer=offer,
         model=body.model,
+        job=Job(lines, body.model, tokens, scored, likeliest or 0),
+        options=body.stream_options or StreamOptions(),
+        chat=is_chat,
         prompts=prompts,
         texts=texts,
-        chat=is_chat,
         n=n,
-        limit=limit,
         likeliest=likeliest,
-        options=body.stream_options or StreamOptions(),
-        order=Order(lines, body.model, tokens, scored, likeliest or 0),
-        id=f"{'chatcmpl' if is_chat else 'cmpl'}-{uuid.uuid4().hex}",
-        created=int(time.time()),
     )
 
 
@@ -162,7 +149,7 @@ async def whole(asked: TextRequest, messages: AsyncIterator[Message]) -> Json:
         _choice(asked, index, done.get(index), scored.get(index // asked.n))
         for index in range(asked.n * len(asked.prompts))
     ]
-    return _head(asked) | {"choices": choices, "usage": _usage(asked, (_completion(one) for one in done.values()))}
+    return asked.head() | {"choices": choices, "usage": _usage(asked, (_completion(one) for one in done.values()))}
 
 
 def _completion(done: LineDone) -> Completion:
@@ -190,24 +177,25 @@ def _logprobs(asked: TextRequest, scores: Sequence[TokenScore | int], offset: in
     """As ``/v1/completions`` has them; of a text's first token there is no probability."""
     if asked.likeliest is None:
         return None
-    piece = asked.offer.piece
-    tokens = [piece(one if isinstance(one, int) else one.token) for one in scores]
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token)
+    label, ids = asked.offer.label, [one if isinstance(one, int) else one.token for one in scores]
+    offsets = list(accumulate((_length(asked, id) for id in ids[:-1]), initial=offset))[: len(ids)]
     likeliest = [
         None
         if isinstance(one, int)
-        else {piece(token): value for token, value in one.likeliest} | {piece(one.token): one.logprob}
+        else {label(token): value for token, value in one.likeliest} | {label(one.token): one.logprob}
         for one in scores
     ]
     return {
-        "tokens": tokens,
+        "tokens": [label(id) for id in ids],
         "token_logprobs": [None if isinstance(one, int) else one.logprob for one in scores],
         "top_logprobs": likeliest if asked.likeliest else None,
         "text_offset": offsets,
     }
+
+
+def _length(asked: TextRequest, token: int) -> int:
+    """Of a token's own text."""
+    return len(asked.offer.engine.detokeniser.piece(token))
 
 
 def _chat_logprobs(asked: TextRequest, scores: Iterable[TokenScore | int]) -> Json | None:
@@ -215,8 +203,8 @@ def _chat_logprobs(asked: TextRequest, scores: Iterable[TokenScore | int]) -> Js
         return None
 
     def told(token: int, value: float) -> Json:
-        text = asked.offer.piece(token)
-        return {"token": text, "logprob": value, "bytes": list(text.encode())}
+        raw = asked.offer.engine.detokeniser.raw(token)
+        return {"token": asked.offer.label(token), "logprob": value, "bytes": list(raw)}
 
     content = [
         told(one.token, one.logprob) | {"top_logprobs": [told(token, value) for token, value in one.likeliest]}
@@ -244,7 +232,7 @@ async def pieces(asked: TextRequest, messages: AsyncGenerator[Message, None]) ->
                 logprobs = _chat_logprobs(asked, message.scores)
             elif asked.likeliest is not None:
                 logprobs = _logprobs(asked, message.scores, offsets[message.line])
-                offsets[message.line] += sum(len(asked.offer.piece(one.token)) for one in message.scores)
+                offsets[message.line] += sum(_length(asked, one.token) for one in message.scores)
             if message.text or logprobs:
                 content = {"content": message.text} if asked.chat else message.text
                 yield _piece(asked, message.line, content, None, written, logprobs)
@@ -253,11 +241,11 @@ async def pieces(asked: TextRequest, messages: AsyncGenerator[Message, None]) ->
             done.append(completion)
             content = {} if asked.chat else ""
             yield _piece(asked, message.line, content, REASONS[completion.finish_reason], written)
-    if not asked.order.lines:
+    if not asked.job.lines:
         for index in offsets:
             yield _piece(asked, index, "", "length", written)
     if asked.options.include_usage:
-        yield _head(asked, stream=True) | {"choices": [], "usage": _usage(asked, done)}
+        yield asked.last_chunk(_usage(asked, done))
 
 
 def _piece(
@@ -268,26 +256,11 @@ def _piece(
     written: dict[int, int],
     logprobs: Json | None = None,
 ) -> Json:
-    key = "delta" if asked.chat else "text"
-    choice = {"index": index, key: content, "logprobs": logprobs, "finish_reason": reason}
-    chunk = _head(asked, stream=True) | {"choices": [choice]}
+    chunk = asked.chunk(index, {"delta" if asked.chat else "text": content}, reason, logprobs)
     if asked.options.continuous_usage_stats:
-        prompt = sum(map(len, asked.prompts))
-        chunk["usage"] = usage(prompt, sum(written.values()))
-    elif asked.options.include_usage:
-        chunk["usage"] = None
+        chunk["usage"] = usage(sum(map(len, asked.prompts)), sum(written.values()))
     return chunk
-
-
-def _head(asked: TextRequest, stream: bool = False) -> Json:
-    kind = ("chat.completion.chunk" if stream else "chat.completion") if asked.chat else "text_completion"
-    return {"id": asked.id, "object": kind, "created": asked.created, "model": asked.model}
 
 
 def _usage(asked: TextRequest, done: Iterable[Completion]) -> Json:
     return usage(sum(map(len, asked.prompts)), sum(len(one.token_ids) for one in done))
-
-
-def usage(prompt: int, written: int) -> Json:
-    """In OpenAI's form."""
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}

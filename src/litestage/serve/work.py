@@ -156,13 +156,15 @@ class Job:
     """What one client waits for."""
 
     lines: Sequence[Line]
-    tell: Callable[[Message], None]
-    """Called on the event loop's thread."""
+    model: str
+    """For the metrics."""
+    tokens: int
+    """That it may come to: prompts and texts together."""
     scored: Sequence[TokenIds] = ()
     """Texts whose own tokens are scored."""
     likeliest: int = 0
-    model: str = ""
-    """For the metrics."""
+    tell: Callable[[Message], None] = lambda message: None
+    """Called on the event loop's thread."""
     number: int = field(default_factory=lambda: next(_numbers))
     arrived: float = field(default_factory=time.perf_counter)
     cancelled: bool = False

@@ -30,6 +30,9 @@ from litestage.serve.work import Ask, Failed, Job, LineDone, Message, Scored, St
 
 LOG = logging.getLogger(__name__)
 State = Literal["loading", "ready", "dead", "stopped"]
+FAULTS = 3
+"""Forwards that may fail one behind the other; more, and the engine is not to be trusted any more."""
+DEAD = Failed(ApiError(503, "The engine has stopped.", code="dead"))
 JOBS_BETWEEN_TRIMS = 256
 """After so many jobs, memory that is free is given back when there is a moment without work."""
 
@@ -99,7 +102,10 @@ class Worker:
         self._numbers = count()
         self._waiting: list[_Waiting] = []
         self._running: dict[int, _Running] = {}
-        self._scorings: deque[tuple[Job, int, Scoring]] = deque()
+        self._scorings: deque[tuple[Job, int]] = deque()
+        """Texts that wait to be scored; of the first, ``_scoring`` is how far it has come."""
+        self._scoring: Scoring | None = None
+        self._faults = 0
         self._open: dict[int, int] = {}
         """By job number: lines and scored texts that are not done."""
         self._logits: dict[int, Float[Tensor, "1 V"]] = {}
@@ -112,6 +118,8 @@ class Worker:
 
     def submit(self, job: Job) -> None:
         self._orders.put(("start", job))
+        if self.state == "dead":  # nobody may look at it
+            job.tell(DEAD)
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for it any more: its rows are free at the next step."""
@@ -143,8 +151,10 @@ class Worker:
             if not isinstance(error, LitestageError):
                 LOG.exception("the engine's thread ended")
             turns = [one.turn for one in self._running.values()] + [one.turn for one in self._waiting]
-            for job in {turn.job for turn in turns} | {one[0] for one in self._scorings}:
-                self._told.append((job, Failed(ApiError(503, "The engine has stopped.", code="dead"))))
+            jobs = {turn.job for turn in turns} | {job for job, _ in self._scorings}
+            while not self._orders.empty():
+                jobs |= {job for job in self._orders.get()[1:] if job is not None}
+            self._told += [(job, DEAD) for job in jobs]
             self._send()
             self._call(self.on_end)
 
@@ -189,10 +199,11 @@ class Worker:
 
     def _begin(self, job: Job) -> None:
         self._since_trim += 1
+        if not (job.lines or job.scored):
+            self._metrics.job_done(job)
+            return
         self._open[job.number] = len(job.lines) + len(job.scored)
-        decoder = self.engine.model.decoder
-        for number, text in enumerate(job.scored):
-            self._scorings.append((job, number, Scoring(decoder, text, job.likeliest)))
+        self._scorings += [(job, number) for number in range(len(job.scored))]
         for line in range(len(job.lines)):
             if not self._go_on(_Turn(job, line)):
                 break
@@ -252,20 +263,40 @@ class Worker:
         """A piece of the first text that waits to be scored."""
         if not self._scorings:
             return
-        job, number, scoring = self._scorings[0]
-        if not scoring.is_done:
-            scoring.work()
-        if scoring.is_done and not all(isfinite(one.logprob) for one in scoring.scores):
-            self._fail(job, LitestageError(not_finite(self.engine.model, job.scored[number])))
-        elif scoring.is_done:
-            self._scorings.popleft()
-            self._close(job, Scored(number, tuple(scoring.scores)))
+        job, number = self._scorings[0]
+        model, text = self.engine.model, job.scored[number]
+        try:
+            one = self._scoring = self._scoring or Scoring(model.decoder, text, job.likeliest)
+            if not one.is_done:
+                one.work()
+        except Exception as error:  # such as one for want of memory: the others go on
+            LOG.exception("a text could not be scored")
+            self._fail(job, error)
+            return
+        if not one.is_done:
+            return
+        if not all(isfinite(score.logprob) for score in one.scores):
+            self._fail(job, LitestageError(not_finite(model, text)))
+            return
+        self._scorings.popleft()
+        self._scoring = None
+        self._close(job, Scored(number, tuple(one.scores)))
 
     def _step(self) -> None:
         if not self._running:
             return
+        try:
+            events, self._faults = self.engine.step(), 0
+        except Exception as error:  # whatever one forward's fault is, the next requests may be sound
+            LOG.exception("a forward failed")
+            self._faults += 1
+            if self._faults == FAULTS:
+                raise
+            for job in {one.turn.job for one in self._running.values()}:
+                self._fail(job, error)
+            return
         heard: dict[int, _Running] = {}
-        for event in self.engine.step():
+        for event in events:
             if (one := self._running.get(event.id)) is not None:
                 heard[event.id] = one
                 self._hear(one, event)
@@ -349,5 +380,7 @@ class Worker:
             del self._running[id]
         self._waiting = [one for one in self._waiting if one.turn.job is not job]
         heapq.heapify(self._waiting)
+        if self._scorings and self._scorings[0][0] is job:
+            self._scoring = None
         self._scorings = deque(one for one in self._scorings if one[0] is not job)
         self._metrics.dropped(job.model)
