@@ -11,7 +11,7 @@ from mixed import GUESSES, PLANS, REQUESTS, Guess, alone, drafting, engine, righ
 
 from litestage.core import Completion, Decode, Finished, Prefill, Request, Sampling
 from litestage.core.drafts import SOURCES, Drafter, Drafts, DraftSource, Prices
-from litestage.engine.draft_prices import time_forwards
+from litestage.engine.draft_prices import at_their_lowest, time_forwards
 from litestage.evaluation.forwards import Recorded, forwards
 from litestage.kernels import find_kernels
 
@@ -135,3 +135,9 @@ def test_whoever_hears_logits_hears_them_one_by_one() -> None:
 def test_forwards_are_timed_and_more_tokens_take_longer() -> None:
     prices = time_forwards(engine())
     assert all(0 < one <= other for one, other in pairwise(prices.seconds))
+
+
+def test_a_disturbed_time_makes_no_other_price_dearer() -> None:
+    """What a machine does beside only adds to a time: more tokens in less time show it."""
+    assert at_their_lowest([1.0, 9.0, 2.0, 4.0]) == (1.0, 2.0, 2.0, 4.0)
+    assert at_their_lowest([5.0, 1.5, 2.0, 2.0]) == (1.5, 1.5, 2.0, 2.0)

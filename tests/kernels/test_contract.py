@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from litestage.kernels import CpuKernels, Kernels, build_kernels, round_weight
-from litestage.kernels.build import VARIANTS, CannotBuildError
+from litestage.kernels.build import VARIANTS, CannotBuildError, instructions
 from litestage.kernels.kernels import GATED, Heads, Matrix, Tokens, Turn
 from litestage.models.decoder import Activation, LowRank
 from litestage.models.packed import Packed
@@ -70,6 +70,7 @@ BUILDERS: dict[str, Callable[[], Family]] = {
             CpuKernels(build_kernels(variant)), "cpu", torch.float32, getattr(torch, cache)
         )
         for variant in VARIANTS
+        if variant == "native" or variant != instructions()
         for cache in ("float32", "bfloat16")
     },
     "triton-float32": lambda: Family(tiny.gpu_kernels(), tiny.GPU, torch.float32, torch.float32),

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from litestage.kernels import CpuKernels, build_kernels, find_kernels, round_weight
-from litestage.kernels.build import VARIANTS, CannotBuildError
+from litestage.kernels.build import VARIANTS, CannotBuildError, instructions
 from litestage.kernels.kernels import Heads, Matrix, SharedPrefixes, Tokens, Turn
 from litestage.kernels.rounding import GROUP
 from litestage.models.decoder import LowRank, Projection
 from litestage.models.packed import Packed, Packing
 
 KINDS = ("bf16", "int8", "int4")
+DISTINCT = [name for name in VARIANTS if name == "native" or name != instructions()]
+"""Without the one that is this processor's own."""
 PLAINLY = Turn()
 """Neither normed nor rotated."""
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -31,7 +33,7 @@ def built(variant: str) -> CpuKernels:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=DISTINCT)
 def kernels(request: pytest.FixtureRequest) -> CpuKernels:
     return built(request.param)
 

@@ -1,5 +1,6 @@
 /* Attention of a forward: which tokens go together, and where their keys and values are kept. */
 #pragma once
+#include "attention_by_dots.h"
 #include "attention_by_lanes.h"
 #include "attention_by_tiles.h"
 #include "team.h"
@@ -47,7 +48,7 @@ static long group_tokens(const Shape *s, long tokens, long per_row, const int64_
     return found;
 }
 
-#if TILES
+#if DOTS
 
 /* What a group's tokens see, in stretches: one by one what only their own cache rows hold, and in between together. */
 static int stretches_of(const Group *group, const Query *queries, Stretch *stretches) {
@@ -84,7 +85,7 @@ typedef struct {
     float eps;
     void *cache;
     const Group *groups;
-    int unit, tiles; /* unit: query heads that go together */
+    int unit, tiles, dots; /* unit: query heads that go together */
 } Attention;
 
 /* Turn a token's queries and keys, and keep its keys and values. */
@@ -116,10 +117,16 @@ static void attend_group(const void *job, long u) {
         queries[n] = (Query){a->states + (t * all + head) * s->size, 0, y, from, to, stride, a->rows[t / a->per_row]};
         needed += a->unit * stride;
     }
+#if DOTS
+    Stretch stretches[2 * MOST + 1] = {{0}};
+    const int several = a->tiles || a->dots ? stretches_of(&group, queries, stretches) : 0;
+    if (a->dots) {
+        attend_by_dots(s, queries, group.many, a->unit, a->cache, kv, stretches, several);
+        return;
+    }
+#endif
 #if TILES
     if (a->tiles) {
-        Stretch stretches[2 * MOST + 1];
-        const int several = stretches_of(&group, queries, stretches);
         set_tiles(BF16, BLOCK);
         attend_by_tiles(s, queries, group.many, a->unit, a->cache, kv, stretches, several);
         leave_tiles();
@@ -152,8 +159,9 @@ void litestage_attend(float *states, long tokens, long per_row, const int64_t *p
                    cos, sin, norm, eps, cache};
     const int shared = heads / kv_heads;
     a.tiles = narrow && size % GROUP == 0 && shared <= BLOCK && by_tiles(BF16, tokens);
+    a.dots = DOTS && !a.tiles && narrow && size % GROUP == 0 && shared <= ABREAST_ROWS;
     /* one query head at a time where there are few, so that all cores have work */
-    a.unit = a.tiles || tokens * kv_heads >= 8 ? shared : 1;
+    a.unit = a.tiles || a.dots || tokens * kv_heads >= 8 ? shared : 1;
     const int most = a.tiles ? TOGETHER * (BLOCK / shared) : WIDE && shared < MOST ? MOST / shared : MEMBERS;
     const long share = a.unit == 1 ? 1 : tokens * (heads / a.unit) / (2 * threads());
     Group *groups = malloc(tokens * sizeof(Group));

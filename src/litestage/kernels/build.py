@@ -22,13 +22,16 @@ FLAGS = (
 )
 VARIANTS: dict[str, tuple[str, ...]] = {
     "native": (),
-    "avx512": ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16"),
+    "avx512_bf16": ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16"),
+    "avx512": ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16", "-mno-avx512bf16"),
     "avx2": ("-march=x86-64-v3",),
     "portable": ("-march=x86-64",),
 }
-"""What to leave out of what this processor has: nothing; tile registers; vectors of 64 bytes as well; all of it."""
+"""What to leave out of what this processor has: nothing; tile registers; and products of bf16; and vectors of 64 bytes;
+all of it."""
 NEEDS = {
     "native": {"amx_bf16", "amx_int8", "avx512_bf16"},
+    "avx512_bf16": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16"},
     "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
     "avx2": {"avx2", "fma", "f16c"},
 }

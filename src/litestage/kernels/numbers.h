@@ -16,7 +16,12 @@
 #else
 #define WIDE 0
 #endif
-#if WIDE && defined(__linux__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512BF16__)
+#if WIDE && defined(__AVX512BF16__)
+#define DOTS 1       /* products of bf16 */
+#else
+#define DOTS 0
+#endif
+#if DOTS && defined(__linux__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #define TILES 1

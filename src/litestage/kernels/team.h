@@ -2,7 +2,8 @@
  *
  * Whoever is free takes the next units, so that nobody waits for a thread that the system has put aside, unless it holds
  * some. Who waits looks again and again for a moment, as the next job is a few microseconds away, then sleeps: a thread
- * that looks on keeps a core from one that has work.
+ * that looks on keeps a core from one that has work. Where helpers were put aside with work in their hands, the cores are
+ * wanted by others: the one who shares out goes on alone for a while, twice as long each time.
  */
 #pragma once
 #include <omp.h>
@@ -14,6 +15,9 @@
 
 #define HANDS 256        /* threads, at most */
 #define PATIENCE 50000   /* nanoseconds until who waits sleeps */
+#define STALL 300000     /* nanoseconds that are waited for a helper which is put aside, at least */
+#define SHORTEST 4000000 /* nanoseconds of going on alone */
+#define LONGEST 128000000
 #define AT_ONCE 16       /* units that are taken together, at most */
 
 typedef void Work(const void *job, long unit);
@@ -30,6 +34,8 @@ static struct {
     atomic_uint inside;     /* helpers that look at the job */
     atomic_int asleep, waiting; /* helpers that sleep; whether the one who shares out does */
     int helpers;            /* that were started */
+    atomic_llong alone;     /* until when there is no help */
+    int64_t last;           /* how long there was none */
     pthread_mutex_t lock;
     pthread_cond_t posted, left;
 } team = {.taken = ATOMIC_FLAG_INIT, .lock = PTHREAD_MUTEX_INITIALIZER, .posted = PTHREAD_COND_INITIALIZER,
@@ -134,6 +140,13 @@ static void start_helpers(int wanted) {
     pthread_sigmask(SIG_SETMASK, &before, 0);
 }
 
+/* Do without help for a while: twice as long as before, if that is not long ago. */
+static void go_on_alone(int64_t now) {
+    const int again = team.last && now - atomic_load(&team.alone) < 2 * LONGEST;
+    team.last = !again ? SHORTEST : team.last < LONGEST ? 2 * team.last : LONGEST;
+    atomic_store(&team.alone, now + team.last);
+}
+
 /* Wait until no helper is at the job. */
 static void await_helpers(void) {
     unsigned inside = atomic_load(&team.inside);
@@ -149,7 +162,8 @@ static void await_helpers(void) {
 /* Do units [0, count) of a job, `grain` of them at a time or more. */
 static void share_out(Work *work, const void *job, long count, long grain) {
     const int hands = threads();
-    if (count <= grain || hands == 1 || atomic_flag_test_and_set(&team.taken)) {
+    const int64_t begun = nanoseconds();
+    if (count <= grain || hands == 1 || begun < atomic_load(&team.alone) || atomic_flag_test_and_set(&team.taken)) {
         for (long u = 0; u < count; u++) work(job, u);
         return;
     }
@@ -165,6 +179,11 @@ static void share_out(Work *work, const void *job, long count, long grain) {
     }
     work_along();
     atomic_store(&team.open, 0);
-    if (atomic_load(&team.inside)) await_helpers();
+    if (atomic_load(&team.inside)) {
+        const int64_t done = nanoseconds();
+        await_helpers();
+        const int64_t now = nanoseconds(), waited = now - done;
+        if (waited > STALL && waited > done - begun) go_on_alone(now); /* one that ran would have been as fast */
+    }
     atomic_flag_clear(&team.taken);
 }
