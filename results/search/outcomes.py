@@ -25,9 +25,9 @@ from litestage.search import Tried
 
 SEARCHED, CERTIFIED = 96, 400
 """Questions of the search, as in quickstart."""
-OF_CERTIFY = 600
-"""Questions of the certify split, beside all of dev and test."""
-TOO_MUCH = 13.0
+OF_CERTIFY, OF_TEST = 400, 300
+"""Questions of these splits, beside all of dev."""
+TOO_MUCH = 9.0
 """Points that a plan may seem to lose and still be asked all questions."""
 
 
@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
     found = find_path(session, settings, questions)
     policies = Policies(session, found.full, settings.policies)
     trials = Trials(session, found.cost, questions.search, settings, policies)
-    every = session.questions("dev") + session.questions("certify", OF_CERTIFY) + session.questions("test")
+    every = session.questions("dev") + session.questions("certify", OF_CERTIFY) + session.questions("test", OF_TEST)
     rows = {}
     for name, plan in plans(session, found, trials):
         traces = session.answer(every, plan, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 
 import pytest
 
@@ -80,11 +81,21 @@ def test_the_same_search_goes_on_where_it_was_and_finds_the_same(
         find_path(again, SearchSettings(max_drop=25, step=6, certify=60, compensation=("none",)), questions_of(session))
 
 
+def beside(there: Session, name: str) -> Session:
+    """A folder of its own for another search at the same prices."""
+    inside = there.inside(name)
+    assert there.folder.path is not None
+    assert inside.folder.path is not None
+    inside.folder.path.mkdir()
+    copy(there.folder.path / "latency.json", inside.folder.path)
+    return inside
+
+
 def test_where_nothing_is_granted_the_plan_is_full_depth_and_the_page_says_what_would_do(
     there: Session, found: FoundPath
 ) -> None:
     settings = replace(SETTINGS, max_drop=3)  # 60 questions cannot promise so little, whatever they show
-    refused = find_path(there.inside("refused"), settings, questions_of(there))
+    refused = find_path(beside(there, "refused"), settings, questions_of(there))
     assert refused.search.chosen is None
     assert refused.search.refused is not None
     assert refused.plan.stages == there.full_plan().stages
@@ -104,7 +115,7 @@ def test_within_a_latency_the_safest_plan_is_taken_with_its_bound_whatever_that_
 ) -> None:
     target = 0.97 * found.search.full_seconds
     settings = replace(SETTINGS, latency_target=target)
-    safest = find_path(there.inside("latency"), settings, questions_of(there))
+    safest = find_path(beside(there, "latency"), settings, questions_of(there))
     chosen = safest.search.plan
     assert chosen is not None
     assert chosen.tried.seconds <= target
@@ -113,10 +124,10 @@ def test_within_a_latency_the_safest_plan_is_taken_with_its_bound_whatever_that_
     assert safest.plan.certificate == chosen.certificate
     assert safest.plan.target["latency"] == target
     enough = replace(SETTINGS, latency_target=2 * found.search.full_seconds)
-    full = find_path(there.inside("enough"), enough, questions_of(there))
+    full = find_path(beside(there, "enough"), enough, questions_of(there))
     assert (full.search.plan, full.plan.stages) == (None, there.full_plan().stages)
     assert "Full depth itself" in promise(full.search)
-    nothing = find_path(there.inside("too fast"), replace(SETTINGS, latency_target=1e-6), questions_of(there))
+    nothing = find_path(beside(there, "too fast"), replace(SETTINGS, latency_target=1e-6), questions_of(there))
     assert (nothing.search.plan, nothing.plan.stages) == (None, there.full_plan().stages)
     assert "No plan was found" in promise(nothing.search)
 
@@ -150,7 +161,15 @@ def test_kept_work_of_an_answer_by_choice_is_what_it_was(session: Session) -> No
     )
     free = chosen.model_copy(update={"counts": Counts(prefilled=9, decoded=3), "asked": ()})
     stages = (
-        StageTrace(name=name, prompts=("", ""), prompt_tokens=(9, 8), text="", completions=(chosen, free))
+        StageTrace(
+            name=name,
+            prompts=("", ""),
+            prompt_tokens=(9, 8),
+            shared_tokens=4,
+            header_tokens=2,
+            text="",
+            completions=(chosen, free),
+        )
         for name in session.task.stage_names
     )
     trace = Trace(question_id="q", stages=tuple(stages), answer=None)
