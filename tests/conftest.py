@@ -22,6 +22,9 @@ MakeStage = Callable[..., StageTrace]
 Run = Callable[..., tuple[int, str, str]]
 SHARING = ("test_compare", "test_quickstart", "test_diagnose", "test_ray", "test_policies", "test_embedded")
 
+SHAPED = ("test_parity", "test_contract", "test_forcing")
+"""Tests of the engine that check shapes."""
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("litestage", deadline=None, print_blob=True, derandomize=True)
 settings.load_profile("litestage")
@@ -47,8 +50,9 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def shapes_are_checked(request: pytest.FixtureRequest) -> None:
-    """Shapes are checked but where whole commands run, whose time it would triple."""
-    jaxtyping.config.update("jaxtyping_disable", request.path.parent.name in ("tests", "cli", "jobs"))
+    """Shapes are checked where all of a forward's code runs in every form; elsewhere that would double the time."""
+    checked = request.path.parent.name in ("models", "kernels") or request.path.stem in SHAPED
+    jaxtyping.config.update("jaxtyping_disable", not checked)
 
 
 @pytest.fixture(autouse=True, scope="session")
