@@ -96,18 +96,23 @@ def main() -> None:
         for setting in SETTINGS:
             one = Load(session, *setting)
             found[setting].append((one, asyncio.run(one.run(questions, long))))
-    settings = []
-    for (scheduling, chunk), runs in found.items():
-        waited = {kind: [value for one, _ in runs for value in one.waited[kind]] for kind in ("staged", "long")}
-        line = {"scheduling": scheduling, "chunk": chunk, "clients": CLIENTS, "rows": ROWS, "rounds": ROUNDS}
-        counts = {"questions": len(waited["staged"]), "long_prompts": len(waited["long"])}
-        work = {
-            "seconds": round(sum(seconds for _, seconds in runs), 1),
-            "forwards": sum(one.forwards for one, _ in runs),
-        }
-        settings.append(line | counts | work | {f"{kind}_seconds": shares(waited[kind]) for kind in waited})
-        print(json.dumps(settings[-1]), flush=True)
-    RESULTS.write_text(json.dumps({"settings": settings}, indent=2) + "\n")
+        settings = [summary(*setting, runs) for setting, runs in found.items()]
+        RESULTS.write_text(json.dumps({"settings": settings}, indent=2) + "\n")
+    print(*map(json.dumps, settings), sep="\n")
+
+
+def summary(scheduling: str, chunk: int, runs: list[tuple[Load, float]]) -> dict[str, object]:
+    waited = {kind: [value for one, _ in runs for value in one.waited[kind]] for kind in ("staged", "long")}
+    return {
+        "scheduling": scheduling,
+        "chunk": chunk,
+        "clients": CLIENTS,
+        "rows": ROWS,
+        "questions": len(waited["staged"]),
+        "long_prompts": len(waited["long"]),
+        "seconds": round(sum(seconds for _, seconds in runs), 1),
+        "forwards": sum(one.forwards for one, _ in runs),
+    } | {f"{kind}_seconds": shares(values) for kind, values in waited.items() if values}
 
 
 if __name__ == "__main__":
