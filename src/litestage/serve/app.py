@@ -118,7 +118,11 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
-        what = {404: f"There is nothing at {request.url.path}.", 405: f"{request.url.path} takes no {request.method}."}
+        what = {
+            400: "The body cannot be read as JSON.",
+            404: f"There is nothing at {request.url.path}.",
+            405: f"{request.url.path} takes no {request.method}.",
+        }
         response = refusal(ApiError(error.status_code, what.get(error.status_code, str(error.detail))))
         response.headers.update(error.headers or {})
         return response
