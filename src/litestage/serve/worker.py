@@ -32,6 +32,8 @@ LOG = logging.getLogger(__name__)
 State = Literal["loading", "ready", "dead", "stopped"]
 FAULTS = 3
 """Forwards that may fail one behind the other; more, and the engine is not to be trusted any more."""
+PATIENT = 32
+"""For each so many rows that decode, those that wait do so for one more forward."""
 DEAD = Failed(ApiError(503, "The engine has stopped.", code="dead"))
 JOBS_BETWEEN_TRIMS = 256
 """After so many jobs, memory that is free is given back when there is a moment without work."""
@@ -106,6 +108,8 @@ class Worker:
         """Texts that wait to be scored; of the first, ``_scoring`` is how far it has come."""
         self._scoring: Scoring | None = None
         self._faults = 0
+        self._since_fed = 0
+        """Forwards since generations were given to the engine."""
         self._open: dict[int, int] = {}
         """By job number: lines and scored texts that are not done."""
         self._logits: dict[int, Float[Tensor, "1 V"]] = {}
@@ -241,7 +245,14 @@ class Worker:
             heapq.heappush(self._waiting, _Waiting((*by_stage, next(self._numbers)), turn, branch, ask))
 
     def _feed(self) -> None:
-        """Give the engine as many generations as it has rows."""
+        """Give the engine as many generations as it has rows; where many decode, several at a time.
+
+        Their prompts are read together then, which holds up the others less often.
+        """
+        self._since_fed += 1
+        if not self._waiting or self._since_fed <= len(self._running) // PATIENT:
+            return
+        self._since_fed = 0
         while self._waiting and len(self._running) < self.engine.batch_size:
             one = heapq.heappop(self._waiting)
             ask = one.ask
