@@ -21,8 +21,9 @@ from fragile import fragile, unlike_on
 
 from litestage.core import LitestageError, OptionError, Trace
 from litestage.engine import CachedEngine
+from litestage.jobs.certify import certify_change
 from litestage.jobs.evaluate import evaluate
-from litestage.jobs.options import ClusterOptions, DataOptions, DecodingOptions, SearchSettings
+from litestage.jobs.options import ChangeOptions, ClusterOptions, DataOptions, DecodingOptions, SearchSettings
 from litestage.jobs.search import search
 from litestage.jobs.session import COMPLETIONS, Session
 from litestage.jobs.timing import LATENCY_FILE
@@ -91,6 +92,25 @@ def on(
     made = Session(session.model, session.data, decoding, out=out)
     yield made
     made.stored.engine.close()  # type: ignore[attr-defined]
+
+
+def test_a_path_search_and_a_certificate_are_those_of_one_machine(
+    ray_cluster: Any, alone: Session, tmp_path: Path
+) -> None:
+    """To the last byte, with two workers of the cluster."""
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    settings = SearchSettings(max_drop=40, step=8, certify=12, plans=2, compensation=("none",), levers=("exit",))
+    questions = alone.questions("dev", 12)
+    search(alone.at(whole), settings, questions)
+    shared.mkdir()
+    (shared / LATENCY_FILE).write_bytes((whole / LATENCY_FILE).read_bytes())  # two fits of one machine differ
+    with on(ray_cluster, shared, alone, workers=2) as session:
+        search(session, settings, questions)
+    assert (shared / "plan.json").read_bytes() == (whole / "plan.json").read_bytes()
+    change, unseen = ChangeOptions(skip=("recall=6.ffn",)), alone.questions("test", 12)
+    found = certify_change(alone.at(tmp_path / "certified"), change, unseen, max_drop=40)
+    with on(ray_cluster, tmp_path / "certified-there", alone, workers=2) as session:
+        assert certify_change(session, change, unseen, max_drop=40) == found
 
 
 def test_a_worker_killed_and_a_node_removed_in_mid_search_change_no_byte_of_the_plan(
