@@ -18,7 +18,7 @@ from litestage.jobs.session import Session
 from litestage.models import catalog
 
 MODEL = "everyday-base"
-EXAMPLES = 10
+EXAMPLES = 8
 """Requests a path: each is answered by real decoding."""
 
 
@@ -74,9 +74,7 @@ def test_whatever_the_schema_allows_is_answered_as_it_says(server: Served) -> No
     for operation in schema.get_all_operations():
         api = operation.ok()
 
-        @settings(
-            max_examples=EXAMPLES, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-        )
+        @HOW
         @given(case=api.as_strategy())
         def check(case: schemathesis.Case) -> None:
             if isinstance(case.body, dict):

@@ -258,7 +258,7 @@ def test_memory_is_flat(small: Served) -> None:
     """After many requests of many kinds it is what it was after a few."""
 
     def some() -> int:
-        for number in range(6):
+        for number in range(3):
             small.post("completions", model=MODEL, prompt=f"{number} {time.monotonic()}", max_tokens=4, logprobs=2)
             small.ask(f"Which is {time.monotonic()}? (A) a lantern (B) a glove")
             small.post("completions", model=MODEL, prompt=[5] * 5000)

@@ -18,7 +18,7 @@ from litestage.core.complaints import complaint, problem
 from litestage.core.layers import Record
 from litestage.serve import staged, text
 from litestage.serve.desk import Desk
-from litestage.serve.errors import ApiError
+from litestage.serve.errors import ApiError, Refusal
 from litestage.serve.http import IGNORED, ClientGone, Door, EventStream, refusal, unless_gone
 from litestage.serve.metrics import Metrics
 from litestage.serve.offer import Offer
@@ -60,7 +60,7 @@ def build_app(site: Site, start: Callable[[], Any], stop: Callable[[], Any]) -> 
         stop()
 
     refusals: dict[int | str, dict[str, Any]] = {
-        status: {"description": what, "content": {"application/json": {"schema": ERROR}}}
+        status: {"description": what, "model": Refusal}
         for status, what in (
             (400, "What was asked for cannot be."),
             (401, "No key, or a wrong one."),
@@ -87,24 +87,6 @@ def build_app(site: Site, start: Callable[[], Any], stop: Callable[[], Any]) -> 
     _add_generation(app, site)
     _add_rest(app, site)
     return app
-
-
-ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from litestage.core import LitestageError, UserError
 
 KINDS = {
@@ -19,6 +21,19 @@ KINDS = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+
+
+class Reason(BaseModel):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class Refusal(BaseModel):
+    """The body that says so."""
+
+    error: Reason
 
 
 class ApiError(Exception):
@@ -37,7 +52,7 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         kind = KINDS.get(self.status, "server_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        return Refusal(error=Reason(message=str(self), type=kind, param=self.param, code=self.code)).model_dump()
 
 
 def told(error: Exception) -> ApiError:

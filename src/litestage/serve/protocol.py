@@ -143,7 +143,7 @@ class CompletionBody(TextBody):
 
 
 class TextPart(BaseModel):
-    type: Literal["text"]
+    type: Literal["text", "input_text"]
     text: str
 
 
@@ -172,14 +172,8 @@ class ChatBody(TextBody):
     )
 
 
-class DecisionText(BaseModel):
-    type: Literal["input_text"]
-    text: str
-
-
-class DecisionMessage(BaseModel):
+class DecisionMessage(ChatMessage):
     role: Literal["user"]
-    content: str | list[DecisionText]
 
 
 class DecisionOption(BaseModel):
@@ -213,9 +207,4 @@ class DecisionBody(Body):
     @property
     def context(self) -> str:
         """The text that all questions are about."""
-        if isinstance(self.input, str):
-            return self.input
-        return "\n".join(
-            one.content if isinstance(one.content, str) else "".join(part.text for part in one.content)
-            for one in self.input
-        )
+        return self.input if isinstance(self.input, str) else "\n".join(one.text for one in self.input)
