@@ -35,7 +35,7 @@ from litestage.tasks import LETTERS, Question, Task, list_choices, load_question
 Ask = Callable[[httpx2.AsyncClient, Question], Awaitable[int | None]]
 MODEL, TASK = "smollm2-135m", "obqa"
 CONTEXT, ROWS, THREADS = 2048, 128, 2
-QUESTIONS = {1: 32, 8: 96, 32: 192}
+QUESTIONS = {1: 24, 8: 72, 32: 160}
 """By clients."""
 WARM = 4
 """Questions besides one a client, before a setting is measured."""
