@@ -15,11 +15,12 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,9 @@ def started(system: str, folder: Path) -> Iterator[None]:
     if not system.startswith("ours"):
         environment.pop("PYTHONPATH", None)
     with folder.with_name(f"load-{system}.log").open("w") as log:
-        process = subprocess.Popen(command(system, folder), stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(
+            command(system, folder), stdout=log, stderr=log, env=environment, start_new_session=True
+        )
     try:
         until = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < until:
@@ -167,10 +170,10 @@ def started(system: str, folder: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        with suppress(ProcessLookupError):  # of a server of several processes none must take the next one's time
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def processor() -> str:
