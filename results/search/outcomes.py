@@ -1,9 +1,9 @@
 """What the plans that a search of the embedded model tried really do, on all of its questions.
 
-    python results/search/outcomes.py FOLDER > results/search/outcomes.json
+    python results/search/outcomes.py FOLDER results/search/outcomes.json
 
 The search is quickstart's, with six plans on its path. Each plan that it may have put there answers every question, and
-so do an exit in every stage and a stage left out. A killed run goes on from FOLDER.
+so do an exit in every stage and a stage left out. A killed run goes on from FOLDER; what it had is in the file.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from litestage.core import CalibratedConfidence, Plan, StagePlan
+from litestage.core.files import write_text
 from litestage.evaluation import price
 from litestage.jobs.exits import fitted_exits
 from litestage.jobs.options import DataOptions, DecodingOptions, ModelOptions, SearchSettings
@@ -42,7 +44,7 @@ def plans(session: Session, found: FoundPath, trials: Trials) -> Iterator[tuple[
     yield "exit calibrated:16,0.9", session.plan({name: StagePlan(exit=rule) for name, rule in rules.items()})
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, out: Path) -> None:
     session = Session(ModelOptions(), DataOptions(), DecodingOptions(batch_size=64), out=folder)
     settings = SearchSettings(plans=6)
     questions = Questions.of(session, "dev", None).first(SEARCHED, CERTIFIED)
@@ -50,21 +52,20 @@ def main(folder: Path) -> None:
     policies = Policies(session, found.full, settings.policies)
     trials = Trials(session, found.cost, questions.search, settings, policies)
     every = session.questions("dev") + session.questions("certify", OF_CERTIFY) + session.questions("test", OF_TEST)
-    rows = {}
-    for name, plan in plans(session, found, trials):
-        traces = session.answer(every, plan, name)
-        seconds = price(found.cost, traces, plan).seconds
-        rows[name] = {"seconds": round(seconds, 5), "right": "".join(str(int(trace.correct)) for trace in traces)}
-        print(name, rows[name]["seconds"], rows[name]["right"].count("1"), file=sys.stderr, flush=True)
-    document = {
+    document: dict[str, Any] = {
         "searched": SEARCHED,
         "certified": CERTIFIED,
         "questions": [question.id for question in every],
-        "plans": rows,
+        "plans": {},
         "conditions": session.conditions.model_dump(mode="json"),
     }
-    print(json.dumps(document, indent=1))
+    for name, plan in plans(session, found, trials):
+        traces = session.answer(every, plan, name)
+        seconds = round(price(found.cost, traces, plan).seconds, 5)
+        document["plans"][name] = {"seconds": seconds, "right": "".join(str(int(trace.correct)) for trace in traces)}
+        write_text(out, json.dumps(document, indent=1) + "\n")
+        print(name, seconds, sum(trace.correct for trace in traces), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
