@@ -26,7 +26,7 @@ FEWEST = 24
 """Questions of a look: fewer tell nothing."""
 GLANCE = 8
 """Questions that show what is hopeless."""
-GOOD, BAD = 0.998, 0.6
+GOOD, BAD = 0.98, 0.6
 """Shares of tokens that stay: where a stage's levers are tried first, and below which none is tried."""
 GROWTH = 1.25
 """How much larger than the one before a budget is, at least, that is looked at."""
@@ -139,15 +139,12 @@ def _levers_alone(run: _Run) -> Strategy[None]:
 
 
 class _Ladder:
-    """Budgets of a stage, tried from where its tokens mostly stay: one by one upward, then in halves.
-
-    Where no tokens stay they tell little, and the lowest budget is where to begin: upward by twos.
-    """
+    """Budgets of a stage, tried from where its tokens mostly stay: upward by twos, then in halves."""
 
     def __init__(self, screened: Sequence[tuple[int, ScreenedPolicy]]) -> None:
         self._rungs = [(budget, policy.policy) for budget, policy in screened]
         good = [i for i, (_, policy) in enumerate(screened) if (policy.agreement or 0) >= GOOD]
-        self._at, self._stride = max(good, default=0), 1 if good else 2
+        self._at = max(good, default=0)
         self._held, self._fell = -1, len(screened)
 
     @property
@@ -161,7 +158,7 @@ class _Ladder:
         else:
             self._fell = self._at
         if self._fell == len(self._rungs):
-            self._at = min(self._held + self._stride, len(self._rungs) - 1)
+            self._at = min(self._held + 2, len(self._rungs) - 1)
         else:
             self._at = (self._held + self._fell) // 2
 
