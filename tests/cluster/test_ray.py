@@ -94,6 +94,7 @@ def on(
     made.stored.engine.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_path_search_and_a_certificate_are_those_of_one_machine(
     ray_cluster: Any, alone: Session, tmp_path: Path
 ) -> None:
@@ -104,13 +105,12 @@ def test_a_path_search_and_a_certificate_are_those_of_one_machine(
     search(alone.at(whole), settings, questions)
     shared.mkdir()
     (shared / LATENCY_FILE).write_bytes((whole / LATENCY_FILE).read_bytes())  # two fits of one machine differ
-    with on(ray_cluster, shared, alone, workers=2) as session:
-        search(session, settings, questions)
-    assert (shared / "plan.json").read_bytes() == (whole / "plan.json").read_bytes()
     change, unseen = ChangeOptions(skip=("recall=6.ffn",)), alone.questions("test", 12)
     found = certify_change(alone.at(tmp_path / "certified"), change, unseen, max_drop=40)
-    with on(ray_cluster, tmp_path / "certified-there", alone, workers=2) as session:
-        assert certify_change(session, change, unseen, max_drop=40) == found
+    with on(ray_cluster, shared, alone, workers=2) as session:
+        search(session, settings, questions)
+        assert certify_change(session.at(tmp_path / "certified-there"), change, unseen, max_drop=40) == found
+    assert (shared / "plan.json").read_bytes() == (whole / "plan.json").read_bytes()
 
 
 def test_a_worker_killed_and_a_node_removed_in_mid_search_change_no_byte_of_the_plan(
