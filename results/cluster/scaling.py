@@ -3,16 +3,19 @@
 python results/cluster/scaling.py [evaluate] [search] [request]
 
 Workers have loaded their model before times are taken; the start is told by itself. Each number of workers has its turn
-``ROUNDS`` times. A search is the default one, and all searches price by the same cost model.
+``ROUNDS`` times. Where the load shows that others were at work, the ratio says nothing. A search is the default one,
+and all searches price by the same cost model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import pickle
 import resource
 import shutil
+import sqlite3
 import statistics
 import sys
 import time
@@ -76,7 +79,11 @@ def compared(job: Callable[[Session], object], limit: int, prices: Path | None) 
         str(workers): {key: round(statistics.median(one[key] for one in took), 3) for key in took[0]}
         for workers, took in rounds.items()
     }
-    return {**told, "ratio": round(told["2"]["seconds"] / told["1"]["seconds"], 3)}
+    return {
+        "load": round(os.getloadavg()[0], 1),
+        **told,
+        "ratio": round(told["2"]["seconds"] / told["1"]["seconds"], 3),
+    }
 
 
 class Empty:
@@ -105,7 +112,9 @@ def a_request() -> dict[str, float]:
         traces = session.answer(session.questions(), session.full_plan(), "answering")
         done = [one for trace in traces for stage in trace.stages for one in stage.completions]
         there, back = (len(pickle.dumps(all_)) / len(all_) for all_ in (asked, done))
-        stored = (Path(folder) / COMPLETIONS).stat().st_size / session.stored.decoded
+        pages = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        with sqlite3.connect(Path(folder) / COMPLETIONS) as file:
+            stored = file.execute(pages).fetchone()[0] / session.stored.decoded
         session.stored.engine.close()  # type: ignore[attr-defined]
     empty = ray.remote(Empty).options(max_concurrency=OF_A_THOUSAND, num_cpus=0).remote()
     ray.get(empty.call.remote())
