@@ -39,7 +39,7 @@ def typed(litestage: Run) -> Typed:
 
 def on_fewer(command: str) -> str:
     """The same command on a quarter of the questions: what it prints is of no interest here."""
-    return re.sub(r"(--(?:limit|validation)) (\d+)", lambda m: f"{m[1]} {max(2, int(m[2]) // 4)}", command)
+    return re.sub(r"(--(?:limit|validation|repeats)) (\d+)", lambda m: f"{m[1]} {max(2, int(m[2]) // 4)}", command)
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def test_rank_counts_no_part_of_its_work_further_than_it_goes(session: Session, 
             parts[-1][0] += steps
 
     options = RankOptions(ranking=("cosine", "greedy"), compensation=("none", "affine"), step=12)
-    rank(load(out=tmp_path, progress=Counting()), options, session.questions("dev", 4))
+    rank(load(out=tmp_path, progress=Counting()), options, session.questions("dev", 2))
     assert len(parts) == 2 + 3 * 4, "answers, the cosine; of each stage stand-ins, two removals and what is judged"
     assert all(done <= total for done, total in parts)
     assert sum(done == total for done, total in parts) >= len(parts) - 6, "greedy removal ends early"

@@ -55,7 +55,7 @@ def killed(arguments: list[str], out: Path, after: int) -> int:
     ("name", "arguments", "after"),
     [
         ("evaluate", ["--split", "dev", "--limit", "8", "--batch-size", "8"], 15),
-        ("search", ["--limit", "8", "--batch-size", "4", "--certify", "24", "--max-drop", "20", "--step", "8"], 60),
+        ("search", ["--limit", "6", "--batch-size", "4", "--certify", "12", "--max-drop", "40", "--step", "10"], 40),
     ],
 )
 def test_a_killed_run_goes_on(litestage: Run, name: str, arguments: list[str], after: int, tmp_path: Path) -> None:

@@ -684,6 +684,11 @@ class RankOptions(Options):
     step: int = option(2, "N", "Sub-layers between two budgets tried.", least=1)
     answers: bool = option(False, "", "Also answer half the questions with each budget left out of every stage.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.ranking, self.compensation) != (RankOptions.ranking, RankOptions.compensation):
+            assert self.policies  # names that are not known are told before a model is loaded
+
     @property
     def policies(self) -> tuple[Policy, ...]:
         from litestage.jobs.policies import policies_of
