@@ -28,9 +28,9 @@ from litestage.tasks import Question
 
 SEARCHED, CERTIFIED = 96, 400
 """Questions of the search, as in quickstart."""
-POINTS = (1.0, 3.0, 5.0)
+POINTS = (1.0,)
 """Asked of the paper's search, one search each."""
-ASKED = 5.0
+ASKED = 3.0
 """Asked of the path's: what is tried covers fewer points as well."""
 PLANS = 6
 
