@@ -34,13 +34,18 @@ def adapter(place: Path, family: str = "llama", **options: Any) -> Path:
 
 
 def test_a_folder_says_what_it_is_and_what_of_it_is_ignored(litestage: Run, tmp_path: Path) -> None:
-    folder = with_keys(tiny.saved(tmp_path), sliding_window=8)
+    folder = with_keys(tiny.saved(tmp_path), sliding_window_pattern=8)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 1.1}))
     code, out, _ = litestage("models", "check", str(folder))
     words = " ".join(out.split())
     assert code == 0
     for said in ("a model folder", "family llama", "4, so 8 sub-layers", "F32 100%", "up to 4 of 8 sub-layers"):
         assert said in words
     assert "sliding_window" in words
+    assert "a text ends at <|endoftext|>" in words
+    assert "Not applied because repetition_penalty" in words
+    assert "it is 1.1" in words
     assert "does not read it" in words
     assert all(len(line) <= 80 for line in out.splitlines() if str(tmp_path) not in line)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,12 @@ import torch
 from published import GENERATION, PUBLISHED
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from litestage.core import ModelError
 from litestage.models import LoadedModel, load_model
 from litestage.models.families import FAMILIES
-from litestage.models.families.keys import READ_BY_ALL
+from litestage.models.families.keys import GENERATION_REFUSED, POSITIVE, READ_BY_ALL
 from litestage.models.folder import folder_ledger
 from litestage.models.ledger import Entry
 
@@ -69,15 +71,16 @@ def published(place: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configs_load_as_transformers_runs_them(tmp_path: Path, name: str) -> None:
     folder = published(tmp_path, name)
-    model = load_model(str(folder), device="cpu")
+    with pytest.warns(UserWarning, match=r"repetition_penalty \(it is 1.1; .* command line"):
+        model = load_model(str(folder), device="cpu")
     torch.testing.assert_close(logits(model), by_transformers(folder), atol=2e-4, rtol=1e-4)
-    assert set(model.eos_ids) == {tiny.tokenizer().eos_token_id, 2, 17}
+    assert set(model.eos_ids) == {2, 17}
     known = entries(folder)
     top = {name.split(".")[0] for name in known if ": " not in name} | set(known)
     assert set(config_of(folder)) <= top
     assert {f"generation_config.json: {key}" for key in GENERATION} <= set(known)
     assert all(entry.why for entry in known.values() if entry.verdict == "harmless")
-    assert known["generation_config.json: repetition_penalty"].verdict == "harmless"
+    assert known["generation_config.json: repetition_penalty"].verdict == "unapplied"
 
 
 def test_a_text_of_long_factors_is_not_begun(tmp_path: Path) -> None:
@@ -158,13 +161,133 @@ def test_keys_of_other_families_are_ignored_as_transformers_ignores_them(tmp_pat
     """All at once: each of them would change the logits of a family that reads it."""
     folder = plain(tmp_path, family)
     before = by_transformers(folder)
-    foreign = set(ODD) - read_by(family) - ({"layer_types"} if family == "mistral" else set())
+    foreign = set(ODD) - read_by(family) - {"sliding_window", "layer_types"}
     write(folder, {key: ODD[key] for key in foreign} | config_of(folder))
     assert {entries(folder)[key].verdict for key in foreign - set(config_of(tiny.saved(tmp_path / "x", family)))} == {
         "harmless"
     }
     torch.testing.assert_close(by_transformers(folder), before)
     torch.testing.assert_close(logits(load_model(str(folder), device="cpu")), before, atol=2e-4, rtol=1e-4)
+
+
+WINDOWS: tuple[dict[str, Any], ...] = (
+    {"sliding_window": None},
+    {"sliding_window": tiny.WINDOW},
+    {"sliding_window": tiny.WINDOW, "use_sliding_window": False},
+    {"sliding_window": 256},
+    {"sliding_window": tiny.WINDOW, "layer_types": ["full_attention"] * 4},
+    {"sliding_window": tiny.WINDOW, "layer_types": ODD["layer_types"]},
+    {"layer_types": ODD["layer_types"]},
+    {"sliding_window": 0},
+)
+
+
+def forgets(folder: Path) -> bool:
+    """Whether a cache that is made of the config lets go of something within the longest text."""
+    config = AutoConfig.from_pretrained(folder)
+    try:
+        layers = DynamicCache(config=config).layers
+    except (AttributeError, TypeError):  # it cannot be made at all
+        return True
+    return any(getattr(layer, "sliding_window", 1 << 30) < config.max_position_embeddings for layer in layers)
+
+
+@pytest.mark.parametrize("family", ["llama", "granite", "olmo2"])
+@pytest.mark.parametrize("keys", WINDOWS, ids=str)
+def test_a_window_that_only_transformers_cache_obeys_is_refused(
+    tmp_path: Path, family: str, keys: dict[str, Any]
+) -> None:
+    folder = tiny.saved(tmp_path, family)
+    write(folder, config_of(folder) | keys)
+    if forgets(folder):
+        refused(folder, "key (sliding_window|layer_types): .*two readings.*Take it out of config.json")
+        return
+    load_model(str(folder), device="cpu")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([IDS])
+    cached, whole = (
+        model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, use_cache=used)
+        for used in (True, False)
+    )
+    assert torch.equal(cached, whole)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3", "qwen2-window"])
+@pytest.mark.parametrize("window", [0, -1, 2.5])
+def test_a_window_must_reach_somewhere(tmp_path: Path, family: str, window: Any) -> None:
+    folder = tiny.saved(tmp_path, family)
+    write(folder, config_of(folder) | {"sliding_window": window})
+    refused(folder, f"key sliding_window: it is {window}, and a number above 0")
+
+
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [("granite", key) for key in sorted(FAMILIES["granite"].reads & set(POSITIVE))]
+    + [("gemma2", key) for key in sorted(FAMILIES["gemma2"].reads & set(POSITIVE))]
+    + [("phi3", "partial_rotary_factor")],
+)
+@pytest.mark.parametrize("value", [0.0, -1, "much", float("nan")])
+def test_constants_that_no_model_works_with_are_refused(tmp_path: Path, family: str, key: str, value: Any) -> None:
+    folder = plain(tmp_path, family)
+    write(folder, config_of(folder) | {key: value})
+    refused(folder, f"key {key}: it is .*, and a number above 0 belongs there")
+
+
+GREEDY: dict[str, Any] = {
+    "repetition_penalty": 1.5,
+    "encoder_repetition_penalty": 1.3,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 30,
+    "min_length": 90,
+    "num_beams": 3,
+}
+
+
+def with_generation(folder: Path, **keys: Any) -> Path:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    return folder
+
+
+@pytest.mark.parametrize("key", GREEDY)
+def test_what_would_change_greedy_texts_and_is_not_applied_is_told(tmp_path: Path, key: str) -> None:
+    folder = with_generation(tiny.saved(tmp_path), **{key: GREEDY[key]})
+    with pytest.warns(UserWarning, match=rf"{key} \(it is {GREEDY[key]}; the task and the command line"):
+        load_model(str(folder), device="cpu")
+    assert entries(folder)[f"generation_config.json: {key}"].verdict == "unapplied"
+
+
+def test_rules_at_values_that_are_none_change_nothing(tmp_path: Path) -> None:
+    none: dict[str, Any] = dict.fromkeys(GENERATION_REFUSED)
+    none |= {"suppress_tokens": [], "sequence_bias": {}, "token_healing": False}
+    none |= {"guidance_scale": 1.0, "repetition_penalty": 1.0, "num_beams": 1}
+    folder = with_generation(tiny.saved(tmp_path), **none)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load_model(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "own"),
+    [([5], 0, 0), ([5], 0, 7), (5, 5, 0), ([0, 5], 5, 5), (None, 5, 0), ([9], 5, 0)],
+)
+def test_a_text_ends_where_transformers_ends_it(tmp_path: Path, generation: Any, config: int, own: int) -> None:
+    """At what the settings of generation name; the tokenizer's end counts where they name none."""
+    folder = tiny.saved(tmp_path)
+    write(folder, config_of(folder) | {"eos_token_id": config})
+    if generation is None:
+        (folder / "generation_config.json").unlink()
+    else:
+        with_generation(folder, eos_token_id=generation)
+    path = folder / "tokenizer_config.json"
+    token = tiny.tokenizer().convert_ids_to_tokens(own)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": token}))
+    model = load_model(str(folder), device="cpu")
+    said = AutoModelForCausalLM.from_pretrained(folder).generation_config.eos_token_id
+    assert set(model.eos_ids) == set(said if isinstance(said, list) else [said])
+    assert model.eos_ids[0] == own or own not in model.eos_ids
+    (folder / "generation_config.json").write_text("{}")
+    assert load_model(str(folder), device="cpu").eos_ids == (own,), "without any it would never end"
 
 
 def test_a_mistral_with_layer_types_is_the_other_family_that_transformers_takes_it_for(tmp_path: Path) -> None:
@@ -203,6 +326,15 @@ BEYOND: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"num_hidden_layers": "four"}, "key num_hidden_layers: it is 'four', and that is no size"),
     "no heads": ({"num_attention_heads": 0}, "key num_attention_heads: it is 0"),
     "fewer than no tokens": ({"vocab_size": -1}, "key vocab_size: it is -1"),
+    "turns for too few blocks": (
+        {"model_type": "smollm3", "architectures": None, "no_rope_layers": [1, 0]},
+        "key no_rope_layers: it has 2 entries for 4 blocks",
+    ),
+    "types of too many blocks": (
+        {"model_type": "qwen2", "architectures": None, "layer_types": ["full_attention"] * 5},
+        "key layer_types: it has 5 entries for 4 blocks",
+    ),
+    "weights of eight bits": ({"dtype": "float8_e4m3fn"}, "key dtype: it is 'float8_e4m3fn'"),
     "no text": ({"max_position_embeddings": 0}, "key max_position_embeddings: it is 0"),
     "a factor that is a text": (
         {"rope_parameters": {"rope_type": "linear", "factor": "8", "rope_theta": 1e4}},
@@ -296,6 +428,56 @@ def test_weights_in_the_old_format_and_in_several_files_are_the_same_model(tmp_p
     torch.save(load_file(old / "model.safetensors"), old / "pytorch_model.bin")
     (old / "model.safetensors").unlink()
     assert load_model(str(old), device="cpu").identity.fingerprint == expected
+
+
+def test_shards_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    tiny.transformers_model("llama").save_pretrained(tmp_path, max_shard_size="20KB")
+    tiny.tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "weights").mkdir()
+    for shard in tmp_path.glob("model-*"):
+        shard.rename(tmp_path / "weights" / shard.name)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace('"model-', '"weights/model-'))
+    assert load_model(str(tmp_path), device="cpu").identity.fingerprint == tiny.loaded("llama").identity.fingerprint
+
+
+def test_a_tied_folder_may_hold_the_head_alone(tmp_path: Path) -> None:
+    folder = tiny.saved(tmp_path, "llama-tied")
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    found = load_model(str(folder), device="cpu")
+    assert found.identity.fingerprint == tiny.loaded("llama-tied").identity.fingerprint
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_way_of_attending_that_is_not_installed_is_not_needed(tmp_path: Path, key: str) -> None:
+    folder = tiny.saved(tmp_path)
+    write(folder, config_of(folder) | {key: "flash_attention_2"})
+    torch.testing.assert_close(
+        logits(load_model(str(folder), device="cpu")), logits(tiny.loaded("llama")), atol=2e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [("dropout", 0.1), ("continuing_subword_prefix", "##")])
+def test_a_tokenizer_that_cannot_be_followed_is_refused_by_name(tmp_path: Path, key: str, value: Any) -> None:
+    folder = tiny.saved(tmp_path)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"][key] = value
+    path.write_text(json.dumps(content))
+    refused(folder, rf"tokenizer.json: model.{key}: it is {value!r}")
+
+
+def test_an_end_beyond_the_embedding_is_named(tmp_path: Path) -> None:
+    model = tiny.transformers_model("llama")
+    model.resize_token_embeddings(200)
+    model.generation_config.eos_token_id = model.config.eos_token_id = 257
+    model.save_pretrained(tmp_path)
+    made = deepcopy(tiny.tokenizer())
+    made.eos_token = made.convert_ids_to_tokens(257)
+    made.save_pretrained(tmp_path)
+    refused(tmp_path, "ends a text, 257, is beyond the model's embedding of 200 tokens")
 
 
 def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:

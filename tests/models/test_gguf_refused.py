@@ -128,6 +128,16 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a base that is a word": ("llama", key("rope.freq_base", "high"), r"rope.freq_base: it is high, and a number"),
     "no scale of scores": ("granite", key("attention.scale", None), r"lacks the key granite.attention.scale"),
     "scores of nothing": ("granite", key("attention.scale", 0.0), r"granite.attention.scale: it is 0"),
+    "scores below zero": (
+        "granite",
+        key("attention.scale", -0.5),
+        r"granite.attention.scale: it is -0.5, and a number",
+    ),
+    "a stretch of some blocks": (
+        "gemma3",
+        key("rope.scaling.attn_factor", 1.5),
+        r"gemma3.rope.scaling.attn_factor: it is",
+    ),
     "no logit scale": ("granite", key("logit_scale", None), r"lacks the key granite.logit_scale"),
     "sizes of no model": ("llama", key("attention.head_count", 5), r"sizes that .* names make no llama model: .*heads"),
     "sizes of another": ("llama", key("feed_forward_length", 64), r"blk.0.ffn_gate.weight: has the shape \[48, 32\]"),
@@ -242,6 +252,12 @@ NEUTRAL: dict[str, tuple[str, Change]] = {
     "the old factor": ("llama", key("rope.scale_linear", 1.0)),
     "the usual stretch": ("llama", key("rope.scaling.attn_factor", 1.0)),
     "old frequencies": ("llama", tensor("blk.0.attn_rot_embd.weight", 4)),
+    "sizes of 1": (
+        "llama",
+        lambda file: file.tensors.update(
+            {"output_norm.weight": (file.tensors["output_norm.weight"][0][None, None], Kind.F32)}
+        ),
+    ),
     "no padding token": ("llama", lambda file: file.put("tokenizer.ggml.padding_token_id", 0xFFFFFFFF)),
     "alignment": ("llama", general("general.alignment", 64)),
     "a suggestion": ("llama", general("general.sampling.temp", 0.6)),
@@ -280,7 +296,45 @@ def test_other_byte_orders_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
     path = contents(source("llama")).write(tmp_path / "model.gguf")
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ModelError, match=r"model.gguf is no GGUF file, or is cut short or damaged"):
+    with pytest.raises(ModelError, match=r"model.gguf is no GGUF file, is cut short or damaged"):
+        load_model(str(path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "sentence"),
+    [
+        (4, 1, r"model.gguf is of version 1 of the format; 2 and 3 are read"),
+        (4, 4, r"model.gguf is of version 4 of the format"),
+        (16, 500, r"model.gguf (is no GGUF file, .*counts other keys|holds a tensor of type)"),
+        (16, 3, r"model.gguf (is no GGUF file, .*counts other keys|holds a tensor of type)"),
+    ],
+)
+def test_what_the_head_of_a_file_says_is_checked(tmp_path: Path, at: int, value: int, sentence: str) -> None:
+    path = contents(source("llama")).write(tmp_path / "model.gguf")
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + value.to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(ModelError, match=sentence):
+        load_model(str(path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(4, "4, Q4_2, which was taken out"), (33, "33, Q4_0_8_8, which was"), (99, "99, which nobody")]
+)
+def test_types_that_are_no_longer_there_are_named(tmp_path: Path, kind: int, said: str) -> None:
+    path = contents(source("llama")).write(tmp_path / "model.gguf")
+    content = path.read_bytes()
+    at = content.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 2 * 8
+    path.write_bytes(content[:at] + kind.to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(ModelError, match=rf"holds a tensor of type {said}.*Quantise the model again"):
+        load_model(str(path), device="cpu")
+
+
+def test_a_key_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    file = contents(source("llama"))
+    file.set("block_counu", 4)
+    path = file.write(tmp_path / "model.gguf")
+    path.write_bytes(path.read_bytes().replace(b"llama.block_counu", b"llama.block_count"))
+    with pytest.raises(ModelError, match=r"model.gguf holds the key llama.block_count twice"):
         load_model(str(path), device="cpu")
 
 

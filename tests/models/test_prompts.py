@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
-from tokenizers import processors
+from tokenizers import Regex, Tokenizer, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from litestage.core import Chat, DataError, ModelError, Plan, TaskError
 from litestage.engine import TorchEngine
+from litestage.models import load_model
+from litestage.models.check import check_model
 from litestage.models.prompts import PromptEncoder, prompt_encoder
 from litestage.pipeline import run
 from litestage.tasks import Question, Stage, Task
@@ -258,3 +261,26 @@ def test_prompts_too_long_in_the_template_are_refused_before_they_run() -> None:
     engine = TorchEngine(replace(tiny.loaded("llama"), tokenizer=tiny.tokenizer_with_chat()))
     with pytest.raises(DataError, match="Question one: its hint prompt has"):
         run(engine, task, [QUESTION], Plan.full_depth(engine.identity, task.name, task.fingerprint))
+
+
+def test_a_tokenizer_that_makes_nothing_of_a_prompt_is_refused() -> None:
+    """As one whose files are of two kinds: no prompt would be read."""
+    made = deepcopy(tokenizer())
+    made.backend_tokenizer.normalizer = normalizers.Replace(Regex("."), "")
+    with pytest.raises(ModelError, match=r"some model makes no token of the prompt 'Which"):
+        encoder(made).encode(["Which floats?"])
+    assert encoder(tokenizer()).encode([""]) == [()]
+    unknown = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    words = PreTrainedTokenizerFast(tokenizer_object=unknown, unk_token="<unk>")
+    with pytest.raises(ModelError, match=r"makes unknown tokens alone of the prompt 'b'"):
+        encoder(words).encode(["b"])
+
+
+def test_the_end_behind_a_text_is_taken_off_a_prompt_and_told(tmp_path: Path) -> None:
+    folder = tiny.saved(tmp_path)
+    tokenizer(front=False, behind=True).save_pretrained(folder)
+    plain = tiny.tokenizer()("Hi")["input_ids"]
+    assert load_model(str(folder), device="cpu").prompts.encode(["Hi"]) == [tuple(plain)]
+    (entry,) = (one for one in check_model(str(folder)).ledger.entries if "post_processor" in one.name)
+    assert (entry.verdict, "taken off" in entry.why) == ("harmless", True)
+    assert not any("post_processor" in one.name for one in check_model("everyday").ledger.entries)

@@ -95,7 +95,8 @@ def _show(found: Checked) -> None:
     if keys:
         OUT.print(f"\nUsed: {_number(keys, 'key')} and {_number(tensors, 'tensor')}.", highlight=False)
     wrong = {"Refused": list(ledger.of("refused")), "Missing": list(ledger.of("missing"))}
-    for title, entries in {"Ignored": list(ledger.of("harmless")), **wrong}.items():
+    let_be = {"Ignored": list(ledger.of("harmless")), "Not applied": list(ledger.of("unapplied"))}
+    for title, entries in (let_be | wrong).items():
         if entries:
             OUT.print(_reasons(title, entries))
     what = "merged" if found.kind == "adapter" else "run"
@@ -129,6 +130,7 @@ def _facts(facts: Facts) -> Table:
         ("width", f"{facts.width:,}, in the FFN {facts.ffn_width:,}"),
         ("heads", f"{facts.heads} of {facts.head_size}{shared}"),
         ("tokens", f"{facts.vocabulary:,} known, {facts.longest_text:,} in the longest text"),
+        ("ends", f"a text ends at {' or '.join(facts.ends)}"),
         ("weights", f"{facts.weights:,}, stored as {stored}" if facts.weights else "not fetched yet"),
     ):
         table.add_row(name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -179,6 +180,14 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    warnings.formatwarning = _as_a_sentence
+
+
+def _as_a_sentence(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Of our own warnings what they say is enough; where they come from is not."""
+    return f"{message}\n" if "litestage" in Path(filename).parts else f"{filename}:{lineno}: {message}\n"
 
 
 def out_folder(out: Path | None, command: str, model: ModelOptions, data: DataOptions, *settings: object) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,37 @@ def _is_pattern(value: Any, of: type | tuple[type, ...]) -> bool:
     return isinstance(value, dict) and all(isinstance(one, of) and not isinstance(one, bool) for one in value.values())
 
 
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
+
+
+def _are_patterns(value: Any) -> bool:
+    try:
+        return all(re.compile(one) is not None for one in value)
+    except (re.error, TypeError):
+        return False
+
+
+_TOKENS = "numbers of tokens, from 0 on"
 FORMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "r": ("a whole number", lambda value: type(value) is int),
     "lora_alpha": ("a number", lambda value: type(value) in (int, float)),
     "bias": ("a text", lambda value: isinstance(value, str)),
-    "rank_pattern": ("names with a rank for each", lambda value: _is_pattern(value, (int, list))),
-    "alpha_pattern": ("names with a number for each", lambda value: _is_pattern(value, (int, float))),
+    "rank_pattern": (
+        "names or patterns with a rank for each",
+        lambda value: _is_pattern(value, (int, list)) and _are_patterns(value),
+    ),
+    "alpha_pattern": (
+        "names or patterns with a number for each",
+        lambda value: _is_pattern(value, (int, float)) and _are_patterns(value),
+    ),
+    "token_indices": (_TOKENS, _are_tokens),
+    "trainable_token_indices": (
+        f"{_TOKENS}, or such numbers for each of several layers",
+        lambda value: (
+            value is None or _are_tokens(value) or (isinstance(value, dict) and all(map(_are_tokens, value.values())))
+        ),
+    ),
 }
 """What the values of some keys must be, where peft would go wrong on others without naming the key."""
 STARTS = (True, False, None, "gaussian", "eva", "olora", "pissa", "orthogonal", "mica")
@@ -126,8 +151,7 @@ def brings_tokenizer(place: Path) -> bool:
 def _enter_prompts(ledger: Ledger, place: Path) -> None:
     """Enter what the folder says of prompts: a whole tokenizer, or parts that are of no use without one."""
     if brings_tokenizer(place):
-        if (place / TOKENIZER_CONFIG).is_file():
-            enter_tokenizer(ledger, read_json(place / TOKENIZER_CONFIG))
+        enter_tokenizer(ledger, place)
         return
     for name in (TOKENIZER_CONFIG, "chat_template.jinja"):
         if (place / name).is_file():
@@ -193,7 +217,10 @@ def _enter_tensors(ledger: Ledger, place: Path, config: PretrainedConfig) -> Non
         if (twin := _TWIN.fullmatch(name)) and f"{twin['layer']}.weight" in stored.keys() & expected.keys():
             ledger.add("tensor", name, *_of_twin(place, twin))
             continue
-        should = expected.get(name) or own.get(name.replace(".base_layer.", "."))
+        if config.tie_word_embeddings and _is_twin_of_tokens(place, name, stored, expected):
+            ledger.add("tensor", name, "harmless", "it is the embedding's once more, which the head shares")
+            continue
+        should = expected.get(name) or own.get(_own_name(name))
         ledger.add("tensor", name, *_of_tensor(name, tensor, should))
     for name in expected:
         if name not in stored:
@@ -215,6 +242,23 @@ _TWIN = re.compile(
 then trained whole (``modules_to_save``)."""
 
 
+def _own_name(name: str) -> str:
+    """Of the model's own weight, without what an adapter put around it."""
+    for under in reversed(_UNDER):
+        name = name.replace(under, ".")
+    return name
+
+
+def _is_twin_of_tokens(place: Path, name: str, stored: Mapping[str, Stored], expected: Mapping[str, Any]) -> bool:
+    """Whether it says of the head what is said of the embedding: peft writes trained tokens twice where the two share a
+    weight that was resized."""
+    other = name.replace(".lm_head.token_adapter.", ".model.embed_tokens.token_adapter.")
+    if other == name or name in expected or other not in stored:
+        return False
+    head, embedding = values_in(_weights_file(place), (name, other))
+    return torch.equal(head, embedding)
+
+
 def _of_twin(place: Path, twin: re.Match[str]) -> tuple[Any, str]:
     if twin["which"] == "original_module":
         return "harmless", "it is the model's own weight, which the trained one replaces"
@@ -224,8 +268,10 @@ def _of_twin(place: Path, twin: re.Match[str]) -> tuple[Any, str]:
     return "refused", f"it differs from {twin['layer']}.weight, which ought to be the same weight. Save it again."
 
 
+_UNDER = (".base_layer.", ".token_adapter.base_layer.")
+"""What stands in the name of a model's own weight under an adapter, in place of a point."""
 _ENDS = [
-    (f"base_model.model.{end}.weight", f"base_model.model.{end}.base_layer.weight")
+    tuple(f"base_model.model.{end}{under}weight" for under in (".", *_UNDER))
     for end in ("model.embed_tokens", "lm_head")
 ]
 """Names of the embedding and of the head where an adapter's file holds them whole."""
@@ -234,9 +280,10 @@ _ENDS = [
 def vocabulary(stored: Mapping[str, Stored], config: PretrainedConfig) -> int:
     """How many tokens the model has under an adapter: the model's own, unless the adapter's file holds embedding and
     head whole."""
-    shared = _ENDS[0][1:] if config.tie_word_embeddings else ()
+    others = reversed(_ENDS)
     embedding, head = (
-        next((stored[name].shape[0] for name in (*names, *shared) if name in stored), None) for names in _ENDS
+        next((stored[name].shape[0] for name in (*names, *shared) if name in stored), None)
+        for names, shared in zip(_ENDS, [one[1:] if config.tie_word_embeddings else () for one in others], strict=True)
     )
     return config.vocab_size if embedding is None or embedding != head else embedding
 
@@ -248,6 +295,8 @@ def _grown(config: PretrainedConfig, count: int) -> PretrainedConfig:
 
 
 def _of_tensor(name: str, tensor: Stored, should: tuple[int, ...] | None) -> tuple[Any, str]:
+    if should is None and (named := _NAMED.fullmatch(name)):
+        return "refused", f"peft writes it without {named['adapter']!r}, and does not read it so. Rename the tensors."
     if should is None:
         return "refused", "the model has no place for it: the adapter was trained on another one."
     if tensor.type not in PLAIN_TYPES and not name.endswith(PLACES):
@@ -266,6 +315,8 @@ def _of_tensor(name: str, tensor: Stored, should: tuple[int, ...] | None) -> tup
     )
 
 
+_NAMED = re.compile(r".*\.lora_[AB]\.(?P<adapter>[^.]+)\.weight")
+"""A tensor with the adapter's own name in its name, as an unsaved model has it."""
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -320,8 +371,11 @@ def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -
     from peft.utils.other import ModulesToSaveWrapper
 
     place = adapter_folder(adapter)
-    adapter_ledger(adapter, place, model.config).check()
+    ledger = adapter_ledger(adapter, place, model.config)
+    ledger.check()
+    ledger.tell()
     stored = stored_in(place)
+    _check_finite(_weights_file(place), stored)
     if (count := vocabulary(stored, model.config)) != model.config.vocab_size:
         model.resize_token_embeddings(count, mean_resizing=False)  # its rows come from the adapter
     with _sentence(adapter), warnings.catch_warnings():  # peft asks transformers under an old name
@@ -332,6 +386,16 @@ def with_adapter(model: PreTrainedModel, adapter: str, learning: bool = False) -
         for names, layer in zip(_ENDS, (model.get_input_embeddings(), model.lm_head), strict=True)
     )
     return adapted
+
+
+def _check_finite(file: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (values,) = values_in(file, (name,))
+        if values.is_floating_point() and not values.isfinite().all():
+            raise ModelError(
+                f"{file} holds the tensor {name} with what is not a finite number (NaN or infinity), so every answer "
+                "would be made of nothing. Fetch it again, or train the adapter again with a lower learning rate."
+            )
 
 
 def merge(adapted: Any) -> PreTrainedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -28,7 +28,7 @@ from litestage.models.gguf import describe, is_gguf
 from litestage.models.hub import NO_CODE
 from litestage.models.ledger import Ledger
 from litestage.models.load import learnt_tokenizer, open_folder, read_config, read_tokenizer
-from litestage.models.prompts import eos_ids
+from litestage.models.prompts import PromptEncoder, eos_ids
 
 LEAST_BLOCKS = 3
 """Searched budgets end four sub-layers before the last."""
@@ -49,6 +49,8 @@ class Facts:
     vocabulary: int
     longest_text: int
     """In tokens, prompt and answer together."""
+    ends: tuple[str, ...]
+    """Tokens that end a text."""
     weights: int
     precision: dict[str, int]
     """Weights by the number format in which they are stored."""
@@ -117,7 +119,8 @@ def _check_gguf(name: str, place: Path) -> Checked:
         precision = Counter({one.kind.name: 0 for one in tensors})
         for one in tensors:
             precision[one.kind.name] += prod(one.shape)
-        facts = _facts(described.config, precision)
+        tokenizer = described.vocabulary.tokenizer()
+        facts = _facts(described.config, precision, tokenizer, described.vocabulary.ends)
     except ModelError as error:
         refusal = str(error)
     return Checked(name, str(place), "GGUF file", facts, ledger, refusal, _searchable(facts, refusal))
@@ -134,16 +137,24 @@ def _check_folder(name: str, folder: Path) -> Checked:
         precision: Counter[str] = Counter()
         for one in stored.values():
             precision[one.type] += prod(one.shape)
-        facts = _facts(config, precision)
+        tokenizer = read_tokenizer(name, folder)
+        ends = eos_ids(_on_paper(config, folder), tokenizer)
+        facts = _facts(config, precision, tokenizer, ends)
         if stored:
             ledger = folder_ledger(name, folder, config)
         elif catalog.resolve(name).is_dir():  # of the hub's, weights are fetched as they are needed
             check_holds(name, folder, "weights")
         ledger.check()
-        eos_ids(_on_paper(config, folder), read_tokenizer(name, folder))
+        _enter_end_behind(ledger, PromptEncoder(tokenizer, name, config.vocab_size, ends))
     except ModelError as error:
         refusal = str(error)
     return Checked(name, str(folder), "model folder", facts, ledger, refusal, _searchable(facts, refusal))
+
+
+def _enter_end_behind(ledger: Ledger, prompts: PromptEncoder) -> None:
+    if prompts.end_behind is not None:
+        why = "the end that it puts behind a text is taken off: a prompt is to be continued"
+        ledger.add("key", "tokenizer.json: post_processor", "harmless", why)
 
 
 def _on_paper(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
@@ -156,7 +167,9 @@ def _on_paper(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
     return model
 
 
-def _facts(config: PretrainedConfig, precision: Mapping[str, int]) -> Facts:
+def _facts(
+    config: PretrainedConfig, precision: Mapping[str, int], tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+) -> Facts:
     heads = config.num_attention_heads
     return Facts(
         family=config.model_type,
@@ -169,6 +182,7 @@ def _facts(config: PretrainedConfig, precision: Mapping[str, int]) -> Facts:
         head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
         vocabulary=config.vocab_size,
         longest_text=longest(config),
+        ends=tuple(map(str, tokenizer.convert_ids_to_tokens(list(ends)))),
         weights=sum(precision.values()),
         precision=dict(precision),
     )

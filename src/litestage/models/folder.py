@@ -24,13 +24,20 @@ from litestage.models.ledger import Ledger
 NEEDED = {
     "configuration": ("config.json",),
     "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json"),
-    "weights": ("model*.safetensors", "pytorch_model*.bin"),
+    "weights": (
+        *("model*.safetensors", "pytorch_model*.bin"),
+        *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
+    ),
 }
 """What a model folder must hold, and the files that may be it."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Where weights may lie, in the order in which transformers looks."""
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER = "tokenizer.json"
+WINDOW = frozenset({"sliding_window", "layer_types"})
+"""What transformers makes a cache by, in all families."""
+EMBEDDING = "model.embed_tokens.weight"
 DERIVED = ("rotary_emb.inv_freq",)
 """Tensors of older files that are computed from the config."""
 PLAIN_TYPES = {"F64", "F32", "F16", "BF16"}
@@ -86,8 +93,7 @@ def folder_ledger(source: str, folder: Path, config: PretrainedConfig | None = N
     ledger = config_ledger(source, read_json(folder / "config.json"))
     if (folder / GENERATION_CONFIG_NAME).is_file():
         enter_generation(ledger, read_json(folder / GENERATION_CONFIG_NAME))
-    if (folder / TOKENIZER_CONFIG).is_file():
-        enter_tokenizer(ledger, read_json(folder / TOKENIZER_CONFIG))
+    enter_tokenizer(ledger, folder)
     if (folder / ADAPTER_CONFIG).is_file():
         ledger.add(
             *("key", ADAPTER_CONFIG, "refused"),
@@ -108,6 +114,18 @@ def _enter_config(ledger: Ledger, family: Family, content: Mapping[str, Any]) ->
             _enter_architectures(ledger, family, [value] if isinstance(value, str) else value)
         elif key in known.SIZES and not _is_size(value):
             ledger.add("key", key, "refused", f"it is {value!r}, and that is no size.")
+        elif key in known.BY_BLOCK & family.reads and _is_of_others(value, content):
+            ledger.add("key", key, "refused", f"it has {len(value)} entries for {content['num_hidden_layers']} blocks.")
+        elif key in known.DTYPES and str(value).removeprefix("torch.") not in known.PLAIN_DTYPES:
+            ledger.add("key", key, "refused", f"it is {value!r}, and weights of that type are not read.")
+        elif not _has_form(family, key, value, content):
+            ledger.add("key", key, "refused", f"it is {value!r}, and a number above 0 belongs there.")
+        elif key in WINDOW - family.reads and "sliding_window" not in family.reads and known.is_cut_by_cache(content):
+            why = (
+                f"transformers' attention of {family.model_type} sees all, but its cache lets go of what this key does "
+                "not reach, so longer texts have two readings. Take it out of config.json to let all be seen."
+            )
+            ledger.add("key", key, "refused", why)
         elif key in ("rope_parameters", "rope_scaling") and isinstance(value, Mapping):
             _enter_rope(ledger, family, key, value)
         elif key in known.READ_BY_ALL or key in family.reads:
@@ -128,6 +146,21 @@ def _enter_config(ledger: Ledger, family: Family, content: Mapping[str, Any]) ->
 def _is_size(value: Any) -> bool:
     """Of some keys also where it is None: transformers has a rule for those."""
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
+
+
+def _is_of_others(value: Any, content: Mapping[str, Any]) -> bool:
+    """Whether a list is no list of one entry for each block."""
+    return isinstance(value, list) and len(value) != content.get("num_hidden_layers", len(value))
+
+
+def _has_form(family: Family, key: str, value: Any, content: Mapping[str, Any]) -> bool:
+    """Of constants and windows that the family reads."""
+    if key == "sliding_window":
+        off = "use_sliding_window" in family.reads and not content.get("use_sliding_window")
+        return key not in family.reads or off or _is_size(value)
+    if key not in family.reads or key not in known.POSITIVE:
+        return True
+    return known.is_positive(value) or (value is None and known.POSITIVE[key])
 
 
 def _unknown(content: Mapping[str, Any]) -> str:
@@ -188,6 +221,7 @@ def _is_tokens(value: Any) -> bool:
 
 def enter_generation(ledger: Ledger, content: Mapping[str, Any]) -> None:
     """Enter the keys of a ``generation_config.json``."""
+    rules = known.GENERATION_UNAPPLIED | set(known.GENERATION_REFUSED)
     for key, value in content.items():
         name = f"{GENERATION_CONFIG_NAME}: {key}"
         if value is None:
@@ -196,6 +230,10 @@ def enter_generation(ledger: Ledger, content: Mapping[str, Any]) -> None:
             ledger.add("key", name, "refused", f"it is {value!r}, and numbers of tokens belong there.")
         elif key == "eos_token_id":
             ledger.add("key", name, "used", "these tokens end a text")
+        elif key in rules and (not value or value == known.GENERATION_NEUTRAL.get(key)):
+            ledger.add("key", name, "harmless", "at this value it is no rule")
+        elif key in known.GENERATION_UNAPPLIED:
+            ledger.add("key", name, "unapplied", known.UNAPPLIED.format(value))
         elif key in known.GENERATION_REFUSED:
             ledger.add("key", name, "refused", known.GENERATION_REFUSED[key])
         elif key in known.GENERATION_HARMLESS:
@@ -204,8 +242,14 @@ def enter_generation(ledger: Ledger, content: Mapping[str, Any]) -> None:
             ledger.add("key", name, "refused", "what it would do to a text is unknown.")
 
 
-def enter_tokenizer(ledger: Ledger, content: Mapping[str, Any]) -> None:
-    """Enter the keys of a ``tokenizer_config.json``: transformers' tokenizer gets them all, but runs no code of it."""
+def enter_tokenizer(ledger: Ledger, folder: Path) -> None:
+    """Enter the keys of a ``tokenizer_config.json``: transformers' tokenizer gets them all, but runs no code of it. Of
+    a ``tokenizer.json`` enter what its library would go wrong with."""
+    content = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
+    model = read_json(folder / TOKENIZER).get("model") if (folder / TOKENIZER).is_file() else None
+    for key, (kinds, why) in known.TOKENIZER_REFUSED.items():
+        if isinstance(model, Mapping) and model.get(key) and model.get("type", "BPE") in kinds:
+            ledger.add("key", f"{TOKENIZER}: model.{key}", "refused", f"it is {model[key]!r}, and {why}")
     for key, value in content.items():
         name = f"{TOKENIZER_CONFIG}: {key}"
         if key == "auto_map" and value:
@@ -246,7 +290,7 @@ def _enter_tensors(ledger: Ledger, config: PretrainedConfig, stored: Mapping[str
                 "tensor", name, "refused", "config.json has no place for it. Check that the two belong together."
             )
     for name in expected:
-        if name not in found and name != tied:
+        if name not in found and name != tied and not (tied in found and name == EMBEDDING):
             ledger.add(
                 *("tensor", name, "missing"),
                 "it would be random numbers. Check that the model's files are complete and belong to its config.json.",

@@ -13,6 +13,8 @@ from litestage.core import ModelError
 
 NO_CODE = {"trust_remote_code": False}
 """Code that comes with a model is never run, and nobody is asked whether it may."""
+PANIC = "PanicException"
+"""What libraries in Rust raise where they go wrong; it is no `Exception`, and has no name to import."""
 
 
 def fetch(name: str, files: Sequence[str]) -> Path:
@@ -26,7 +28,9 @@ def attempt(what: str, name: str, reader: Any, place: Any, **options: Any) -> An
         return reader(place, **options)
     except ModelError:
         raise
-    except Exception as error:  # readers of other people's files raise whatever their format can go wrong with
+    except BaseException as error:  # readers of other people's files raise whatever their format can go wrong with
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
         if any(isinstance(one, LocalEntryNotFoundError | OfflineModeIsEnabled) for one in _causes(error)):
             raise ModelError(
                 f"There is no folder {name!r} here, and the Hugging Face hub could not be reached to fetch a model of "
@@ -45,7 +49,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, as one sentence."""
     said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, KeyError) and " " not in said:

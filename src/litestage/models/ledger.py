@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,8 +10,8 @@ from typing import Literal
 from litestage.core import ModelError
 
 Kind = Literal["tensor", "key"]
-Verdict = Literal["used", "harmless", "refused", "missing"]
-"""Missing is what a file ought to hold."""
+Verdict = Literal["used", "harmless", "unapplied", "refused", "missing"]
+"""Unapplied is what would change texts and is left to whoever asks for them; missing is what a file ought to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Ledger:
 
     def of(self, verdict: Verdict) -> Iterator[Entry]:
         return (entry for entry in self.entries if entry.verdict == verdict)
+
+    def tell(self) -> None:
+        """Warn of what would change texts and is not applied."""
+        if left := [f"{entry.name} ({entry.why})" for entry in self.of("unapplied")]:
+            warnings.warn(f"Of {self.source} this is not applied: {'; '.join(left)}.", stacklevel=2)
 
     def check(self) -> None:
         """Raise `ModelError` naming the first entry that is refused or missing, and how many more there are."""

@@ -141,9 +141,11 @@ def _load_folder(place: Path, name: str, dtype: torch.dtype | str) -> tuple[PreT
     if not place.is_dir():
         _fetch_weights(name)
     check_holds(name, folder, "weights")
-    folder_ledger(name, folder, config).check()
+    ledger = folder_ledger(name, folder, config)
+    ledger.check()
+    ledger.tell()
     tokenizer = read_tokenizer(name, folder)
-    return _read_weights(name, folder, dtype=dtype, **NO_CODE), tokenizer
+    return _read_weights(name, folder, config=config, dtype=dtype, **NO_CODE), tokenizer
 
 
 def open_folder(name: str, place: Path) -> Path:
@@ -233,6 +235,8 @@ def read_config(name: str, place: Path) -> PretrainedConfig:
         config_ledger(name, content).check()
     config: PretrainedConfig = attempt("config", name, AutoConfig.from_pretrained, place, **NO_CODE)
     check_supported(config)
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        config._attn_implementation = None  # others need not be installed here, and are not used
     return config
 
 

@@ -57,10 +57,17 @@ class PromptEncoder:
 
     def _encoded(self, prompts: Sequence[str], bare: bool) -> list[TokenIds]:
         """A template writes its special tokens itself; in front of a bare text the tokenizer puts its own."""
-        return [self._checked(self._open(ids) if bare else ids) for ids in self._ids(prompts, special=bare)]
+        made = [self._open(ids) if bare else ids for ids in self._ids(prompts, special=bare)]
+        return [self._checked(ids, text) for ids, text in zip(made, prompts, strict=True)]
 
     def _ids(self, texts: Sequence[str], special: bool = True) -> list[TokenIds]:
-        return [tuple(ids) for ids in self._tokenizer(list(texts), add_special_tokens=special)["input_ids"]]
+        try:
+            return [tuple(ids) for ids in self._tokenizer(list(texts), add_special_tokens=special)["input_ids"]]
+        except Exception as error:  # the tokenizers' library raises plain exceptions
+            raise ModelError(
+                f"The tokenizer of {self._name} can make no tokens of a prompt: {_reason(error)}. Check that the "
+                "tokenizer's files are complete and belong to each other."
+            ) from error
 
     @cached_property
     def _around(self) -> tuple[int, int]:
@@ -69,16 +76,25 @@ class PromptEncoder:
         front = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), len(whole) - len(bare))
         return front, len(whole) - front - len(bare)
 
+    @cached_property
+    def end_behind(self) -> int | None:
+        """The end that the tokenizer puts behind a text, which a prompt goes without: it is to be continued."""
+        (whole,) = self._ids(["a"])
+        ends = (*self.ends, self._tokenizer.eos_token_id)
+        return whole[-1] if self._around[1] and whole[-1] in ends else None
+
     def _open(self, ids: TokenIds) -> TokenIds:
-        """A prompt is to be continued: without the end that some tokenizers put behind a text. Nor does it begin twice
-        where the task's own words begin with the token that the tokenizer puts in front."""
+        """Without the end behind a text. Nor does a prompt begin twice where the task's own words begin with the token
+        that the tokenizer puts in front."""
         front, behind = self._around
-        if behind and ids[-1] in self.ends:
+        if behind and ids[-1] == self.end_behind:
             ids = ids[: len(ids) - behind]
         twice = front and len(ids) > front and ids[front] == ids[0] == self._tokenizer.bos_token_id
         return ids[front:] if twice else ids
 
-    def _checked(self, ids: TokenIds) -> TokenIds:
+    def _checked(self, ids: TokenIds, text: str) -> TokenIds:
+        if text.strip() and set(ids) <= {self._tokenizer.bos_token_id, self._tokenizer.unk_token_id}:
+            self._check_read(text)
         if (last := max(ids, default=0)) >= self._vocabulary:
             raise ModelError(
                 f"The tokenizer of {self._name} makes token {last} of a prompt "
@@ -87,6 +103,17 @@ class PromptEncoder:
                 "model that was trained with this chat template."
             )
         return ids
+
+    def _check_read(self, text: str) -> None:
+        """Refuse a tokenizer that makes nothing of a text, as one whose files are of two kinds."""
+        ((*made,),) = self._ids([text], special=False)
+        unknown = self._tokenizer.unk_token_id
+        if not made or (set(made) == {unknown} and unknown != self._tokenizer.eos_token_id):
+            raise ModelError(
+                f"The tokenizer of {self._name} makes {'unknown tokens alone' if made else 'no token'} of the prompt "
+                f"{text.strip()[:40]!r}..., so the model would read nothing. Check that the tokenizer's files are "
+                "complete and belong to each other."
+            )
 
     def _said(self, text: str, prompt: str, target: str, chat: Chat | None) -> tuple[str, int]:
         """What the model should write behind a prompt, and the token that should end it.
@@ -194,12 +221,19 @@ def prompt_encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n
 
 
 def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """All token ids that end a generation; the tokenizer's own first, since that one replaces a token on exit."""
+    """All token ids that end a generation, as transformers has them: those that the model's settings name, else the
+    tokenizer's own. That one is first where it is among them, since the first replaces a token on exit."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
     several = configured if isinstance(configured, list) else [configured]
     rows = model.get_input_embeddings().weight.shape[0]
-    ids = dict.fromkeys([tokenizer.eos_token_id, *several])
-    found = tuple(int(i) for i in ids if i is not None and 0 <= i < rows)  # others no model can write
+    own = tokenizer.eos_token_id
+    named, by_tokenizer = ([i for i in ids if i is not None and 0 <= i < rows] for ids in (several, [own]))
+    found = tuple(sorted(dict.fromkeys(named or by_tokenizer), key=lambda i: i != own))  # others no model can write
+    if not found and (beyond := [i for i in (*several, own) if i is not None and i >= rows]):
+        raise ModelError(
+            f"The token that ends a text, {beyond[0]}, is beyond the model's embedding of {rows} tokens, so no text "
+            "could end by itself. Name one that the model has as eos_token_id in its generation_config.json."
+        )
     if not found:
         raise ModelError(
             "The model names no end-of-sequence token, so a generation could not end by itself, nor learn to. Name one "

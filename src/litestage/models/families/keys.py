@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import inf, isfinite
 from typing import Any, TypeVar
 
+POSITIONS = "max_position_embeddings"
 PARTIAL = "partial_rotary_factor"
 """The share of a head's dimensions that is turned."""
 SIZES = frozenset(
@@ -16,7 +18,7 @@ SIZES = frozenset(
         "num_attention_heads",
         "num_key_value_heads",
         "head_dim",
-        "max_position_embeddings",
+        POSITIONS,
     }
 )
 """Keys of ``config.json`` that count something."""
@@ -30,6 +32,33 @@ READ_BY_ALL = SIZES | {
     "eos_token_id",
 }
 """Keys of ``config.json`` that every family's implementation reads."""
+
+POSITIVE = {
+    **dict.fromkeys(("query_pre_attn_scalar", "embedding_multiplier", "attention_multiplier"), False),
+    **dict.fromkeys(("residual_multiplier", "logits_scaling"), False),
+    **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping", PARTIAL), True),
+}
+"""Constants of some families, and whether each may have no value: none of them works at 0 or below."""
+
+
+BY_BLOCK = frozenset({"layer_types", "no_rope_layers"})
+"""Lists with an entry for each block."""
+DTYPES = ("dtype", "torch_dtype")
+PLAIN_DTYPES = ("float32", "float16", "bfloat16", "float64", "auto", "None")
+
+
+def is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+
+
+def is_cut_by_cache(content: Mapping[str, Any]) -> bool:
+    """Whether transformers' cache lets go of what lies further back than ``sliding_window``: it goes by
+    ``config.json`` alone, also in families whose attention looks at no window."""
+    types, window = content.get("layer_types"), content.get("sliding_window")
+    whole = window is None if types is None else set(types) <= {"full_attention"}
+    longest: float = content.get(POSITIONS) or inf
+    return not whole and not (is_positive(window) and (window or 0) >= longest)
+
 
 _TRAINING = "it concerns training alone"
 _SPEED = "it concerns speed or memory, not what is computed"
@@ -157,15 +186,19 @@ ROPE_HARMLESS = {
     "long_mscale": "transformers reads it in none of the supported families",
 }
 
+TOKENIZER_REFUSED = {
+    "dropout": (("BPE", "Unigram"), "merges that are left out at random make other prompts in each run."),
+    "continuing_subword_prefix": (("BPE",), "pieces with a sign in front of them are not merged here."),
+}
+"""Settings of a ``tokenizer.json``'s model that cannot be followed when they are set, the kinds of model that have
+them, and why."""
+
 _CALLER = "the task and the command line say how texts are drawn, not the model's folder"
 
 GENERATION_HARMLESS: dict[str, str] = {
     **_named("do_sample temperature top_k top_p min_p top_h typical_p", _CALLER),
-    **_named("epsilon_cutoff eta_cutoff repetition_penalty num_beams num_beam_groups", _CALLER),
-    **_named("max_length max_new_tokens min_length min_new_tokens max_time", _CALLER),
-    **_named("length_penalty diversity_penalty early_stopping penalty_alpha", _CALLER),
-    **_named("no_repeat_ngram_size encoder_no_repeat_ngram_size num_return_sequences", _CALLER),
-    **_named("encoder_repetition_penalty renormalize_logits remove_invalid_values", _CALLER),
+    **_named("epsilon_cutoff eta_cutoff max_length max_new_tokens max_time", _CALLER),
+    **_named("num_return_sequences renormalize_logits remove_invalid_values", _CALLER),
     **_named("output_scores output_logits return_dict_in_generate", _SHAPE_OF_OUTPUT),
     **_named("output_attentions output_hidden_states", _SHAPE_OF_OUTPUT),
     **_named("use_cache cache_implementation cache_config max_cache_len", _SPEED),
@@ -178,7 +211,17 @@ GENERATION_HARMLESS: dict[str, str] = {
     **_named("transformers_version _from_model_config trust_remote_code", _NOTE),
     "chat_format": _NOTE,
 }
-"""Keys of ``generation_config.json`` that are left to whoever asks for a text, and why."""
+"""Keys of ``generation_config.json`` that change no greedy text, and why."""
+GENERATION_UNAPPLIED = frozenset(
+    {
+        *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+        *("min_length", "min_new_tokens", "num_beams", "num_beam_groups", "diversity_penalty", "length_penalty"),
+        *("early_stopping", "penalty_alpha"),
+    }
+)
+"""Keys that change greedy texts too, and are left to whoever asks for a text. They stand in the folders of many models
+that are known without them, so they are told, and not refused."""
+UNAPPLIED = "it is {}; the task and the command line say how texts are decoded"
 
 _RULE = (
     "transformers would change every text by this rule, and litestage has none like it. "
@@ -191,3 +234,8 @@ GENERATION_REFUSED: dict[str, str] = _named(
     _RULE,
 )
 """Keys of ``generation_config.json`` that are rules about tokens when they are set, and no defaults of a draw."""
+GENERATION_NEUTRAL: dict[str, int] = {
+    **_named("num_beams num_beam_groups length_penalty guidance_scale", 1),
+    **_named("repetition_penalty encoder_repetition_penalty", 1),
+}
+"""Values at which a rule is none, beside those that are nothing: 0, false, or an empty list."""

@@ -144,7 +144,7 @@ def embedding_rows(account: Account) -> int:
 def _constants(account: Account, architecture: Architecture) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for key, name in architecture.constants.items():
-        value = account.use(account.file.own(key), name, "a number")
+        value = account.use(account.file.own(key), name, "a number from 0 on")
         if value or (value is not None and key.endswith("softcapping")):
             found[name] = float(value) or None
         elif key in architecture.required and value is None:

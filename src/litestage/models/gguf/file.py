@@ -177,6 +177,8 @@ def open_gguf(path: Path, source: str) -> GgufFile:
             if one.name in tensors:
                 raise ModelError(f"{place} holds the tensor {one.name} a second time: the parts overlap.")
             shape = tuple(int(size) for size in reversed(one.shape.tolist()))
+            while len(shape) > 1 and shape[0] == 1:  # sizes of 1 that say nothing
+                shape = shape[1:]
             tensors[one.name] = Stored(one.name, one.tensor_type, shape, one.data)
     file = GgufFile(path, source, fields, tensors)
     _check_count(file)
@@ -225,12 +227,32 @@ class _Reader(GGUFReader):  # type: ignore[misc]
         self._plain = mapped.view(np.ndarray)
 
 
+REMOVED = dict(zip((4, 5), ("Q4_2", "Q4_3"), strict=True))
+REMOVED |= dict(zip((31, 32, 33), ("Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8"), strict=True))
+REMOVED |= dict(zip((36, 37, 38), ("IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8"), strict=True))
+"""Types that were taken out of the format, by the numbers that they had."""
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a file that the gguf package does not read."""
+    said = str(error.args[0] if error.args else error).strip().split("\n")[0].rstrip(".")
+    if removed := re.match(r"(\d+) is not a valid GGMLQuantizationType", said):
+        kind = int(removed[1])
+        known = f", {REMOVED[kind]}, which was taken out of the format" if kind in REMOVED else ", which nobody knows"
+        return f" holds a tensor of type {kind}{known}. Quantise the model again, from one that was not."
+    if version := re.search(r"version (\d+)", said):
+        return f" is of version {version[1]} of the format; 2 and 3 are read. Convert the model again."
+    if twice := re.match(r"Duplicate (\S+)", said):
+        return f" holds the key {twice[1]} twice. Fetch it again."
+    about = f" ({said})" if said and type(error) is ValueError else ""
+    return f" is no GGUF file, is cut short or damaged, or counts other keys than it has{about}. Fetch it again."
+
+
 def _reader(path: Path) -> Any:
     try:
         reader = _Reader(path)
     except Exception as error:  # it raises whatever a wrong offset leads to
-        said = f" ({str(error).strip().splitlines()[0].rstrip('.')})" if type(error) is ValueError else ""
-        raise ModelError(f"{path} is no GGUF file, or is cut short or damaged{said}. Fetch it again.") from None
+        raise ModelError(f"{path}{_said(error)}") from None
     if reader.endianess == GGUFEndian.BIG:
         raise ModelError(f"{path} has its bytes in big-endian order; litestage reads little-endian files.")
     _check_places(path, reader)

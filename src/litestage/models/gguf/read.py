@@ -11,6 +11,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from litestage.core import ModelError
+from litestage.models.families.keys import UNAPPLIED
 from litestage.models.gguf.architectures import HARMLESS, Architecture
 from litestage.models.gguf.config import architecture_of, embedding_rows, read_config
 from litestage.models.gguf.file import Account, GgufFile, open_gguf
@@ -26,7 +27,8 @@ FORMAT = {
 }
 """Keys that are used as the file is opened."""
 
-
+REPETITION = "general.sampling.penalty_repeat"
+"""The one suggestion for sampling that would change greedy texts too."""
 ROOMS = frozenset(
     value.split(".")[0]
     for group in vars(gguf.Keys).values()
@@ -61,6 +63,7 @@ def load_gguf(path: Path, source: str, dtype: torch.dtype) -> tuple[PreTrainedMo
     """The model and its tokenizer; `ModelError` names what in the file cannot be run as its authors run it."""
     ledger, one = describe(path, source)
     ledger.check()
+    ledger.tell()
     assert one is not None
     tokenizer = one.vocabulary.tokenizer()
     state = state_dict(one.file, one.architecture, one.config, one.places, dtype)
@@ -94,6 +97,8 @@ def _note_rest(account: Account) -> None:
     """Keys that nobody has asked for: known to be harmless, of other programs, or refused."""
     if account.file.value("general.quantization_version") not in (None, gguf.GGML_QUANT_VERSION):
         account.refuse("general.quantization_version", "its numbers are packed by another version of the format.")
+    if account.file.value(REPETITION) not in (None, 1.0):
+        account.note("key", REPETITION, "unapplied", UNAPPLIED.format(round(account.file.value(REPETITION), 4)))
     for kind, name in account.names():
         if kind == "tensor" or account.knows("key", name):
             continue

@@ -71,6 +71,11 @@ class Rotary:
             )
         factor = self._factor(kind)
         stretch = self._number("rope.scaling.attn_factor", 1.0, "multiplies cosines and sines")
+        if stretch != 1.0 and self.architecture.local_base is not None:
+            self.account.refuse(
+                self.account.file.own("rope.scaling.attn_factor"),
+                f"it is {stretch:g}, and models of this family turn positions without a stretch.",
+            )
         original = int(
             self._number("rope.scaling.original_context_length", float(self.context), "where scaling begins")
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ PRE: dict[str, Pre] = {
     "llama-bpe": Pre(LLAMA3, whole_words=True, begins=True),
     "llama3": Pre(LLAMA3, whole_words=True, begins=True),
     "llama-v3": Pre(LLAMA3, whole_words=True, begins=True),
-    "smaug-bpe": Pre(LLAMA3, whole_words=True),  # also SmolLM3
+    "smaug-bpe": Pre(LLAMA3),  # also SmolLM3
     "dbrx": Pre(LLAMA3),  # also OLMo 2, Phi-4
     "qwen2": Pre(QWEN, composed=True),
     "deepseek-r1-qwen": Pre(QWEN, composed=True),
@@ -80,6 +80,7 @@ ENDS = {
     "eos_token_id": "ends a text",
     "eot_token_id": "ends a text (end of turn)",
     "eom_token_id": "ends a text (end of message)",
+    **dict.fromkeys((f"fim_{part}_token_id" for part in ("pad", "rep", "sep")), "ends a text (in code with gaps)"),
 }
 ORDINARY = (TokenType.NORMAL, TokenType.BYTE)
 """Types of tokens that any text is made of: none of them is special."""
@@ -87,10 +88,31 @@ ENDING_TEXTS = frozenset(
     {
         *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>"),
         *("</s>", "<eos>", "[EOS]", "<EOT>", "_<EOT>", "[EOT]", "<end_of_utterance>", "<｜end▁of▁sentence｜>"),
+        *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<turn|>", "<|tool_response>", "[e~["),
     }
 )
-"""Special tokens that end a text whether or not a key names them: a file has one ``eos_token_id``, where the models'
-own settings often name several."""
+"""Tokens that end a text whether or not a key names them, and whatever type they have: a file has one
+``eos_token_id``, where the models' own settings often name several. As in llama.cpp."""
+NOT_ENDING = (
+    ({"<|return|>", "<|call|>"}, "<|end|>"),
+    ({"<|flush|>", "<|call|>"}, "<|end|>"),
+    ({"<|flush|>", "<|calls|>"}, "<|end|>"),
+    ({"<|tool_response>"}, "</s>"),
+)
+"""Where a vocabulary has all of some tokens, another one ends nothing."""
+FILLING = {
+    "fim_pre": ("<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>"),
+    "fim_suf": ("<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>"),
+    "fim_mid": ("<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>"),
+    "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+    "fim_sep": ("<|file_sep|>",),
+}
+"""Tokens for filling gaps in code: special by their text where no key names one, whatever type they have."""
+OLD_NAMES = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}
+"""Of keys of these tokens."""
+SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
+"""Tokens whose text is part of what is written, whatever type they have."""
 UNSTRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 """Special tokens that leave the white space behind them even in Phi-3."""
 NEUTRAL: dict[str, Neutral] = {
@@ -105,9 +127,7 @@ UNUSED = {
     "add_eos_token": "says how texts ended in training; a prompt is to go on",
     "scores": "byte-level vocabularies merge by their list of merges",
     **dict.fromkeys(("seperator_token_id", "mask_token_id", "cls_token_id"), "a token that no prompt needs"),
-    **dict.fromkeys(
-        (f"fim_{part}_token_id" for part in ("pre", "suf", "mid", "pad", "rep", "sep")), "for filling gaps in code"
-    ),
+    **dict.fromkeys((f"fim_{part}_token_id" for part in ("pre", "suf", "mid")), "for filling gaps in code"),
     **dict.fromkeys((f"{part}_token_id" for part in ("prefix", "suffix", "middle")), "for filling gaps in code"),
 }
 """Keys that change no prompt, and why."""
@@ -245,7 +265,27 @@ def _tokens(account: Account, rows: int) -> tuple[list[str], list[int]]:
         account.refuse(f"{PREFIX}tokens", f"the token {twice!r} is there twice.")
     if odd := next((one for one in zip(tokens, types, strict=False) if one[1] not in list(TokenType)), None):
         account.refuse(f"{PREFIX}token_type", f"{odd[1]}, the type of the token {odd[0]!r}, is not known here.")
-    return tokens, [*types, *[int(TokenType.NORMAL)] * len(tokens)][: len(tokens)]
+    return tokens, _known_types(account, tokens, [*types, *[int(TokenType.NORMAL)] * len(tokens)])
+
+
+def _known_types(account: Account, tokens: Sequence[str], types: Sequence[int]) -> list[int]:
+    """Types as llama.cpp takes them: tokens that are known by their texts are special, whatever the file says."""
+    known = dict.fromkeys([*ENDING_TEXTS, *_filling(account, FILLING)], TokenType.CONTROL)
+    known |= dict.fromkeys(SHOWN, TokenType.USER_DEFINED)
+    return [
+        kind if kind == TokenType.UNKNOWN else int(known.get(token, kind))
+        for token, kind in zip(tokens, types, strict=False)
+    ]
+
+
+def _filling(account: Account, kinds: Iterable[str]) -> list[str]:
+    """Texts of tokens for gaps in code, of kinds that no key names."""
+    named = {
+        kind
+        for kind in kinds
+        if any(f"{PREFIX}{name}_token_id" in account.file.fields for name in (kind, OLD_NAMES.get(kind)))
+    }
+    return [text for kind in kinds if kind not in named for text in FILLING[kind]]
 
 
 def _pre(account: Account, byte_level: bool) -> Pre | None:
@@ -273,7 +313,8 @@ def _merges(account: Account, tokens: list[str], types: list[int], byte_level: b
     scores = _required(account, "scores", "which tokens are merged first", "a list of numbers")
     if len(scores) != len(tokens):
         account.refuse(f"{PREFIX}scores", f"it has {len(scores)} entries for {len(tokens)} tokens.")
-    plain = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == TokenType.NORMAL}
+    merged = (TokenType.NORMAL, TokenType.UNUSED)
+    plain = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind in merged}
     _check_ranks(account, [scores[i] for token, i in plain.items() if len(token) > 1 and i < len(scores)])
     ranked = sorted(plain.items(), key=lambda one: (-scores[one[1]] if one[1] < len(scores) else 0.0, one[1]))
     return [
@@ -338,9 +379,11 @@ def _token(account: Account, key: str, why: str, tokens: Sequence[str], types: S
 def _ends(account: Account, tokens: list[str], types: list[int], ids: Mapping[str, int]) -> tuple[int, ...]:
     """Those that keys name, and special tokens whose text says it, but for one that stands for unknown text."""
     ends = [_token(account, key, why, tokens, types) for key, why in ENDS.items()]
+    texts = {*ENDING_TEXTS, *_filling(account, ("fim_pad", "fim_rep", "fim_sep"))}
+    texts -= {but for others, but in NOT_ENDING if others <= set(tokens)}
     by_text = [
         i
         for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) and token in ENDING_TEXTS and i != ids.get("unk")
+        if token in texts and kind != TokenType.UNKNOWN and i != ids.get("unk")
     ]
     return tuple(dict.fromkeys(i for i in [*ends, *by_text] if i is not None))
