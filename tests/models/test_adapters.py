@@ -256,6 +256,7 @@ def refused(model: Path, adapter: Path, sentence: str) -> None:
         ({"alpha_pattern": [1]}, r"alpha_pattern: it is \[1\], and names or patterns with a number for each"),
         ({"alpha_pattern": {"(q_proj": 3}}, r"alpha_pattern: it is .*\(q_proj.*patterns"),
         ({"trainable_token_indices": [-1]}, r"trainable_token_indices: it is \[-1\], and numbers of tokens"),
+        ({"trainable_token_indices": [999]}, r"trainable_token_indices: it names token 999, and the model has 320"),
         ({"trainable_token_indices": {"lm_head": ["a"]}}, r"trainable_token_indices: it is .*numbers of tokens"),
         ({"target_modules": ["nowhere"]}, "could not be put on this model: .*nowhere"),
     ],
@@ -302,7 +303,7 @@ def named(weights: dict[str, Tensor]) -> None:
         (with_more, r"layers.4.mlp.up_proj.lora_B.weight: the model has no place for it"),
         (wider, r"layers.1.mlp.up_proj.lora_B.weight: its size is 64 x 8, but for this model it should be 48 x 8"),
         (more_tokens, r"embed_tokens.weight: .* 330 x 32, .* 3\d\d x 32: it was trained with \d+ more tokens"),
-        (endless, r"adapter_model.safetensors holds the tensor .*layers.1.mlp.up_proj.lora_B.weight with .* NaN"),
+        (endless, r"adapter_model.safetensors holds the tensor .*layers.1.mlp.up_proj.lora_B.weight with .*NaN"),
         (named, r"layers.1.mlp.up_proj.lora_B.default.weight: peft writes it without 'default'"),
     ],
 )
@@ -384,9 +385,12 @@ def test_a_model_that_was_resized_takes_its_tokens_from_the_adapter(
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    adapted.save_pretrained(str(tmp_path))
+    adapted.save_pretrained(str(tmp_path), save_embedding_layers=True)
     if (family, what) == ("llama-tied", "tokens, and the head"):
         refused(models(family), tmp_path, "lm_head.token_adapter")
+        return
+    if family == "llama" and "of the" in what and "A" in what:
+        refused(models(family), tmp_path, "10 more tokens")  # of the other one, the rows are nowhere
         return
     ids = [*IDS[:10], 322, 325, *IDS[10:]]
     with torch.inference_mode():

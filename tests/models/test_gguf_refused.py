@@ -384,7 +384,7 @@ def test_parts_that_do_not_make_a_whole_are_refused(tmp_path: Path) -> None:
 
 def test_a_vocabulary_without_an_end_is_refused(tmp_path: Path) -> None:
     file = contents(tiny.transformers_model("llama"))
-    file.keys["tokenizer.ggml.token_type"][tiny.tokenizer().eos_token_id] = 1
+    file.keys["tokenizer.ggml.tokens"][tiny.tokenizer().eos_token_id] = "<|other|>"
     for name in ("bos", "eos", "padding"):
         file.put(f"tokenizer.ggml.{name}_token_id", None)
     with pytest.raises(ModelError, match="names no end-of-sequence token"):

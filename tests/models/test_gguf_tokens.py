@@ -319,6 +319,16 @@ def test_a_sentencepiece_vocabulary_with_merges_of_its_own_uses_them(tmp_path: P
     assert tokens == [SPACE, "the", "a", "n", "d"]
 
 
+def test_pieces_that_are_unused_are_merged_by_their_texts_all_the_same(tmp_path: Path) -> None:
+    """As llama.cpp merges them."""
+    file = sentencepiece()
+    whole = load(file.write(tmp_path / "model.gguf")).tokenizer("the and")["input_ids"]
+    piece = file.keys["tokenizer.ggml.tokens"].index(f"{SPACE}the")
+    assert piece in whole
+    file.keys["tokenizer.ggml.token_type"][piece] = int(TokenType.UNUSED)
+    assert load(file.write(tmp_path / "model.gguf")).tokenizer("the and")["input_ids"] == whole
+
+
 @pytest.mark.parametrize(
     ("scores", "sentence"),
     [([-1000.0], "scores: they are all the same"), ([-2.5, -3.25], "scores: they are logarithms .*Unigram")],

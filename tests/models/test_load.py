@@ -184,7 +184,7 @@ def with_old_buffer(folder: Path) -> None:
 
 
 GPTQ = {"quant_method": "gptq", "bits": 4}
-TOKENIZER = "tokenizer of model '.*' could not be read: .* Give a folder, a .gguf file"
+TOKENIZER = "tokenizer.json is not JSON"
 BROKEN = {
     "no config": (lambda f: (f / "config.json").unlink(), r"folder '.*' has no configuration \(config.json\)"),
     "fewer layers": (

@@ -273,7 +273,7 @@ def test_a_tokenizer_that_makes_nothing_of_a_prompt_is_refused() -> None:
     unknown = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
     words = PreTrainedTokenizerFast(tokenizer_object=unknown, unk_token="<unk>")
     with pytest.raises(ModelError, match=r"makes unknown tokens alone of the prompt 'b'"):
-        encoder(words).encode(["b"])
+        PromptEncoder(words, "some model", 1000, (1,)).encode(["b"])
 
 
 def test_the_end_behind_a_text_is_taken_off_a_prompt_and_told(tmp_path: Path) -> None:

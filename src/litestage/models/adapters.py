@@ -212,7 +212,12 @@ def _of_task(task: Any) -> tuple[Any, str]:
 def _enter_tensors(ledger: Ledger, place: Path, config: PretrainedConfig) -> None:
     """Enter what the file of weights holds, against what an adapter of that kind has on that model."""
     stored = stored_in(place)
-    expected, own = _expected(ledger.source, place, _grown(config, vocabulary(stored, config)))
+    count = vocabulary(stored, config)
+    if (beyond := _last_token(read_json(place / ADAPTER_CONFIG))) >= count:
+        ledger.add("key", "trainable_token_indices", "refused", f"it names token {beyond}, and the model has {count}.")
+        return
+    whole = any(_UNDER[1] in name for name in stored)
+    expected, own = _expected(ledger.source, place, _grown(config, count), whole)
     for name, tensor in stored.items():
         if (twin := _TWIN.fullmatch(name)) and f"{twin['layer']}.weight" in stored.keys() & expected.keys():
             ledger.add("tensor", name, *_of_twin(place, twin))
@@ -240,6 +245,13 @@ _TWIN = re.compile(
 )
 """Further names that peft writes beside ``layer.weight`` where it saves an embedding or a head that was resized and
 then trained whole (``modules_to_save``)."""
+
+
+def _last_token(content: Mapping[str, Any]) -> int:
+    """The highest number of the tokens that an adapter trains."""
+    several = content.get("trainable_token_indices") or content.get("token_indices") or []
+    lists = several.values() if isinstance(several, Mapping) else [several]
+    return max((token for one in lists for token in one), default=-1)
 
 
 def _own_name(name: str) -> str:
@@ -320,9 +332,12 @@ _NAMED = re.compile(r".*\.lora_[AB]\.(?P<adapter>[^.]+)\.weight")
 Shapes = dict[str, tuple[int, ...]]
 
 
-def _expected(name: str, place: Path, config: PretrainedConfig) -> tuple[Shapes, Shapes]:
-    """Names and shapes of an adapter's tensors on a model, and of the model's own under the names they would have."""
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+def _expected(name: str, place: Path, config: PretrainedConfig, whole: bool) -> tuple[Shapes, Shapes]:
+    """Names and shapes of an adapter's tensors on a model, and of the model's own under the names they would have.
+
+    ``whole`` is whether the file holds some of the model's own weights under trained tokens.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, **NO_CODE)
@@ -333,9 +348,13 @@ def _expected(name: str, place: Path, config: PretrainedConfig) -> tuple[Shapes,
         kept = settings.rank_pattern or {} if settings.peft_type == "ADALORA" else {}
         if kept:
             settings.rank_pattern = None  # of weights without values, peft cannot take a part
-        adapted = PeftModel.from_pretrained(
-            base, str(place), config=settings, low_cpu_mem_usage=True, ignore_mismatched_sizes=True
-        )
+        if whole:  # peft would put the model's own weights beside an adapter without values
+            settings.init_lora_weights = True
+            adapted = get_peft_model(base, settings, low_cpu_mem_usage=True)
+        else:
+            adapted = PeftModel.from_pretrained(
+                base, str(place), config=settings, low_cpu_mem_usage=True, ignore_mismatched_sizes=True
+            )
         found = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return _cut({key: tuple(tensor.shape) for key, tensor in found.items()}, kept), own
 

@@ -236,11 +236,11 @@ REMOVED |= dict(zip((36, 37, 38), ("IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8"), st
 def _said(error: Exception) -> str:
     """What is wrong with a file that the gguf package does not read."""
     said = str(error.args[0] if error.args else error).strip().split("\n")[0].rstrip(".")
-    if removed := re.match(r"(\d+) is not a valid GGMLQuantizationType", said):
+    if removed := re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", said):
         kind = int(removed[1])
         known = f", {REMOVED[kind]}, which was taken out of the format" if kind in REMOVED else ", which nobody knows"
         return f" holds a tensor of type {kind}{known}. Quantise the model again, from one that was not."
-    if version := re.search(r"version (\d+)", said):
+    if version := re.search(r"version ([1-9]\d?) ", said):
         return f" is of version {version[1]} of the format; 2 and 3 are read. Convert the model again."
     if twice := re.match(r"Duplicate (\S+)", said):
         return f" holds the key {twice[1]} twice. Fetch it again."
