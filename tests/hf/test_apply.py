@@ -320,9 +320,18 @@ def test_a_text_that_was_broken_off(stop: type[BaseException]) -> None:
         assert generated(model, PROMPTS[:2]) == by_engine("llama", TAKEN, PROMPTS[:2])
 
 
+HEARD: list[torch.Tensor] = []
+
+
+def heard(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """A logits processor of the caller's own."""
+    HEARD.append(ids)
+    return scores
+
+
 WAYS: dict[str, Callable[[PreTrainedModel, dict[str, torch.Tensor]], Any]] = {
     "by position": lambda model, given: model.generate(
-        given["input_ids"], GREEDY, LogitsProcessorList(), attention_mask=given["attention_mask"]
+        given["input_ids"], GREEDY, LogitsProcessorList([heard]), attention_mask=given["attention_mask"]
     ),
     "positions": lambda model, given: model.generate(
         **given, position_ids=(given["attention_mask"].cumsum(-1) - 1).clamp(min=0), generation_config=GREEDY
@@ -356,6 +365,7 @@ def test_ways_of_calling_generate(way: str) -> None:
         out = WAYS[way](model, given)
     prompt = 0 if way == "embeddings" else given["input_ids"].shape[1]
     assert [cut(row) for row in out[:, prompt:].tolist()] == by_engine("llama", plan)
+    assert HEARD or way != "by position"
 
 
 def test_another_model_drafts() -> None:
