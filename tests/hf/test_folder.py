@@ -16,6 +16,7 @@ from planned import PROMPTS, by_engine, folder_of, generated, written_by
 
 from litestage.core import Certificate, Compensation, MeanConfidence, PlanError, SkipSchedule, StagePlan
 from litestage.hf import PlanDecoding, PlanFolder, load_plan
+from litestage.hf.export import blocks_of
 from litestage.models.convert import fingerprint
 from litestage.skipping import fit_norm_ratio, save_stand
 
@@ -68,6 +69,18 @@ def test_a_card_says_what_a_plan_costs_and_whether_that_is_promised(tmp_path: Pa
     for part in ("43.3 %", "43.0 %", "96 ms", "91 ms", "300", "not certified", '"someone/plan"', "| s | 2 of 8 |"):
         assert part in text
     assert text.startswith("---\nlibrary_name: litestage\n")
+
+
+def test_a_card_shows_how_to_run_a_stage_that_runs(tmp_path: Path) -> None:
+    folder = folder_of(PLAN)
+    stages = {"gone": StagePlan(left_out=True), **folder.plan.stages}
+    folder = PlanFolder(folder.plan.model_copy(update={"stages": stages}), folder.folder)
+    saved = folder.save(tmp_path, "someone/plan")
+    for text in (saved / "README.md", saved / "custom_generate" / "generate.py"):
+        assert 'stage="s"' in text.read_text()
+    assert "| gone | the whole stage |" in (saved / "README.md").read_text()
+    with pytest.raises(PlanError, match="without stage gone"):
+        blocks_of(folder.plan)
 
 
 def test_a_card_of_a_path_says_what_was_lost_and_a_bound_no_smaller_than_was_shown(tmp_path: Path) -> None:

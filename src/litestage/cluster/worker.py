@@ -82,11 +82,13 @@ class Worker:
                         self._done[event.id] = event.reason
                 await asyncio.sleep(0)  # others' shards, and what is cancelled
             return [self._done.pop(ids[place]) if place in ids else None for place in range(len(requests))]
-        except LitestageError as error:
+        except BaseException as error:
             for id in ids.values():
                 engine.cancel(id)
                 self._done.pop(id, None)
-            return error
+            if isinstance(error, LitestageError):
+                return error
+            raise
         finally:
             del self._shards[shard]
 

@@ -18,6 +18,11 @@ def blocks_of(plan: Plan) -> tuple[int, ...]:
     Raises `PlanError` for a plan that no plain model can follow: sets that differ by stage or step, single sub-layers,
     or something that stands in for them.
     """
+    if gone := [name for name, stage in plan.stages.items() if stage.left_out]:
+        raise PlanError(
+            f"The plan goes without stage {gone[0]}, which a plain model cannot say. Leave the stage out of your task, "
+            "and name blocks with --blocks."
+        )
     sets = {name: {segment.skipped for segment in stage.schedule.segments} for name, stage in plan.stages.items()}
     different = {skipped for of_stage in sets.values() for skipped in of_stage}
     if len(different) != 1:

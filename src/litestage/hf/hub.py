@@ -36,15 +36,15 @@ def write_repository(plan: Plan, source: Path, target: Path, name: str) -> None:
     for numbers in source.glob("compensation-*.safetensors"):
         if target.resolve() != source.resolve():
             shutil.copy(numbers, target / numbers.name)
-    first = next(iter(plan.stages), "STAGE")
-    write_text(target / "custom_generate" / "generate.py", GENERATE.format(name=json.dumps(name), stage=first))
+    code = GENERATE.format(name=json.dumps(name), stage=_first_that_runs(plan))
+    write_text(target / "custom_generate" / "generate.py", code)
     write_text(target / "custom_generate" / "requirements.txt", REQUIREMENTS)
     write_text(target / "README.md", card(plan, name))
 
 
 def card(plan: Plan, name: str) -> str:
     """What a plan saves and costs, whether that is promised, and how to run it; Markdown with the hub's header."""
-    stage = next(iter(plan.stages), "STAGE")
+    stage = _first_that_runs(plan)
     return "\n".join(
         [
             *("---", "library_name: litestage", f"base_model: {json.dumps(plan.model.id)}"),
@@ -71,10 +71,16 @@ def card(plan: Plan, name: str) -> str:
     )
 
 
+def _first_that_runs(plan: Plan) -> str:
+    return next((name for name, stage in plan.stages.items() if not stage.left_out), "STAGE")
+
+
 def _what_is_left_out(plan: Plan) -> Iterator[str]:
     yield from ("| stage | sub-layers left out | what stands in | a text ends early |", "| --- | ---: | --- | --- |")
     for name, stage in plan.stages.items():
-        skipped = f"{stage.schedule.num_skipped} of {2 * plan.model.num_blocks}"
+        skipped = "the whole stage"
+        if not stage.left_out:
+            skipped = f"{stage.schedule.num_skipped} of {2 * plan.model.num_blocks}"
         yield f"| {name} | {skipped} | {stage.compensation.kind} | {_exit(stage.exit)} |"
 
 
