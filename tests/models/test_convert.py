@@ -134,6 +134,18 @@ def test_blocks_may_all_be_alike(family: str, alike: dict[str, Any]) -> None:
     assert len(set(expected)) >= 4
 
 
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.9])
+def test_an_odd_part_of_a_head_is_turned_as_transformers_turns_it(share: float) -> None:
+    """3, 5 and 7 of 8 dimensions: it turns one more."""
+    rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": share}
+    model = tiny.new_model("phi3", rope_parameters=rope)
+    ids = tiny.prompt(20)
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids])).logits[0]
+    got = tiny.logits_of(from_transformers(model, tiny.tokenizer(), "phi3", device="cpu"), ids, range(len(ids)))
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
+
+
 def test_a_tied_head_stays_one_tensor() -> None:
     tied, untied = tiny.loaded("llama-tied").decoder, tiny.loaded("llama").decoder
     assert tied.head is tied.embedding

@@ -214,6 +214,26 @@ def test_a_word_that_no_merges_make_is_a_token_where_the_vocabulary_has_it_so(tm
     assert (ids[0] == len(tokens) - 2) is not whole
 
 
+def test_of_a_merge_that_is_there_twice_the_first_place_counts(tmp_path: Path) -> None:
+    file = contents(tiny.new_model("llama", num_hidden_layers=1))
+    file.keys["tokenizer.ggml.tokens"][-2:] = ["qx", "xz"]
+    file.put("tokenizer.ggml.merges", ["q x", "x z", "q x"])
+    assert load(file.write(tmp_path / "model.gguf")).tokenizer.tokenize("qxz") == ["qx", "z"]
+
+
+def test_texts_of_special_tokens_are_read_as_they_are(tmp_path: Path) -> None:
+    """Also where their letters are those that stand for bytes; between them stand such bytes."""
+    tokenizer = deepcopy(tiny.tokenizer())
+    own = ["zü", "¿(ÿ.)", "Ġa", "x y", "<é>"]
+    tokenizer.add_tokens(own[:4])
+    tokenizer.add_special_tokens({"additional_special_tokens": own[4:]})
+    got = read_back(tokenizer, "gpt-2", tmp_path)
+    for text in own:
+        assert got.decode([got.convert_tokens_to_ids(text)]) == text
+    mixed = "ü zé" + "a".join(own) + "é 京"
+    assert got.decode(got(mixed)["input_ids"]) == mixed
+
+
 def test_ways_of_cutting_text_differ() -> None:
     """On these texts each way cuts otherwise than the rest, so that none could be taken for another above."""
     ways = ("llama-bpe", "qwen2", "tekken", "gpt-4o", "gpt-2", "smollm")
@@ -341,8 +361,14 @@ def test_scores_that_are_no_ranks_are_refused(tmp_path: Path, scores: list[float
 
 
 def test_phi3s_special_tokens_take_in_the_white_space_behind_them(tmp_path: Path) -> None:
-    for architecture, kept in (("llama", True), ("phi3", False)):
-        got = load(sentencepiece(architecture).write(tmp_path / "model.gguf")).tokenizer
+    for architecture, name, kept in (
+        ("llama", "A model", True),
+        ("phi3", "A model", False),
+        ("llama", "Phi-3-mini in Llama's form", False),
+    ):
+        file = sentencepiece(architecture)
+        file.put("general.name", name)
+        got = load(file.write(tmp_path / "model.gguf")).tokenizer
         ids = got("<|user|>\nthe<s> an")["input_ids"]
         assert (ids == got("<|user|>the<s> an")["input_ids"]) is not kept
         assert ids != got("<|user|>\nthe<s>an")["input_ids"]

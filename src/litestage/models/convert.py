@@ -329,7 +329,8 @@ def _is_by_layer_type(config: Any) -> bool:
 def _turned_dims(family: Family, config: Any, shape: Shape) -> int:
     """Dimensions of a head that are turned; the rest of it carries no position."""
     share = _ropes(config)[0].get(PARTIAL) or 1.0 if PARTIAL in family.reads else 1.0
-    return int(shape.head_size * share)
+    turned = int(shape.head_size * share)
+    return turned + turned % 2  # in pairs: as in transformers, the last of an odd number has a partner all the same
 
 
 def _turned_fully(qkv: Projection, turned: int, shape: Shape) -> Projection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,8 +187,20 @@ class Vocabulary:
         backend = Tokenizer(models.BPE(vocab=numbers, merges=list(self.merges), ignore_merges=pre.whole_words))
         backend.normalizer = normalizers.NFC() if pre.composed else None
         backend.pre_tokenizer = pre.cutter()
-        backend.decoder = decoders.ByteLevel()
+        backend.decoder = decoders.Sequence([*self._texts_as_they_are(), decoders.ByteLevel()])
         return backend
+
+    def _texts_as_they_are(self) -> list[Any]:
+        """Special tokens are texts, not signs of bytes. Where one could be read as such signs too, its text is put
+        into them first."""
+        signs = {*pre_tokenizers.ByteLevel.alphabet()}
+        special = set(TokenType) - {*ORDINARY, TokenType.UNUSED}
+        mistaken = [token for token in self.of_type(*special) if not token.isascii() and signs.issuperset(token)]
+        into_signs = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return [
+            decoders.Replace(Regex(rf"\A{re.escape(token)}\z"), into_signs.pre_tokenize_str(token)[0][0])
+            for token in mistaken
+        ]
 
     def _sentencepiece(self) -> Tokenizer:
         numbers = {token: i for i, token in enumerate(self.tokens)}
@@ -240,9 +253,18 @@ def read_vocabulary(account: Account, rows: int, strips_right: bool) -> Vocabula
         ends=_ends(account, tokens, types, ids),
         begins=begins,
         space_first=space_first is None or bool(space_first),
-        strips_right=strips_right,
+        strips_right=strips_right or _is_named_phi3(account),
         chat_template=_chat_template(account),
     )
+
+
+def _is_named_phi3(account: Account) -> bool:
+    """Models of this name that were put into another family's form: llama.cpp goes by the name."""
+    key = "general.name"
+    if not re.search("phi-?3", str(account.file.value(key)).lower()):
+        return False
+    account.note("key", key, "used", "in models of this name special tokens take in the white space behind them")
+    return True
 
 
 def _required(account: Account, key: str, why: str, form: str) -> Any:
@@ -309,7 +331,8 @@ def _merges(account: Account, tokens: list[str], types: list[int], byte_level: b
         pairs = [tuple(merge.split(" ", 1)) for merge in written]
         if any(len(pair) != 2 for pair in pairs):
             account.refuse(f"{PREFIX}merges", "one of them is not of two tokens.")
-        return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+        once = dict.fromkeys((pair[0], pair[1]) for pair in pairs if len(pair) == 2)
+        return list(once)  # the first place of a merge counts, as in llama.cpp
     scores = _required(account, "scores", "which tokens are merged first", "a list of numbers")
     if len(scores) != len(tokens):
         account.refuse(f"{PREFIX}scores", f"it has {len(scores)} entries for {len(tokens)} tokens.")
