@@ -339,14 +339,47 @@ def test_a_sentencepiece_vocabulary_with_merges_of_its_own_uses_them(tmp_path: P
     assert tokens == [SPACE, "the", "a", "n", "d"]
 
 
-def test_pieces_that_are_unused_are_merged_by_their_texts_all_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [TokenType.UNUSED, TokenType.USER_DEFINED, TokenType.CONTROL])
+def test_pieces_of_other_types_are_merged_by_their_texts_all_the_same(tmp_path: Path, kind: TokenType) -> None:
     """As llama.cpp merges them."""
     file = sentencepiece()
-    whole = load(file.write(tmp_path / "model.gguf")).tokenizer("the and")["input_ids"]
-    piece = file.keys["tokenizer.ggml.tokens"].index(f"{SPACE}the")
-    assert piece in whole
-    file.keys["tokenizer.ggml.token_type"][piece] = int(TokenType.UNUSED)
-    assert load(file.write(tmp_path / "model.gguf")).tokenizer("the and")["input_ids"] == whole
+    whole = load(file.write(tmp_path / "model.gguf")).tokenizer("the  . and")["input_ids"]
+    for text in (f"{SPACE}the", SPACE * 2):
+        piece = file.keys["tokenizer.ggml.tokens"].index(text)
+        assert piece in whole
+        file.keys["tokenizer.ggml.token_type"][piece] = int(kind)
+    assert load(file.write(tmp_path / "model.gguf")).tokenizer("the  . and")["input_ids"] == whole
+
+
+@pytest.mark.parametrize(
+    ("piece", "sentence"),
+    [
+        ("日本", "tokens: '日本' is merged from '[日本]'"),
+        ("京t", "tokens: '京t' is merged from '京'"),
+        (f"{SPACE}the京", "tokens: .*京' is merged from '京'"),
+        ("the日本", None),
+        ("the\u2003x", None),
+    ],
+)
+def test_a_piece_that_letters_alone_would_make_is_refused(tmp_path: Path, piece: str, sentence: str | None) -> None:
+    """llama.cpp merges letters that are no pieces of their own. Not even by those does it reach the last two."""
+    file = sentencepiece()
+    at = file.keys["tokenizer.ggml.tokens"].index("ing")
+    file.keys["tokenizer.ggml.tokens"][at] = piece
+    path = file.write(tmp_path / "model.gguf")
+    if sentence is None:
+        assert at not in load(path).tokenizer(piece)["input_ids"]
+        return
+    with pytest.raises(ModelError, match=sentence):
+        load(path)
+
+
+def test_without_the_word_sign_as_a_piece_no_word_can_be_made(tmp_path: Path) -> None:
+    file = sentencepiece()
+    tokens = file.keys["tokenizer.ggml.tokens"]
+    tokens[tokens.index(SPACE)] = "Q"
+    with pytest.raises(ModelError, match=rf"tokens: '{SPACE}t' is merged from '{SPACE}'"):
+        load(file.write(tmp_path / "model.gguf"))
 
 
 @pytest.mark.parametrize(

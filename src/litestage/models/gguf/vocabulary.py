@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -337,8 +337,12 @@ def _merges(account: Account, tokens: list[str], types: list[int], byte_level: b
     if len(scores) != len(tokens):
         account.refuse(f"{PREFIX}scores", f"it has {len(scores)} entries for {len(tokens)} tokens.")
     merged = (TokenType.NORMAL, TokenType.UNUSED)
-    plain = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind in merged}
-    _check_ranks(account, [scores[i] for token, i in plain.items() if len(token) > 1 and i < len(scores)])
+    kinds = dict(zip(tokens, types, strict=True))
+    # A special token with the sign is not found in the text as it is, where spaces stand, but merges make it.
+    plain = {token: i for i, token in enumerate(tokens) if kinds[token] in merged or SPACE in token}
+    ranks = [scores[i] for token, i in plain.items() if len(token) > 1 and kinds[token] in merged and i < len(scores)]
+    _check_ranks(account, ranks)
+    _check_letters(account, plain, set(tokens))
     ranked = sorted(plain.items(), key=lambda one: (-scores[one[1]] if one[1] < len(scores) else 0.0, one[1]))
     return [
         (token[:at], token[at:])
@@ -356,6 +360,21 @@ def _check_ranks(account: Account, scores: Sequence[float]) -> None:
         )
     elif len(set(scores)) == 1 < len(scores):
         account.refuse(f"{PREFIX}scores", "they are all the same, so they do not say which tokens are merged first.")
+
+
+def _check_letters(account: Account, plain: Mapping[str, int], tokens: Set[str]) -> None:
+    """A letter that is no token becomes bytes before anything is merged here, and llama.cpp merges it as a letter."""
+    missing = {letter for token in plain for letter in token} - tokens
+
+    def is_reached(token: str) -> bool:
+        parts = ((token[:at], token[at:]) for at in range(1, len(token)))
+        return any({a, b} & missing and all(part in plain or part in missing for part in (a, b)) for a, b in parts)
+
+    for token in plain:
+        if (letters := missing.intersection(token)) and is_reached(token):
+            why = f"{token!r} is merged from {min(letters)!r}, which is no token, and only tokens are merged here."
+            account.refuse(f"{PREFIX}tokens", why)
+            break
 
 
 def _note_unused(account: Account) -> None:
