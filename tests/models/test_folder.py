@@ -224,7 +224,7 @@ def test_a_window_must_reach_somewhere(tmp_path: Path, family: str, window: Any)
     ("family", "key"),
     [("granite", key) for key in sorted(FAMILIES["granite"].reads & set(POSITIVE))]
     + [("gemma2", key) for key in sorted(FAMILIES["gemma2"].reads & set(POSITIVE))]
-    + [("phi3", "partial_rotary_factor")],
+    + [("phi3", "partial_rotary_factor"), ("smollm3", "no_rope_layer_interval")],
 )
 @pytest.mark.parametrize("value", [0.0, -1, "much", float("nan")])
 def test_constants_that_no_model_works_with_are_refused(tmp_path: Path, family: str, key: str, value: Any) -> None:

@@ -218,6 +218,11 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         r"lacks the tensor blk.3.attn_output.bias",
     ),
     "no embedding": ("llama", without("token_embd.weight"), r"lacks the tensor token_embd.weight"),
+    "a head of its own": (
+        "gemma2",
+        tensor("output.weight", len(tiny.tokenizer()), 32),
+        r"lm_head.weight, and gemma2 files have no tensor of that kind",
+    ),
     "no tensors": ("llama", lambda file: file.tensors.clear(), r"holds no tensors: it is a vocabulary alone"),
     "not a number": (
         "llama",

@@ -37,6 +37,7 @@ POSITIVE = {
     **dict.fromkeys(("query_pre_attn_scalar", "embedding_multiplier", "attention_multiplier"), False),
     **dict.fromkeys(("residual_multiplier", "logits_scaling"), False),
     **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping", PARTIAL), True),
+    "no_rope_layer_interval": True,
 }
 """Constants of some families, and whether each may have no value: none of them works at 0 or below."""
 

@@ -68,7 +68,10 @@ def _names(file: GgufFile, shapes: Mapping[str, Any], blocks: int) -> dict[str, 
         stem, _, ending = place.rpartition(".")
         name = table.get_name(stem)
         if name is None:
-            raise ModelError(f"The gguf package knows no name for {place} of {file.architecture} files. Update it.")
+            raise ModelError(
+                f"{file.source} asks for {place}, and {file.architecture} files have no tensor of that kind. Convert "
+                "the model anew, or use its folder."
+            )
         by_name[f"{name}.{ending}"] = place
     return by_name
 
