@@ -132,7 +132,7 @@ def command(system: str, folder: Path) -> list[str]:
     if name == "openvino":
         server = [str(OPENVINO.python), str(Path(__file__).with_name("openvino_server.py"))]
         return [*server, str(folder), precision, str(PORT), str(ROWS), str(THREADS)]
-    form = ["--dtype", "bf16"] if precision == "bf16" else ["--quantise", precision]
+    form = ["--dtype", "bf16", *(() if precision == "bf16" else ("--quantise", precision))]
     serve = [sys.executable, "-m", "litestage", "serve", "--model", MODEL, "--adapter", TASK, "--task", TASK]
     return [
         *serve,
