@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from planned import PROMPTS, by_engine, folder_of, generated, written_by
 
 from litestage.core import Certificate, Compensation, MeanConfidence, PlanError, SkipSchedule, StagePlan
-from litestage.hf import PlanDecoding, PlanFolder, load_plan
+from litestage.hf import PlanDecoding, PlanFolder, apply_plan, load_plan
 from litestage.hf.export import blocks_of
 from litestage.models.convert import fingerprint
 from litestage.skipping import fit_norm_ratio, save_stand
@@ -37,9 +38,18 @@ def test_a_way_of_decoding_for_generate() -> None:
     torch.manual_seed(0)
     beams = generated(model, PROMPTS[1:3], custom_generate=PlanDecoding(folder_of(PLAN), "s"), num_beams=2)
     assert len(beams) == 2
+    with pytest.raises(PlanError, match="guidance_scale"):
+        generated(model, PROMPTS[1:2], custom_generate=PlanDecoding(folder_of(PLAN), "s"), guidance_scale=2.0)
     with pytest.raises(PlanError, match="assisted"):
         generated(model, PROMPTS[1:2], custom_generate=PlanDecoding(folder_of(PLAN), "s"), prompt_lookup_num_tokens=3)
     assert "forward" not in model.__dict__
+
+
+@pytest.mark.parametrize("kind", [PromptTuningConfig, PrefixTuningConfig])
+def test_virtual_tokens_are_refused(kind: type[PromptTuningConfig]) -> None:
+    model = get_peft_model(tiny.new_model("llama"), kind(num_virtual_tokens=4, task_type="CAUSAL_LM"))
+    with pytest.raises(PlanError, match="virtual tokens"), apply_plan(model, folder_of(PLAN), "s", check=False):
+        pass
 
 
 def test_generate_loads_a_folder_by_name(tmp_path: Path) -> None:

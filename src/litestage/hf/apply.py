@@ -49,6 +49,7 @@ def apply_plan(
     """
     folder = plan if isinstance(plan, PlanFolder) else load_plan(plan)
     causal = causal_model(model)
+    _refuse_virtual_tokens(model)
     blocks = find_blocks(causal)
     folder.check_fits(causal, len(blocks.layers), by_weights=check)
     run = _run(causal, folder, stage, len(blocks.layers), eos_token_id)
@@ -60,6 +61,21 @@ def apply_plan(
     finally:
         runs.remove(run)
         _released(causal, patch)
+
+
+def _refuse_virtual_tokens(model: nn.Module) -> None:
+    adapters = getattr(model, "peft_config", None)
+    if isinstance(adapters, dict) and any(getattr(one, "is_prompt_learning", False) for one in adapters.values()):
+        raise PlanError(
+            "The model has an adapter of virtual tokens (prompt or prefix tuning), which a plan would take for text "
+            "that was decoded. Give an adapter that changes weights, such as LoRA."
+        )
+
+
+def refuse_guidance(scale: float | None) -> None:
+    """Raise `PlanError` where `generate` would write by two texts."""
+    if scale not in (None, 1):
+        raise PlanError("guidance_scale reads a second text, of which a plan has no stage. Leave it out.")
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
@@ -207,8 +223,7 @@ class Patch:
             return original(*inputs, **given)
         given |= zip(OF_GENERATE, inputs, strict=False)
         settings = given.get("generation_config") or self._model.generation_config
-        if given.get("guidance_scale", getattr(settings, "guidance_scale", None)) not in (None, 1):
-            raise PlanError("guidance_scale reads a second text, of which a plan has no stage. Leave it out.")
+        refuse_guidance(given.get("guidance_scale", getattr(settings, "guidance_scale", None)))
         processors = [*(given.pop("logits_processor", None) or ()), *run.processors()]
         run.begin(given)
         try:

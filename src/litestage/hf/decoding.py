@@ -11,7 +11,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation.utils import GENERATION_MODES_MAPPING
 
 from litestage.core import PlanError
-from litestage.hf.apply import apply_plan
+from litestage.hf.apply import apply_plan, refuse_guidance
 from litestage.hf.folder import PlanFolder
 
 OURS = ("_sample", "_beam_search")
@@ -45,6 +45,7 @@ class PlanDecoding:
                 f"A plan decodes greedily, by sampling or with beams, but this call asks for {way.lstrip('_')}. "
                 "Leave its settings out."
             )
+        refuse_guidance(generation_config.guidance_scale)
         with apply_plan(model, self.plan, self.stage, check=self.check) as run:
             run.begin({"input_ids": input_ids, **more})
             return getattr(model, way)(
